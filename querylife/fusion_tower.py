@@ -1,0 +1,111 @@
+"""The fusion tower: title and image become one product vector, weighed by the product type (QMF)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from querylife.contract import Segment
+from querylife.text_tower import masked_mean
+
+
+@dataclass(frozen=True)
+class FusionTowerConfig:
+    text_width: int = 384
+    vision_width: int = 384
+    embedding_width: int = 256
+    width: int = 256
+    heads: int = 4
+    layers: int = 2
+
+
+class FusionTower(nn.Module):
+    """Title tokens attend to the image's patches; a gate that sees the product type mixes title, image and both.
+
+    The query never enters, so product vectors can be computed once. Untrained, the output is the title's embedding
+    (or the image's where there is no title).
+    """
+
+    def __init__(self, config: FusionTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_in = nn.Linear(config.text_width, config.width)
+        self.image_in = nn.Linear(config.vision_width, config.width)
+        self.image_query = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
+        self.layers = nn.ModuleList(CrossAttentionLayer(config.width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.gate = nn.Sequential(
+            nn.Linear(config.text_width + 2 * config.embedding_width + 3, config.width),
+            nn.GELU(),
+            nn.Linear(config.width, 3),
+        )
+        self.head = nn.Linear(config.width, config.embedding_width, bias=False)
+
+    def forward(
+        self,
+        text_states: Tensor,
+        segments: Tensor,
+        text_embedding: Tensor,
+        patch_states: Tensor,
+        image_embedding: Tensor,
+        image_used: Tensor,
+    ) -> Tensor:
+        """Fuse one title, image and product type per row; any of them may be missing.
+
+        text_states: [batch, length, text_width]. segments: [batch, length] int32, contract.Segment.
+        text_embedding: [batch, embedding_width]. patch_states: [batch, patches, vision_width].
+        image_embedding: [batch, embedding_width]. image_used: [batch, 1] bool.
+        Returns [batch, embedding_width] float32, unit rows; zeros where all three are missing.
+        """
+        content = segments > Segment.SPECIAL
+        has_type = (segments == Segment.PRODUCT_TYPE).any(dim=1, keepdim=True).to(text_states.dtype)
+        has_text = content.any(dim=1, keepdim=True).to(text_states.dtype)
+        has_image = image_used.to(text_states.dtype)
+
+        fused = self._attend(text_states, content, patch_states, has_image)
+        product_type = masked_mean(text_states, segments == Segment.PRODUCT_TYPE)
+        seen = torch.cat([product_type, text_embedding, image_embedding, has_type, has_text, has_image], dim=-1)
+        gates = torch.sigmoid(self.gate(seen))  # [batch, 3]
+
+        mixed = gates[:, 0:1] * text_embedding + gates[:, 1:2] * image_embedding + gates[:, 2:3] * self.head(fused)
+        product = F.normalize(mixed, dim=-1)
+        return product * torch.clamp(has_text + has_image, max=1.0)
+
+    def _attend(self, text_states: Tensor, content: Tensor, patch_states: Tensor, has_image: Tensor) -> Tensor:
+        """Returns [batch, width]: what title tokens and one free query found in the patches."""
+        batch = text_states.shape[0]
+        patches = self.image_in(patch_states)
+        states = torch.cat([self.image_query.expand(batch, -1, -1), self.text_in(text_states)], dim=1)
+        for layer in self.layers:
+            states = layer(states, patches, has_image)
+        always = torch.ones_like(content[:, :1])
+        return self.norm(masked_mean(states, torch.cat([always, content], dim=1)))
+
+
+class CrossAttentionLayer(nn.Module):
+    """Pre-norm cross-attention and feed-forward. Head count and width are spelled out for TensorRT's parser."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, width // heads
+        self.query_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.out = (
+            nn.Linear(width, width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(width, width),
+        )
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, states: Tensor, patches: Tensor, has_image: Tensor) -> Tensor:
+        """states: [batch, length, width]. patches: [batch, patches, width]. has_image: [batch, 1] in {0, 1}."""
+        query = self._split(self.query(self.query_norm(states)))
+        key, value = (self._split(half) for half in self.key_value(patches).chunk(2, dim=-1))
+        weights = torch.softmax(query @ key.transpose(-1, -2) / self.head_width**0.5, dim=-1)
+        found = (weights @ value).transpose(1, 2).flatten(2)  # [batch, length, width]
+        states = states + self.out(found) * has_image.unsqueeze(-1)
+        return states + self.feed(self.feed_norm(states))
+
+    def _split(self, states: Tensor) -> Tensor:
+        """[batch, length, width] to [batch, heads, length, head_width]."""
+        return states.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)

@@ -1,0 +1,107 @@
+"""Image preprocessing: encoded bytes to RGB planes, the same in training, in the server and in the client.
+
+VERSION changes whenever the same bytes may give other pixels. tests/golden/pixels.json holds the promise.
+Normalisation (mean, deviation) belongs to the encoder, so it is a part of the vision tower.
+"""
+
+import io
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from querylife.contract import MAX_DECODE_S, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from querylife.errors import ItemError, ItemFault
+
+VERSION = 1
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+BACKGROUND = (255, 255, 255)  # shows through transparency and fills the border
+DRAFT_SCALE = 2  # a JPEG may be decoded at a reduced scale that keeps this many times the wanted side
+READ_BYTES = 4096  # the decoder looks at its deadline every so many bytes
+
+# Pillow's own limit would warn, then raise, at other sizes than the contract's.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> NDArray[np.uint8]:
+    """Decode one picture, scale it to fit a square and centre it on white.
+
+    image: an encoded picture in one of FORMATS; of an animation, the first frame. size: side of the square in
+    pixels. Returns [3, size, size] uint8 RGB. Raises ItemError when the bytes are no picture, are cut short, are
+    more than the contract's limits, or take longer than max_decode_s.
+    """
+    if len(image) > MAX_IMAGE_BYTES:
+        raise ItemError(ItemFault.IMAGE_TOO_MANY_BYTES, f"found {len(image)} bytes, want at most {MAX_IMAGE_BYTES}")
+    file = _DeadlineFile(image, time.monotonic() + max_decode_s)
+    try:
+        return _planes(_on_white(_load(file, size)), size)
+    except ItemError:
+        raise
+    except TimeoutError as error:
+        detail = f"not decoded in {max_decode_s:g} s, want a picture that decodes faster"
+        raise ItemError(ItemFault.IMAGE_TOO_SLOW, detail) from error
+    except UnidentifiedImageError as error:
+        found = image[:8].hex(" ")
+        detail = f"found bytes beginning {found}, want one of {', '.join(FORMATS)}"
+        raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
+    except (OSError, EOFError) as error:
+        cut_short = any(word in str(error).lower() for word in ("truncated", "incomplete", "eof", "end of"))
+        fault = ItemFault.IMAGE_TRUNCATED if cut_short or isinstance(error, EOFError) else ItemFault.IMAGE_NOT_DECODABLE
+        raise ItemError(fault, f"decoder says: {error}") from error
+    except Exception as error:
+        # Pillow's decoders raise whatever a damaged file provokes: SyntaxError, struct.error, ValueError, ...
+        detail = f"decoder says: {type(error).__name__}: {error}"
+        raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
+
+
+def _load(file: "_DeadlineFile", size: int) -> Image.Image:
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        detail = f"found {image.width} x {image.height} pixels, want at most {MAX_IMAGE_PIXELS} in all"
+        raise ItemError(ItemFault.IMAGE_TOO_MANY_PIXELS, detail)
+    image.draft(None, (DRAFT_SCALE * size, DRAFT_SCALE * size))
+    image.decodermaxblock = READ_BYTES  # type: ignore[attr-defined]  # an ImageFile, which is what open returns
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Any mode to RGB, transparency shown on the background."""
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16-bit grey: keep the upper byte; Pillow's own conversion would clip everything above 255.
+        grey = np.asarray(image).astype(np.float32)
+        return Image.fromarray((np.clip(grey, 0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        opaque.alpha_composite(image.convert("RGBA"))
+        return opaque.convert("RGB")
+    return image.convert("RGB")
+
+
+def _planes(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    fitted = _fit(image, size)
+    square = Image.new("RGB", (size, size), BACKGROUND)
+    square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    """Scale so that the longer side is size; the shorter keeps its proportion, at least one pixel."""
+    longer = max(image.size)
+    width, height = (max(1, round(side * size / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+class _DeadlineFile(io.BytesIO):
+    """Bytes whose reading stops the decoder once its time is over."""
+
+    def __init__(self, image: bytes, deadline: float) -> None:
+        super().__init__(image)
+        self._deadline = deadline
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+        return super().read(size)

@@ -1,0 +1,109 @@
+"""Text preprocessing: bytes to token ids, the same in training, in the server and in the client.
+
+VERSION changes whenever the same text may give other ids. tests/golden/tokens.json holds the promise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from querylife.contract import MAX_TEXT_CHARACTERS, Segment
+from querylife.errors import ItemError, ItemFault
+
+VERSION = 1
+
+# Rows are padded to one of these lengths, so that requests of a like length share a batch (and, on GPU, a CUDA
+# graph) without a long title slowing short queries.
+LENGTH_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One batch of tokenised texts.
+
+    token_ids: [batch, length] int32. segments: [batch, length] int32, contract.Segment. faults: row -> what is
+    wrong with it; such a row holds special tokens only.
+    """
+
+    token_ids: NDArray[np.int32]
+    segments: NDArray[np.int32]
+    faults: dict[int, ItemError]
+
+    @property
+    def text_used(self) -> NDArray[np.bool_]:
+        """[batch] bool: whether the row holds any token of its text."""
+        used: NDArray[np.bool_] = (self.segments == Segment.TEXT).any(axis=1)
+        return used
+
+
+class Tokenizer:
+    """Turns texts, each with an optional product type, into padded token ids."""
+
+    def __init__(self, path: Path, max_tokens: int) -> None:
+        """path: a Hugging Face tokenizer.json. max_tokens: special tokens included; longer texts are cut."""
+        self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
+        self._buckets = tuple(length for length in LENGTH_BUCKETS if length < max_tokens) + (max_tokens,)
+        self._pad_id = _pad_id(self._tokenizer)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None = None) -> Tokens:
+        """Tokenise texts (queries or titles), each with its product type where that is known.
+
+        An empty text or product type is a missing one. Bytes are UTF-8. Faults are reported per row.
+        """
+        faults: dict[int, ItemError] = {}
+        pairs: list[str | tuple[str, str]] = []
+        for row, text in enumerate(texts):
+            try:
+                pairs.append(_pair(text, product_types[row] if product_types is not None else ""))
+            except ItemError as error:
+                faults[row] = error
+                pairs.append("")
+        return self._pad(self._tokenizer.encode_batch(pairs), faults)
+
+    def _pad(self, encodings: list[Encoding], faults: dict[int, ItemError]) -> Tokens:
+        longest = max((len(encoding.ids) for encoding in encodings), default=0)
+        length = next(bucket for bucket in self._buckets if bucket >= longest)
+        token_ids = np.full((len(encodings), length), self._pad_id, np.int32)
+        segments = np.full((len(encodings), length), Segment.PADDING, np.int32)
+        for row, encoding in enumerate(encodings):
+            token_ids[row, : len(encoding.ids)] = encoding.ids
+            segments[row, : len(encoding.ids)] = [_SEGMENT_OF[sequence] for sequence in encoding.sequence_ids]
+        return Tokens(token_ids, segments, faults)
+
+
+_SEGMENT_OF = {None: Segment.SPECIAL, 0: Segment.TEXT, 1: Segment.PRODUCT_TYPE}
+
+
+def _pair(text: bytes | str, product_type: bytes | str) -> str | tuple[str, str]:
+    title, kind = checked_text(text), checked_text(product_type)
+    return (title, kind) if kind else title
+
+
+def checked_text(text: bytes | str) -> str:
+    """Decode and limit one text; a blank one becomes "". Raises ItemError."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{text[error.start]:02x} at offset {error.start}"
+            raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {found}, want UTF-8") from error
+    if len(text) > MAX_TEXT_CHARACTERS:
+        detail = f"found {len(text)} characters, want at most {MAX_TEXT_CHARACTERS}"
+        raise ItemError(ItemFault.TEXT_TOO_LONG, detail)
+    return "" if text.isspace() else text
+
+
+def _pad_id(tokenizer: HuggingFaceTokenizer) -> int:
+    found = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
+    return next((pad_id for pad_id in found if pad_id is not None), 0)
