@@ -34,3 +34,25 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
+
+.PHONY: genfilt genfilt-environment genfilt-proto
+GENFILT_PORT ?= 8010
+GENERATOR ?= smollm2-135m
+VLLM := .venv-vllm
+VLLM_INSTALLED := $(VLLM)/.installed
+
+# vLLM pins its own torch and numpy, so it gets an environment of its own.
+$(VLLM_INSTALLED): requirements/vllm.lock pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm.lock
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(VLLM)/bin/python -m genfilt_server.environment
+	touch $@
+
+genfilt-environment: $(VLLM_INSTALLED)
+
+genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GENERATOR, until Ctrl-C
+	$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
+
+genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto
