@@ -1,0 +1,23 @@
+"""Encoded pictures to pixels; a missing or broken one is marked, its neighbours are unharmed."""
+
+from querylife.contract import DECODE_IMAGE
+from querylife.lock import LOCK_NAME, read_lock
+from querylife.serving.adapter import Adapter
+from querylife.serving.packing import bytes_column, fault_column
+from querylife.serving.pictures import PictureDecoder
+
+
+class TritonPythonModel(Adapter):
+    model = DECODE_IMAGE
+
+    def load(self, version_folder, parameters):
+        self.decoder = PictureDecoder(read_lock(version_folder.parents[1] / LOCK_NAME).image_size)
+
+    def compute(self, inputs, wanted):
+        images = bytes_column(inputs["image"])
+        pictures = self.decoder.decode(images)
+        return {
+            "pixels": pictures.pixels,
+            "image_used": pictures.used[:, None],
+            "image_fault": fault_column(pictures.faults, len(images)),
+        }

@@ -1,0 +1,15 @@
+"""The fusion tower on ONNX Runtime: both modalities' states to the product's unit vector."""
+
+from querylife.contract import FUSION_TOWER
+from querylife.serving.adapter import Adapter
+from querylife.serving.towers import OnnxTower
+
+
+class TritonPythonModel(Adapter):
+    model = FUSION_TOWER
+
+    def load(self, version_folder, parameters):
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+
+    def compute(self, inputs, wanted):
+        return self.tower.run(inputs, wanted)

@@ -1,0 +1,15 @@
+"""The text tower on ONNX Runtime: token ids to states and a unit vector."""
+
+from querylife.contract import TEXT_TOWER
+from querylife.serving.adapter import Adapter
+from querylife.serving.towers import OnnxTower, run_distinct
+
+
+class TritonPythonModel(Adapter):
+    model = TEXT_TOWER
+
+    def load(self, version_folder, parameters):
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+
+    def compute(self, inputs, wanted):
+        return run_distinct(inputs, lambda rows: self.tower.run(rows, wanted))

@@ -1,0 +1,64 @@
+"""`querylife <verb>`: one command line for everything that is used from a shell.
+
+Exit status: 0 done, 1 a QuerylifeError (one line on stderr), 2 bad usage.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from querylife.errors import QuerylifeError
+
+
+class Verb(NamedTuple):
+    """main is "module:function", imported only when the verb is used; it takes the arguments, returns the status."""
+
+    summary: str
+    main: str
+
+
+VERBS = {
+    "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
+    "demo": Verb("rank a catalogue through Triton and write an HTML page", "querylife_client.demo.command:main"),
+    "train": Verb("train a model", "querylife.training:main"),
+    "evaluate": Verb("measure a checkpoint", "querylife.evaluation:main"),
+    "rank": Verb("rank products for a query", "querylife_client.commands:rank"),
+    "embed": Verb("embed queries or products", "querylife_client.commands:embed"),
+    "score": Verb("score products for a query", "querylife_client.commands:score"),
+    "describe": Verb("describe products with GenFilt", "querylife_client.commands:describe"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    verb = VERBS.get(arguments[0])
+    if verb is None:
+        print(f"querylife: found verb {arguments[0]!r}, want one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return _load(verb.main)(arguments[1:])
+    except QuerylifeError as error:
+        print(f"querylife {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+
+
+def _usage() -> str:
+    width = max(len(name) for name in VERBS)
+    lines = (f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return "usage: querylife <verb> [options]\n\n" + "\n".join(lines)
+
+
+def _load(path: str) -> Callable[[list[str]], int]:
+    module, _, function = path.partition(":")
+    loaded: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    return loaded
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Serving: the Triton process, its supervisor, and what the model repository's Python backends share."""

@@ -1,0 +1,42 @@
+"""`querylife serve`: the supervisor in the foreground."""
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from querylife.serving.supervisor import ServerConfig, Supervisor
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    supervisor = Supervisor(_config(argv))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.stop())
+    announcer = threading.Thread(target=_announce, args=(supervisor,), daemon=True)
+    announcer.start()
+    supervisor.run()
+    return 0
+
+
+def _announce(supervisor: Supervisor) -> None:
+    supervisor.ready.wait()
+    print(f"ready {supervisor.config.address}", flush=True)
+
+
+def _config(argv: list[str]) -> ServerConfig:
+    default = ServerConfig
+    parser = argparse.ArgumentParser(
+        prog="querylife serve", description="Run Triton under supervision. Options after -- go to tritonserver."
+    )
+    parser.add_argument("--repository", type=Path, default=default.repository, help="model repository (%(default)s)")
+    parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
+    parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
+    parser.add_argument("--metrics-port", type=int, default=default.metrics_port, help="0: any free (%(default)s)")
+    parser.add_argument("--drain-s", type=int, default=default.drain_s, help="seconds to finish requests (%(default)s)")
+    parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
+    options = vars(parser.parse_args(argv))
+    return ServerConfig(**options | {"triton": tuple(options["triton"])})

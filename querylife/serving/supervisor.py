@@ -1,0 +1,259 @@
+"""The supervisor: owns one Triton process group, believes only answers, and replaces a sick server.
+
+Triton's own ready flag stays true when a backend process is gone or stuck, so readiness here is the canary: every
+ensemble answers, rightly. It repeats for as long as the server lives. A sick server is killed as a group, its shared
+memory is removed, and a new one is started: first at once, then with growing pauses, and not for ever.
+"""
+
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+
+from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
+from querylife.lock import verify
+from querylife.serving.canary import CanaryCaller
+from querylife.serving.triton import (
+    TritonOptions,
+    TritonProcess,
+    find_installation,
+    remove_stale_shared_memory,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while the
+    processors are idle, or for busy_s whatever they do; a slow answer from a busy server is not a fault.
+    """
+
+    repository: Path = Path("model_repository")
+    profile: str = "cpu"
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    canary_interval_s: float = 0.5
+    stopped_s: float = 1.0
+    stuck_s: float = 3.0
+    busy_s: float = 10.0
+    start_s: float = 120.0
+    drain_s: int = 30
+    max_restarts: int = 5  # without a server that became ready in between
+    max_pause_s: float = 10.0
+    triton: tuple[str, ...] = ()  # further tritonserver options
+
+    def __post_init__(self) -> None:
+        if self.profile not in ("cpu", "gpu"):
+            raise ArtifactError(f"found profile {self.profile!r}, want cpu or gpu")
+        if not 0 < self.grpc_port < 65536:
+            raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
+
+    @property
+    def address(self) -> str:
+        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"
+
+
+class Supervisor:
+    """Keeps a right-answering server on one port until told to stop."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is
+        taken: another server there could answer our canary.
+        """
+        self.config = config
+        self.ready = threading.Event()
+        self._stop = threading.Event()
+        self._lock = verify(config.repository)
+        self._installation = find_installation()
+        remove_stale_shared_memory()
+
+    def stop(self) -> None:
+        """Ask run to drain and return. Safe in a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve until stop. Raises ServerFaultError when the server will not become or stay ready."""
+        failures = 0
+        while not self._stop.is_set():
+            reason, was_ready = self._serve_once()
+            if self._stop.is_set():
+                break
+            failures = 0 if was_ready else failures + 1
+            if failures > self.config.max_restarts:
+                raise ServerFaultError(f"server not ready after {failures} starts, last: {reason}")
+            pause_s = min(self.config.max_pause_s, 0.5 * 2 ** (failures - 1)) if failures else 0.0
+            log.warning("server is sick: %s; restarting in %.1f s", reason, pause_s)
+            self._stop.wait(pause_s)
+
+    def _serve_once(self) -> tuple[str, bool]:
+        """One server from start to end. Returns why it ended, and whether it had been ready."""
+        options = TritonOptions(
+            repository=self.config.repository,
+            profile=self.config.profile,
+            host=self.config.host,
+            grpc_port=free_port(self.config.host, self.config.grpc_port),
+            metrics_port=free_port("127.0.0.1", self.config.metrics_port),
+            drain_s=self.config.drain_s,
+            extra=self.config.triton,
+        )
+        started = time.monotonic()
+        process = TritonProcess(self._installation, options)
+        canary = CanaryCaller(self.config.address, self._lock.canary)
+        try:
+            reason = self._await_ready(process, canary)
+            if reason:
+                return reason, False
+            log.info("ready in %.1f s, metrics on 127.0.0.1:%d", time.monotonic() - started, options.metrics_port)
+            self.ready.set()
+            reason = self._watch(process, canary)
+            self.ready.clear()
+            if self._stop.is_set():
+                log.info("draining")
+                process.drain(self.config.drain_s + 5)
+            return reason, True
+        finally:
+            self.ready.clear()
+            canary.close()
+            process.kill()
+
+    def _await_ready(self, process: TritonProcess, canary: CanaryCaller) -> str:
+        """Returns "" once the canary is answered rightly, else why that will not happen."""
+        deadline = time.monotonic() + self.config.start_s
+        problem = "no answer"
+        while not self._stop.is_set():
+            if (status := process.exit_status()) is not None:
+                return f"server exited with status {status} while starting"
+            if time.monotonic() > deadline:
+                return f"not ready in {self.config.start_s:g} s: {problem}"
+            try:
+                canary.call(timeout_s=5.0)
+                return ""
+            except (grpc.RpcError, ServerFaultError) as error:
+                problem = _describe(error)
+            self._stop.wait(0.1)
+        return "stopped while starting"
+
+    def _watch(self, process: TritonProcess, canary: CanaryCaller) -> str:
+        """Returns why the server is sick, or "" when told to stop."""
+        vitals = Vitals(process, self.config)
+        pulse = CanaryPulse(canary, self.config)
+        try:
+            while not self._stop.wait(0.1):
+                if reason := vitals.fault() or pulse.fault() or vitals.stuck(pulse.silent_s()):
+                    return reason
+        finally:
+            pulse.stop()
+        return ""
+
+
+class Vitals:
+    """What the process table tells: who is gone, who is stopped, whether anybody works."""
+
+    def __init__(self, process: TritonProcess, config: ServerConfig) -> None:
+        self._process = process
+        self._config = config
+        self._stubs = process.stubs()
+        self._stopped_since: float | None = None
+        self._busy_at = time.monotonic()
+        self._cpu_s = process.cpu_s()
+        self._sampled = time.monotonic()
+
+    def fault(self) -> str:
+        if (status := self._process.exit_status()) is not None:
+            return f"server exited with status {status}"
+        states = [_state(stub) for stub in self._stubs]
+        if "gone" in states:
+            return f"backend process {self._stubs[states.index('gone')].pid} is gone"
+        if psutil.STATUS_STOPPED not in [*states, _state(psutil.Process(self._process.pid))]:
+            self._stopped_since = None
+            return ""
+        self._stopped_since = self._stopped_since or time.monotonic()
+        stopped_s = time.monotonic() - self._stopped_since
+        return f"a process has been stopped for {stopped_s:.1f} s" if stopped_s > self._config.stopped_s else ""
+
+    def stuck(self, silent_s: float) -> str:
+        """Judge a canary that has been unanswered for silent_s."""
+        if silent_s > self._config.busy_s:
+            return f"canary unanswered for {silent_s:.1f} s"
+        if silent_s > self._config.stuck_s and self._idle():
+            return f"canary unanswered for {silent_s:.1f} s by an idle server"
+        return ""
+
+    def _idle(self) -> bool:
+        """Whether the server used less than a fifth of a processor over the last second or so."""
+        now, cpu_s = time.monotonic(), self._process.cpu_s()
+        if now - self._sampled < 1.0:
+            return False
+        usage = (cpu_s - self._cpu_s) / (now - self._sampled)
+        fresh = now - self._sampled < 3.0
+        self._cpu_s, self._sampled = cpu_s, now
+        return fresh and usage < 0.2
+
+
+class CanaryPulse:
+    """Calls the canary on a thread of its own and remembers when it last answered."""
+
+    def __init__(self, canary: CanaryCaller, config: ServerConfig) -> None:
+        self._canary = canary
+        self._config = config
+        self._answered = time.monotonic()
+        self._problems: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="canary", daemon=True)
+        self._thread.start()
+
+    def silent_s(self) -> float:
+        return time.monotonic() - self._answered
+
+    def fault(self) -> str:
+        """Two refusals or wrong answers in a row, each of which the server gave in time."""
+        return self._problems[-1] if len(self._problems) >= 2 else ""
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._config.canary_interval_s):
+            try:
+                self._canary.call(timeout_s=self._config.busy_s)
+                self._answered = time.monotonic()
+                self._problems = []
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._problems = [*self._problems, _describe(error)]
+            except ServerFaultError as error:
+                self._problems = [*self._problems, _describe(error)]
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself once it can be bound, or a free one for 0. Raises UnavailableError when it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UnavailableError(f"port {port} on {host} is taken, want a free one: {error}") from error
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+def _state(process: psutil.Process) -> str:
+    """ "gone", or the process table's word."""
+    try:
+        status: str = process.status()
+    except psutil.NoSuchProcess:
+        return "gone"
+    return "gone" if status == psutil.STATUS_ZOMBIE else status
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, grpc.RpcError):
+        return f"canary refused: {error.code().name}: {error.details()}"
+    return str(error)

@@ -1,0 +1,78 @@
+"""Towers on the CPU profile: an ONNX Runtime session, and the savings that a batch of rows allows."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
+
+from querylife.errors import InvalidRequestError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class OnnxTower:
+    """One ONNX graph, run on the processors that this process may use."""
+
+    def __init__(self, path: Path, threads: str = "all") -> None:
+        """threads: a number, or "all" processors."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if threads == "all" else int(threads)
+        # Spinning workers burn a third of the CPU that decoding and tokenising need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._inputs = [tensor.name for tensor in self._session.get_inputs()]
+        self.outputs = [tensor.name for tensor in self._session.get_outputs()]
+
+    def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
+        """Compute the wanted outputs for [batch, ...] inputs.
+
+        Raises InvalidRequestError for values that the graph has no answer to: a token id outside the vocabulary,
+        more tokens than the encoder has positions.
+        """
+        names = list(wanted)
+        try:
+            found = self._session.run(names, {name: inputs[name] for name in self._inputs})
+        except (InvalidArgument, RuntimeException) as error:
+            raise InvalidRequestError(f"the graph refuses these values: {error}") from error
+        return dict(zip(names, found, strict=True))
+
+
+def run_distinct(inputs: Arrays, run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run rows that repeat only once: shoppers send one query with many products, catalogues repeat titles.
+
+    inputs: [batch, ...] each; rows are the same when they agree in every input.
+    """
+    batch = len(next(iter(inputs.values())))
+    keys = [b"".join(array[row].tobytes() for array in inputs.values()) for row in range(batch)]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    if len(first) == batch:
+        return run(inputs)
+    rows = sorted(first.values())
+    position = {keys[row]: place for place, row in enumerate(rows)}
+    outputs = run({name: array[rows] for name, array in inputs.items()})
+    spread = [position[key] for key in keys]
+    return {name: array[spread] for name, array in outputs.items()}
+
+
+def run_used(inputs: Arrays, used: NDArray[np.bool_], run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run only the used rows; the outputs of the others are zeros, which is what the tower gives for them.
+
+    inputs: [batch, ...] each. used: [batch] bool.
+    """
+    if used.all():
+        return run(inputs)
+    rows = np.flatnonzero(used) if used.any() else np.array([0])  # one row tells the outputs' shapes
+    outputs = run({name: array[rows] for name, array in inputs.items()})
+    return {name: _spread(array, rows, used) for name, array in outputs.items()}
+
+
+def _spread(array: NDArray[Any], rows: NDArray[np.intp], used: NDArray[np.bool_]) -> NDArray[Any]:
+    full = np.zeros((len(used), *array.shape[1:]), array.dtype)
+    full[rows] = array
+    full[~used] = 0
+    return full

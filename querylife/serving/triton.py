@@ -1,0 +1,204 @@
+"""The Triton Inference Server that the nvidia-pytriton wheel carries: where it is, how to start it, how to end it."""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from querylife.contract import MODELS
+from querylife.errors import ArtifactError
+from querylife.serving import launch
+
+log = logging.getLogger(__name__)
+
+WHEEL = "nvidia-pytriton==0.7.0"
+SHARED_MEMORY = Path("/dev/shm")
+SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A tritonserver binary and what must be around it."""
+
+    server: Path
+    backends: Path
+    libraries: Path
+
+    def environment(self) -> dict[str, str]:
+        """The stub takes the first python3 on PATH, and the libpython that it was linked to."""
+        libpython = sysconfig.get_config_var("LIBDIR")
+        return os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+            "LD_LIBRARY_PATH": f"{self.libraries}:{libpython}",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+
+
+def find_installation() -> Installation:
+    """Find the wheel's server in this environment and lay out its Python backend for our Python.
+
+    Raises ArtifactError when the wheel is missing or has no stub for this Python.
+    """
+    try:
+        wheel = importlib.metadata.distribution("nvidia-pytriton")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ArtifactError(f"found no Triton server, want it: pip install --no-deps {WHEEL}") from error
+    site = Path(str(wheel.locate_file("")))
+    triton = site / "pytriton" / "tritonserver"
+    backends = Path(sys.prefix) / "triton-backends"
+    _lay_out_python_backend(triton, backends / "python")
+    return Installation(triton / "bin" / "tritonserver", backends, site / "nvidia_pytriton.libs")
+
+
+def _lay_out_python_backend(triton: Path, folder: Path) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.exists():
+        raise ArtifactError(f"{WHEEL} has no Python backend stub for Python {version}, want 3.11 or 3.12")
+    folder.mkdir(parents=True, exist_ok=True)
+    shipped = triton / "backends" / "python"
+    for source in (shipped / "libtriton_python.so", shipped / "triton_python_backend_utils.py", stub):
+        target = folder / source.name
+        if not target.exists() or target.stat().st_size != source.stat().st_size:
+            unfinished = target.with_suffix(f".{os.getpid()}")
+            shutil.copy2(source, unfinished)
+            unfinished.rename(target)
+
+
+@dataclass(frozen=True)
+class TritonOptions:
+    """How one tritonserver process is started. host is where gRPC listens; metrics stay on loopback."""
+
+    repository: Path
+    profile: str
+    host: str
+    grpc_port: int
+    metrics_port: int
+    drain_s: int
+    extra: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        profile = [f"--model-config-name={self.profile}"] if self.profile != "gpu" else []
+        return [
+            f"--model-repository={self.repository}",
+            *profile,
+            "--disable-auto-complete-config",
+            f"--model-load-thread-count={len(MODELS)}",
+            "--allow-http=false",  # deeply nested JSON over HTTP can end the process
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.grpc_port}",
+            "--metrics-address=127.0.0.1",
+            f"--metrics-port={self.metrics_port}",
+            "--allow-gpu-metrics=" + ("true" if self.profile == "gpu" else "false"),
+            "--pinned-memory-pool-byte-size=" + ("268435456" if self.profile == "gpu" else "0"),
+            f"--exit-timeout-secs={self.drain_s}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix(os.getpid())}",
+            "--log-verbose=0",
+            "--log-info=false",
+            *self.extra,
+        ]
+
+
+class TritonProcess:
+    """One tritonserver with its stubs, in a session of its own that dies with this process."""
+
+    def __init__(self, installation: Installation, options: TritonOptions) -> None:
+        environment = installation.environment()
+        if options.profile != "gpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        arguments = [f"--backend-directory={installation.backends}", *options.arguments()]
+        self._process = subprocess.Popen(
+            [sys.executable, "-ES", launch.__file__, str(installation.server), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def exit_status(self) -> int | None:
+        """None while the server runs."""
+        return self._process.poll()
+
+    def stubs(self) -> list[psutil.Process]:
+        """The Python backends' processes."""
+        try:
+            return [child for child in psutil.Process(self.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_s(self) -> float:
+        """Processor time used so far by the server and its stubs, in seconds."""
+        total = 0.0
+        for process in _session_members(self.pid):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return total
+
+    def drain(self, timeout_s: float) -> None:
+        """Let running requests finish, refuse new ones, then end everything that is left."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                log.warning("server not drained after %.0f s, ending it", timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server and every stub, also stopped and orphaned ones, and remove their shared memory."""
+        for _ in range(50):
+            members = _session_members(self.pid)
+            for process in members:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            self._process.poll()
+            if not members:
+                break
+            time.sleep(0.02)
+        self._process.wait(5)
+        remove_shared_memory(os.getpid())
+
+
+def shm_prefix(pid: int) -> str:
+    return f"{SHM_PREFIX}{pid}_"
+
+
+def remove_shared_memory(pid: int) -> None:
+    """Unlink the regions that servers of one supervisor left behind."""
+    for region in SHARED_MEMORY.glob(f"{shm_prefix(pid)}*"):
+        region.unlink(missing_ok=True)
+
+
+def remove_stale_shared_memory() -> None:
+    """Unlink the regions of supervisors that are no more (killed without warning)."""
+    for region in SHARED_MEMORY.glob(f"{SHM_PREFIX}*"):
+        owner = region.name.removeprefix(SHM_PREFIX).partition("_")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            region.unlink(missing_ok=True)
+
+
+def _session_members(session: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
