@@ -94,6 +94,8 @@ class EngineLock:
 
     name, weights: who the model is, in a reader's words. model_fingerprint: querylife.model.fingerprint.
     image_size: side of the vision tower's square input in pixels. max_tokens: special tokens included.
+    source_sha256: over the checkpoint, the sources and the versions that the build used; the same means that there
+    is nothing to rebuild.
     """
 
     name: str
@@ -107,6 +109,7 @@ class EngineLock:
     tokenizer_sha256: str
     towers: dict[str, TowerLock]
     canary: Canary
+    source_sha256: str
     tensorrt: TensorRTLock | None = None
 
 

@@ -1,0 +1,26 @@
+"""Which model is built: a checkpoint folder, the shipped weights, or the starting weights alone."""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint
+
+log = logging.getLogger(__name__)
+
+SEED = 0  # the heads of an untrained model are random; every build draws the same
+
+
+def open_model(checkpoint: Path | None) -> QueryLife:
+    """Load a checkpoint, or build an untrained model from the starting weights. Float32, eval mode.
+
+    Raises ArtifactError when the folder holds no checkpoint.
+    """
+    transformers_logging.disable_progress_bar()
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint).eval()
+    log.warning("no checkpoint: exporting starting weights only, without relevance training")
+    torch.manual_seed(SEED)
+    return QueryLife(QueryLifeConfig()).eval()

@@ -1,0 +1,186 @@
+"""The parity gate: an exported tower must answer as the eager one does, whatever the batch and the padding.
+
+Rows are compared by cosine: pooled embeddings as they are, states token by token (or patch by patch), leaving out
+padding. Rankings are compared by the share of product pairs that keep their order for a query.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from querylife.contract import FUSION_TOWER, SEGMENTS, TEXT_TOWER, VISION_TOWER, Model, Segment
+from querylife.errors import ParityError
+from querylife.model import QueryLife
+from querylife_build.export import tower_inputs, tower_modules
+from querylife_build.sample import Sample
+
+BATCHES = (1, 7, 64)
+ORDER_MARGIN = 1e-6  # products closer than this in eager cosine have no order to keep
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """min_cosine: of the worst row. min_order: share of product pairs in the eager order. max_batch_difference: of a
+    component of one row's output between batch sizes and paddings."""
+
+    min_cosine: float
+    min_order: float
+    max_batch_difference: float
+
+
+# fp32 rounds at 1e-7 and some hundred operations deep; halves keep 11 (fp16) or 8 (bf16) bits.
+TOLERANCES = {
+    "fp32": Tolerance(0.99999, 0.9999, 1e-5),
+    "fp16": Tolerance(0.999, 0.99, 5e-3),
+    "bf16": Tolerance(0.999, 0.97, 4e-2),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The worst of what was measured for one tower."""
+
+    min_cosine: float
+    max_batch_difference: float
+    min_order: float
+
+    def figures(self) -> dict[str, float]:
+        return {name: float(f"{value:.8g}") for name, value in asdict(self).items()}
+
+
+def open_onnx(path: Path) -> onnxruntime.InferenceSession:
+    """A CPU session that does not spin while it waits."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(model: QueryLife, files: Mapping[Model, Path], sample: Sample, precision: str) -> dict[Model, Parity]:
+    """Compare every tower's ONNX file with the eager model on the sample.
+
+    Returns what was found. Raises ParityError, naming tower and figures, when one is outside its tolerance.
+    """
+    sessions = {tower: open_onnx(path) for tower, path in files.items()}
+    inputs = {tower: [tensor.numpy() for tensor in batch] for tower, batch in tower_inputs(model, sample).items()}
+    with torch.no_grad():
+        eager = {
+            tower: run_eager(module, [torch.from_numpy(array) for array in inputs[tower]])
+            for tower, module in tower_modules(model).items()
+        }
+        query = run_eager(model.text, [sample.query_token_ids, sample.query_segments])[1]
+    orders = _orders(sessions, sample, query, eager)
+    found = {
+        tower: Parity(*_compare(tower, session, inputs[tower], eager[tower]), min_order=orders[tower])
+        for tower, session in sessions.items()
+    }
+    for tower, parity in found.items():
+        enforce(tower.name, parity, TOLERANCES[precision])
+    return found
+
+
+def enforce(name: str, found: Parity, want: Tolerance) -> None:
+    """Raise ParityError unless the figures are within tolerance."""
+    fits = (
+        found.min_cosine >= want.min_cosine
+        and found.min_order >= want.min_order
+        and found.max_batch_difference <= want.max_batch_difference
+    )
+    if not fits:
+        raise ParityError(f"{name}: found {found}, want {want}")
+
+
+def run_eager(module: torch.nn.Module, inputs: list[torch.Tensor]) -> list[Array]:
+    """A tower's outputs as a list of arrays."""
+    outputs = module(*inputs)
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def run_onnx(session: onnxruntime.InferenceSession, tower: Model, inputs: list[Array]) -> list[Array]:
+    """A tower's outputs, in the contract's order."""
+    feed = {tensor.name: array for tensor, array in zip(tower.inputs, inputs, strict=True)}
+    outputs: list[Array] = session.run([tensor.name for tensor in tower.outputs], feed)
+    return outputs
+
+
+def _compare(
+    tower: Model, session: onnxruntime.InferenceSession, inputs: list[Array], eager: list[Array]
+) -> tuple[float, float]:
+    """Returns the lowest row cosine to eager over all batch sizes, and the largest difference between them."""
+    rows = len(inputs[0])
+    batched = {
+        size: [
+            np.concatenate(parts)
+            for parts in zip(
+                *(
+                    run_onnx(session, tower, [array[start : start + size] for array in inputs])
+                    for start in range(0, rows, size)
+                ),
+                strict=True,
+            )
+        ]
+        for size in BATCHES
+    }
+    cosine = min(
+        min_row_cosine(found, want)
+        for outputs in batched.values()
+        for found, want in zip(_visible(tower, inputs, outputs), _visible(tower, inputs, eager), strict=True)
+    )
+    largest = batched[max(BATCHES)]
+    difference = max(
+        float(np.abs(found[-1].astype(np.float32) - largest[-1].astype(np.float32)).max()) for found in batched.values()
+    )
+    return cosine, difference
+
+
+def _visible(tower: Model, inputs: list[Array], outputs: list[Array]) -> list[Array]:
+    """The outputs without states of padding, which nobody looks at."""
+    if tower is not TEXT_TOWER:
+        return outputs
+    states, embedding = outputs
+    return [states[inputs[tower.inputs.index(SEGMENTS)] != Segment.PADDING], embedding]
+
+
+def min_row_cosine(found: Array, want: Array) -> float:
+    """Lowest cosine between matching rows of [..., width]; two rows of zeros agree, one alone does not."""
+    found, want = found.astype(np.float64), want.astype(np.float64)
+    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(want, axis=-1)
+    both_zero = ~found.any(axis=-1) & ~want.any(axis=-1)
+    cosine = (found * want).sum(axis=-1) / np.where(norms > 0, norms, 1.0)
+    return float(np.where(both_zero, 1.0, cosine).min())
+
+
+def _orders(
+    sessions: Mapping[Model, onnxruntime.InferenceSession],
+    sample: Sample,
+    eager_query: Array,
+    eager: Mapping[Model, list[Array]],
+) -> dict[Model, float]:
+    """Rank agreement with eager of each tower's embeddings, products coming through the whole ONNX chain."""
+    ids, segments = sample.token_ids.numpy(), sample.segments.numpy()
+    text_states, text = run_onnx(sessions[TEXT_TOWER], TEXT_TOWER, [ids, segments])
+    patches, image = run_onnx(sessions[VISION_TOWER], VISION_TOWER, [sample.pixels.numpy(), sample.image_used.numpy()])
+    fused_inputs = [text_states, segments, text, patches, image, sample.image_used.numpy()]
+    product = run_onnx(sessions[FUSION_TOWER], FUSION_TOWER, fused_inputs)[0]
+    queries = [sample.query_token_ids.numpy(), sample.query_segments.numpy()]
+    query = run_onnx(sessions[TEXT_TOWER], TEXT_TOWER, queries)[1]
+    found = {TEXT_TOWER: text, VISION_TOWER: image, FUSION_TOWER: product}
+    return {
+        tower: order_agreement(query @ embedding.T, eager_query @ eager[tower][-1].T)
+        for tower, embedding in found.items()
+    }
+
+
+def order_agreement(found: Array, want: Array) -> float:
+    """Share of product pairs that both score matrices [queries, products] put in the same order."""
+    first, second = np.triu_indices(want.shape[1], 1)
+    gap, other = want[:, first] - want[:, second], found[:, first] - found[:, second]
+    ordered = np.abs(gap) > ORDER_MARGIN
+    return float((gap * other > 0)[ordered].mean()) if ordered.any() else 1.0

@@ -1,0 +1,126 @@
+"""Checkpoint to model repository: export, gate, lock, and only then into place."""
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+from querylife.contract import TOKENIZE, TOWERS, Model
+from querylife.errors import ArtifactError
+from querylife.lock import (
+    LOCK_NAME,
+    ONNX_NAME,
+    TOKENIZER_NAME,
+    EngineLock,
+    TowerLock,
+    file_sha256,
+    preprocessing,
+    read_lock,
+    verify,
+    write_lock,
+)
+from querylife.model import QueryLife, fingerprint
+from querylife.pretrained import write_tokenizer
+from querylife.tokens import Tokenizer
+from querylife_build.canary import make_canary
+from querylife_build.checkpoint import open_model
+from querylife_build.export import OPSET, export_tower, tower_inputs, tower_modules
+from querylife_build.parity import Parity, check_parity
+from querylife_build.sample import draw_sample
+
+log = logging.getLogger(__name__)
+
+
+def build_repository(checkpoint: Path | None, repository: Path, source: str) -> EngineLock:
+    """Fill the repository from a checkpoint (None: the untrained model).
+
+    source: sources.source_sha256 of this build. Raises ArtifactError for a bad checkpoint and ParityError for an
+    export that answers otherwise; the repository then stays as it was.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    model = open_model(checkpoint)
+    unfinished = Path(tempfile.mkdtemp(dir=repository, prefix=".unfinished-"))
+    try:
+        write_onnx(model, unfinished)
+        lock = lock_repository(model, unfinished, source)
+        _place(unfinished, repository)
+    finally:
+        shutil.rmtree(unfinished)
+    return lock
+
+
+def write_onnx(model: QueryLife, repository: Path) -> None:
+    """Write the tokenizer and the three towers where a repository has them."""
+    tokenizer = open_tokenizer(model, repository)
+    inputs = tower_inputs(model, draw_sample(tokenizer, model.config.vision.image_size, count=3))
+    for tower, module in tower_modules(model).items():
+        path = onnx_path(repository, tower)
+        export_tower(tower, module, inputs[tower], model.config.text.max_tokens, path)
+        log.info("%s: exported, %.1f MB", tower.name, path.stat().st_size / 1e6)
+
+
+def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLock:
+    """Run the parity gate on a repository's towers and write its lock. Raises ParityError."""
+    tokenizer = open_tokenizer(model, repository)
+    config = model.config
+    sample = draw_sample(tokenizer, config.vision.image_size)
+    found = check_parity(model, {tower: onnx_path(repository, tower) for tower in TOWERS}, sample, "fp32")
+    for tower, parity in found.items():
+        log.info("%s: fp32 parity %s", tower.name, parity.figures())
+    canary = make_canary(model, tokenizer)
+    path = tokenizer_path(repository)
+    lock = EngineLock(
+        name=config.name,
+        weights=config.weights,
+        model_fingerprint=fingerprint(model),
+        embedding_width=config.fusion.embedding_width,
+        image_size=config.vision.image_size,
+        max_tokens=config.text.max_tokens,
+        calibration=config.calibration,
+        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, canary),
+        tokenizer_sha256=file_sha256(path),
+        towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in found.items()},
+        canary=canary,
+        source_sha256=source,
+    )
+    write_lock(lock, repository / LOCK_NAME)
+    return lock
+
+
+def is_current(repository: Path, source: str) -> bool:
+    """Whether the repository is whole and was built from exactly this source."""
+    try:
+        return read_lock(repository / LOCK_NAME).source_sha256 == source and verify(repository) is not None
+    except ArtifactError as error:
+        log.info("rebuilding: %s", error)
+        return False
+
+
+def open_tokenizer(model: QueryLife, repository: Path) -> Tokenizer:
+    """The repository's tokenizer, written there first where it is missing."""
+    path = tokenizer_path(repository)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(model.config.text.encoder, path)
+    return Tokenizer(path, model.config.text.max_tokens)
+
+
+def onnx_path(repository: Path, tower: Model) -> Path:
+    return repository / tower.name / "1" / ONNX_NAME
+
+
+def tokenizer_path(repository: Path) -> Path:
+    return repository / TOKENIZE.name / "1" / TOKENIZER_NAME
+
+
+def _tower_lock(repository: Path, tower: Model, parity: Parity) -> TowerLock:
+    return TowerLock(file_sha256(onnx_path(repository, tower)), "fp32", OPSET, parity.figures())
+
+
+def _place(built: Path, repository: Path) -> None:
+    """Move every built file to its place, the lock last: until then the old lock disowns the new parts."""
+    files = sorted(path for path in built.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == LOCK_NAME):
+        target = repository / path.relative_to(built)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)

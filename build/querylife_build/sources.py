@@ -1,0 +1,69 @@
+"""What a build depends on, as one hash: the same hash means that there is nothing to rebuild."""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import querylife
+from querylife.lock import file_sha256
+
+PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "onnx", "onnxscript", "onnxruntime")
+SHIPPED = Path(querylife.__file__).parent / "weights" / "querylife-mini"
+_OURS = ("querylife", "querylife_build")
+
+
+def default_checkpoint() -> Path | None:
+    """The folder of the shipped weights, or None where there are none."""
+    return SHIPPED if SHIPPED.is_dir() else None
+
+
+def source_sha256(checkpoint: Path | None, roots: tuple[str, ...], options: str) -> str:
+    """Hash a checkpoint's files, the roots' sources with every module of ours they import, versions and options.
+
+    checkpoint: a folder, or None for an untrained model. roots: module names. Raises ArtifactError when a file
+    cannot be read.
+    """
+    digest = hashlib.sha256(options.encode())
+    for package in PACKAGES:
+        digest.update(f"{package}=={metadata.version(package)}\n".encode())
+    for name, path in sorted(_reached(roots).items()):
+        digest.update(f"{name} {file_sha256(path)}\n".encode())
+    for path in sorted(checkpoint.iterdir()) if checkpoint is not None else ():
+        if path.suffix in (".json", ".safetensors"):  # a reworded model card changes no vector
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _reached(roots: tuple[str, ...]) -> dict[str, Path]:
+    """Every module of ours that the roots import, directly or through one another: name -> file."""
+    found: dict[str, Path] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name) if name not in found else None
+        if spec is None or spec.origin is None:
+            continue
+        found[name] = Path(spec.origin)
+        waiting.extend(_imports(found[name]))
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name.partition(".")[0] in _OURS and _is_module(name))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # "querylife.lock.EngineLock" asks for a child of what is no package
+        return False
