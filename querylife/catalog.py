@@ -1,0 +1,213 @@
+"""Reading a user's own catalogue: CSV, Parquet or JSON Lines, or a folder of Parquet files.
+
+Columns (others are ignored; every one but id may be left out or empty, not all in one row):
+
+    id            text or number, unique
+    title         text; also called name
+    product_type  text; also called articleType or category
+    image         a path, relative to the catalogue file, or (Parquet) the encoded bytes
+    image_base64  the encoded bytes in base64, for JSON Lines and CSV
+
+A folder holds products.parquet (or .csv, .jsonl) with these columns, and the pictures beside it in images*.parquet:
+an id and one column of encoded bytes. Where several files hold a picture of one id, the one with most pixels counts.
+"""
+
+import base64
+import binascii
+import csv
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from querylife.contract import MAX_IMAGE_BYTES
+from querylife.errors import InputFileError
+
+NAMES = {
+    "id": ("id",),
+    "title": ("title", "name"),
+    "product_type": ("product_type", "articleType", "category"),
+    "image": ("image",),
+    "image_base64": ("image_base64",),
+}
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class CatalogProduct:
+    """One product; empty text and None stand for what is missing."""
+
+    id: str
+    title: str
+    product_type: str = ""
+    image: bytes | None = None
+
+
+@dataclass
+class Catalog:
+    """problems: what could not be read, a line each; those products are there without their picture."""
+
+    products: list[CatalogProduct] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def load_catalog(path: Path, limit: int | None = None) -> Catalog:
+    """Read a catalogue, or a sample of limit products that is the same in every run.
+
+    Raises InputFileError when the file cannot be read as this module's docstring says.
+    """
+    file = _products_file(path)
+    rows = list(_rows(file))
+    if not rows:
+        raise InputFileError(f"{file}: found no rows, want at least one product")
+    _check_columns(file, rows[0])
+    if limit is not None and len(rows) > limit:
+        chosen = sorted(random.Random(0).sample(range(len(rows)), limit))
+        rows = [rows[position] for position in chosen]
+    pictures = _pictures(path, {_text(row, "id") for row in rows}) if path.is_dir() else {}
+    catalog = Catalog()
+    seen: set[str] = set()
+    for row in rows:
+        product = _product(file, row, pictures, catalog.problems)
+        if product.id in seen:
+            raise InputFileError(f"{file}: found id {product.id!r} twice, want every id once")
+        seen.add(product.id)
+        catalog.products.append(product)
+    return catalog
+
+
+def load_queries(path: Path) -> list[str]:
+    """One query per line; blank lines and lines that start with # are skipped. Raises InputFileError."""
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputFileError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    queries = [line for line in lines if line and not line.startswith("#")]
+    if not queries:
+        raise InputFileError(f"{path}: found no queries, want one per line")
+    return queries
+
+
+def _products_file(path: Path) -> Path:
+    if path.is_dir():
+        for suffix in SUFFIXES:
+            if (file := path / f"products{suffix}").is_file():
+                return file
+        raise InputFileError(f"{path}: found no products.parquet, products.csv or products.jsonl")
+    if not path.is_file():
+        raise InputFileError(f"{path}: found no such file, want a catalogue")
+    if path.suffix not in SUFFIXES:
+        raise InputFileError(f"{path}: found suffix {path.suffix!r}, want one of {', '.join(SUFFIXES)}")
+    return path
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        if file.suffix == ".parquet":
+            yield from _parquet_rows(file)
+        elif file.suffix == ".csv":
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                yield from csv.DictReader(lines)
+        else:
+            yield from _json_rows(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputFileError(f"{file}: cannot be read: {error}") from error
+
+
+def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputFileError(f"{file}, line {number}: found no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise InputFileError(f"{file}, line {number}: found {type(row).__name__}, want an object")
+            yield row
+
+
+def _parquet_rows(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    import pyarrow  # noqa: PLC0415  # only Parquet needs it
+    import pyarrow.parquet  # noqa: PLC0415
+
+    known = {name for names in NAMES.values() for name in names}
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
+        wanted = columns or [name for name in parquet.schema_arrow.names if name in known]
+        for batch in parquet.iter_batches(batch_size=4096, columns=wanted):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise InputFileError(f"{file}: cannot be read as Parquet: {error}") from error
+
+
+def _check_columns(file: Path, row: dict[str, Any]) -> None:
+    content = {"title", "product_type", "image", "image_base64"}
+    present = {name for name, names in NAMES.items() if any(alias in row for alias in names)}
+    if "id" not in present or not present & content:
+        raise InputFileError(f"{file}: found columns {sorted(map(str, row))}, want id and one of {sorted(content)}")
+
+
+def _product(file: Path, row: dict[str, Any], pictures: dict[str, bytes], problems: list[str]) -> CatalogProduct:
+    identifier = _text(row, "id")
+    if not identifier:
+        raise InputFileError(f"{file}: found a row without id: {_text(row, 'title')!r}")
+    try:
+        image = pictures.get(identifier) or _image(file, row)
+    except (OSError, binascii.Error) as error:
+        problems.append(f"{identifier}: no picture: {error}")
+        image = None
+    return CatalogProduct(identifier, _text(row, "title"), _text(row, "product_type"), image)
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    value = _value(row, name)
+    return "" if value is None else str(value).strip()
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    return next((row[alias] for alias in NAMES[name] if row.get(alias) not in (None, "")), None)
+
+
+def _image(file: Path, row: dict[str, Any]) -> bytes | None:
+    if encoded := _value(row, "image_base64"):
+        return base64.b64decode(encoded, validate=True)
+    image = _value(row, "image")
+    if image is None or isinstance(image, bytes):
+        return image
+    path = file.parent / str(image)
+    if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
+        raise OSError(f"{path.name}: found {size} bytes, want at most {MAX_IMAGE_BYTES}")
+    return path.read_bytes()
+
+
+def _pictures(folder: Path, wanted: set[str]) -> dict[str, bytes]:
+    """id to encoded bytes, from every images*.parquet of the folder."""
+    best: dict[str, tuple[int, bytes]] = {}
+    for file in sorted(folder.glob("images*.parquet")):
+        column = _bytes_column(file)
+        for row in _parquet_rows(file, ["id", column, *_size_columns(file)]):
+            identifier, pixels = str(row["id"]), row.get("width", 0) * row.get("height", 0)
+            if identifier in wanted and row[column] and pixels >= best.get(identifier, (0, b""))[0]:
+                best[identifier] = (pixels, row[column])
+    return {identifier: image for identifier, (_, image) in best.items()}
+
+
+def _bytes_column(file: Path) -> str:
+    import pyarrow.parquet  # noqa: PLC0415
+    import pyarrow.types  # noqa: PLC0415
+
+    for entry in pyarrow.parquet.read_schema(file):
+        if pyarrow.types.is_binary(entry.type) or pyarrow.types.is_large_binary(entry.type):
+            return str(entry.name)
+    raise InputFileError(f"{file}: found no column of bytes, want one with encoded pictures")
+
+
+def _size_columns(file: Path) -> list[str]:
+    import pyarrow.parquet  # noqa: PLC0415
+
+    names = pyarrow.parquet.read_schema(file).names
+    return ["width", "height"] if {"width", "height"} <= set(names) else []
