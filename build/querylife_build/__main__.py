@@ -10,7 +10,7 @@ from pathlib import Path
 
 from querylife.errors import QuerylifeError
 from querylife.lock import verify
-from querylife_build.sources import default_checkpoint, source_sha256
+from querylife_build.sources import default_checkpoint, is_current, source_sha256
 
 log = logging.getLogger("querylife_build")
 
@@ -49,13 +49,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _repository(options: argparse.Namespace) -> None:
-    from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
-
     checkpoint = _checkpoint(options)
     source = _source(checkpoint)
-    if repository.is_current(options.repository, source):
+    if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
         return
+    from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
+
     repository.build_repository(checkpoint, options.repository, source)
     _check(options)
 

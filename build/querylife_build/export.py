@@ -10,44 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from querylife.contract import (
-    FUSION_TOWER,
     MAX_BATCH,
     SEGMENTS,
     TEXT_STATES,
-    TEXT_TOWER,
     TOKEN_IDS,
-    VISION_TOWER,
     Model,
 )
-from querylife.model import QueryLife
-from querylife_build.sample import Sample
 
 OPSET = 20  # newest at which TensorRT takes fp32 attention as it comes; older ones give invalid files
 _WITH_LENGTH = (TOKEN_IDS, SEGMENTS, TEXT_STATES)
-
-
-def tower_modules(model: QueryLife) -> dict[Model, nn.Module]:
-    """The contract's towers and the modules that compute them."""
-    return {TEXT_TOWER: model.text, VISION_TOWER: model.vision, FUSION_TOWER: model.fusion}
-
-
-def tower_inputs(model: QueryLife, sample: Sample) -> dict[Model, tuple[Tensor, ...]]:
-    """Each tower's inputs for the sample's products, in the contract's order; fusion's come from the eager towers."""
-    with torch.no_grad():
-        text_states, text_embedding = model.text(sample.token_ids, sample.segments)
-        patch_states, image_embedding = model.vision(sample.pixels, sample.image_used)
-    return {
-        TEXT_TOWER: (sample.token_ids, sample.segments),
-        VISION_TOWER: (sample.pixels, sample.image_used),
-        FUSION_TOWER: (
-            text_states,
-            sample.segments,
-            text_embedding,
-            patch_states,
-            image_embedding,
-            sample.image_used,
-        ),
-    }
 
 
 def export_tower(tower: Model, module: nn.Module, inputs: tuple[Tensor, ...], max_tokens: int, path: Path) -> None:

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from querylife.contract import FUSION_TOWER, SEGMENTS, TEXT_TOWER, VISION_TOWER, Model, Segment
+from querylife.contract import FUSION_TOWER, MAX_BATCH, SEGMENTS, TEXT_TOWER, VISION_TOWER, Model, Segment
 from querylife.errors import ParityError
 from querylife.model import QueryLife
-from querylife_build.export import tower_inputs, tower_modules
+from querylife_build.eager import Eager, run_eager
 from querylife_build.sample import Sample
 
-BATCHES = (1, 7, 64)
+BATCHES = {1: 4, 7: 14, 64: 64}  # batch size -> sample rows that go through in batches of it
 ORDER_MARGIN = 1e-6  # products closer than this in eager cosine have no order to keep
 
 Array = NDArray[Any]
@@ -68,22 +67,22 @@ def check_parity(model: QueryLife, files: Mapping[Model, Path], sample: Sample, 
 
     Returns what was found. Raises ParityError, naming tower and figures, when one is outside its tolerance.
     """
+    eager = run_eager(model, sample)
     sessions = {tower: open_onnx(path) for tower, path in files.items()}
-    inputs = {tower: [tensor.numpy() for tensor in batch] for tower, batch in tower_inputs(model, sample).items()}
-    with torch.no_grad():
-        eager = {
-            tower: run_eager(module, [torch.from_numpy(array) for array in inputs[tower]])
-            for tower, module in tower_modules(model).items()
-        }
-        query = run_eager(model.text, [sample.query_token_ids, sample.query_segments])[1]
-    orders = _orders(sessions, sample, query, eager)
-    found = {
-        tower: Parity(*_compare(tower, session, inputs[tower], eager[tower]), min_order=orders[tower])
-        for tower, session in sessions.items()
+    inputs = {tower: eager.inputs(tower) for tower in files}
+    found = {tower: _in_batches(tower, session, inputs[tower]) for tower, session in sessions.items()}
+    orders = _orders(sessions, sample, eager, {tower: batches[MAX_BATCH] for tower, batches in found.items()})
+    parities = {
+        tower: Parity(
+            min_cosine=_min_cosine(tower, inputs[tower], batches, eager.outputs[tower]),
+            min_order=orders[tower],
+            max_batch_difference=_max_difference(batches),
+        )
+        for tower, batches in found.items()
     }
-    for tower, parity in found.items():
+    for tower, parity in parities.items():
         enforce(tower.name, parity, TOLERANCES[precision])
-    return found
+    return parities
 
 
 def enforce(name: str, found: Parity, want: Tolerance) -> None:
@@ -97,12 +96,6 @@ def enforce(name: str, found: Parity, want: Tolerance) -> None:
         raise ParityError(f"{name}: found {found}, want {want}")
 
 
-def run_eager(module: torch.nn.Module, inputs: list[torch.Tensor]) -> list[Array]:
-    """A tower's outputs as a list of arrays."""
-    outputs = module(*inputs)
-    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
-
-
 def run_onnx(session: onnxruntime.InferenceSession, tower: Model, inputs: list[Array]) -> list[Array]:
     """A tower's outputs, in the contract's order."""
     feed = {tensor.name: array for tensor, array in zip(tower.inputs, inputs, strict=True)}
@@ -110,34 +103,35 @@ def run_onnx(session: onnxruntime.InferenceSession, tower: Model, inputs: list[A
     return outputs
 
 
-def _compare(
-    tower: Model, session: onnxruntime.InferenceSession, inputs: list[Array], eager: list[Array]
-) -> tuple[float, float]:
-    """Returns the lowest row cosine to eager over all batch sizes, and the largest difference between them."""
-    rows = len(inputs[0])
-    batched = {
-        size: [
-            np.concatenate(parts)
-            for parts in zip(
-                *(
-                    run_onnx(session, tower, [array[start : start + size] for array in inputs])
-                    for start in range(0, rows, size)
-                ),
-                strict=True,
-            )
-        ]
-        for size in BATCHES
-    }
-    cosine = min(
+def _in_batches(tower: Model, session: onnxruntime.InferenceSession, inputs: list[Array]) -> dict[int, list[Array]]:
+    """Outputs for the sample's first rows, per batch size that they went through in."""
+    found = {}
+    for size, rows in BATCHES.items():
+        starts = range(0, min(rows, len(inputs[0])), size)
+        parts = [run_onnx(session, tower, [array[start : start + size] for array in inputs]) for start in starts]
+        found[size] = [np.concatenate(output) for output in zip(*parts, strict=True)]
+    return found
+
+
+def _min_cosine(tower: Model, inputs: list[Array], batches: Mapping[int, list[Array]], eager: list[Array]) -> float:
+    return min(
         min_row_cosine(found, want)
-        for outputs in batched.values()
-        for found, want in zip(_visible(tower, inputs, outputs), _visible(tower, inputs, eager), strict=True)
+        for outputs in batches.values()
+        for found, want in zip(
+            _visible(tower, inputs, outputs),
+            _visible(tower, inputs, [array[: len(outputs[0])] for array in eager]),
+            strict=True,
+        )
     )
-    largest = batched[max(BATCHES)]
-    difference = max(
-        float(np.abs(found[-1].astype(np.float32) - largest[-1].astype(np.float32)).max()) for found in batched.values()
+
+
+def _max_difference(batches: Mapping[int, list[Array]]) -> float:
+    """Largest difference of an embedding's component between a row's batch sizes."""
+    largest = batches[max(batches)][-1].astype(np.float32)
+    return max(
+        float(np.abs(outputs[-1].astype(np.float32) - largest[: len(outputs[-1])]).max())
+        for outputs in batches.values()
     )
-    return cosine, difference
 
 
 def _visible(tower: Model, inputs: list[Array], outputs: list[Array]) -> list[Array]:
@@ -145,7 +139,8 @@ def _visible(tower: Model, inputs: list[Array], outputs: list[Array]) -> list[Ar
     if tower is not TEXT_TOWER:
         return outputs
     states, embedding = outputs
-    return [states[inputs[tower.inputs.index(SEGMENTS)] != Segment.PADDING], embedding]
+    segments = inputs[tower.inputs.index(SEGMENTS)][: len(states)]
+    return [states[segments != Segment.PADDING], embedding]
 
 
 def min_row_cosine(found: Array, want: Array) -> float:
@@ -160,21 +155,24 @@ def min_row_cosine(found: Array, want: Array) -> float:
 def _orders(
     sessions: Mapping[Model, onnxruntime.InferenceSession],
     sample: Sample,
-    eager_query: Array,
-    eager: Mapping[Model, list[Array]],
+    eager: Eager,
+    found: Mapping[Model, list[Array]],
 ) -> dict[Model, float]:
     """Rank agreement with eager of each tower's embeddings, products coming through the whole ONNX chain."""
-    ids, segments = sample.token_ids.numpy(), sample.segments.numpy()
-    text_states, text = run_onnx(sessions[TEXT_TOWER], TEXT_TOWER, [ids, segments])
-    patches, image = run_onnx(sessions[VISION_TOWER], VISION_TOWER, [sample.pixels.numpy(), sample.image_used.numpy()])
-    fused_inputs = [text_states, segments, text, patches, image, sample.image_used.numpy()]
-    product = run_onnx(sessions[FUSION_TOWER], FUSION_TOWER, fused_inputs)[0]
+    text_states, text = found[TEXT_TOWER]
+    patches, image = found[VISION_TOWER]
+    segments, image_used = sample.segments.numpy(), sample.image_used.numpy()
+    fused = [text_states, segments, text, patches, image, image_used]
     queries = [sample.query_token_ids.numpy(), sample.query_segments.numpy()]
     query = run_onnx(sessions[TEXT_TOWER], TEXT_TOWER, queries)[1]
-    found = {TEXT_TOWER: text, VISION_TOWER: image, FUSION_TOWER: product}
+    embeddings = {
+        TEXT_TOWER: text,
+        VISION_TOWER: image,
+        FUSION_TOWER: run_onnx(sessions[FUSION_TOWER], FUSION_TOWER, fused)[0],
+    }
     return {
-        tower: order_agreement(query @ embedding.T, eager_query @ eager[tower][-1].T)
-        for tower, embedding in found.items()
+        tower: order_agreement(query @ embedding.T, eager.query @ eager.outputs[tower][-1].T)
+        for tower, embedding in embeddings.items()
     }
 
 

@@ -5,8 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
+
 from querylife.contract import TOKENIZE, TOWERS, Model
-from querylife.errors import ArtifactError
 from querylife.lock import (
     LOCK_NAME,
     ONNX_NAME,
@@ -15,8 +16,6 @@ from querylife.lock import (
     TowerLock,
     file_sha256,
     preprocessing,
-    read_lock,
-    verify,
     write_lock,
 )
 from querylife.model import QueryLife, fingerprint
@@ -24,7 +23,8 @@ from querylife.pretrained import write_tokenizer
 from querylife.tokens import Tokenizer
 from querylife_build.canary import make_canary
 from querylife_build.checkpoint import open_model
-from querylife_build.export import OPSET, export_tower, tower_inputs, tower_modules
+from querylife_build.eager import run_eager, tower_modules
+from querylife_build.export import OPSET, export_tower
 from querylife_build.parity import Parity, check_parity
 from querylife_build.sample import draw_sample
 
@@ -52,10 +52,11 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str) -> 
 def write_onnx(model: QueryLife, repository: Path) -> None:
     """Write the tokenizer and the three towers where a repository has them."""
     tokenizer = open_tokenizer(model, repository)
-    inputs = tower_inputs(model, draw_sample(tokenizer, model.config.vision.image_size, count=3))
+    example = run_eager(model, draw_sample(tokenizer, model.config.vision.image_size, count=3))
     for tower, module in tower_modules(model).items():
         path = onnx_path(repository, tower)
-        export_tower(tower, module, inputs[tower], model.config.text.max_tokens, path)
+        inputs = tuple(torch.from_numpy(array) for array in example.inputs(tower))
+        export_tower(tower, module, inputs, model.config.text.max_tokens, path)
         log.info("%s: exported, %.1f MB", tower.name, path.stat().st_size / 1e6)
 
 
@@ -85,15 +86,6 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
-
-
-def is_current(repository: Path, source: str) -> bool:
-    """Whether the repository is whole and was built from exactly this source."""
-    try:
-        return read_lock(repository / LOCK_NAME).source_sha256 == source and verify(repository) is not None
-    except ArtifactError as error:
-        log.info("rebuilding: %s", error)
-        return False
 
 
 def open_tokenizer(model: QueryLife, repository: Path) -> Tokenizer:

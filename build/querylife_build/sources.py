@@ -3,12 +3,16 @@
 import ast
 import hashlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import querylife
-from querylife.lock import file_sha256
+from querylife.errors import ArtifactError
+from querylife.lock import LOCK_NAME, file_sha256, read_lock, verify
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "onnx", "onnxscript", "onnxruntime")
 SHIPPED = Path(querylife.__file__).parent / "weights" / "querylife-mini"
@@ -18,6 +22,15 @@ _OURS = ("querylife", "querylife_build")
 def default_checkpoint() -> Path | None:
     """The folder of the shipped weights, or None where there are none."""
     return SHIPPED if SHIPPED.is_dir() else None
+
+
+def is_current(repository: Path, source: str) -> bool:
+    """Whether the repository is whole and was built from exactly this source."""
+    try:
+        return read_lock(repository / LOCK_NAME).source_sha256 == source and verify(repository) is not None
+    except ArtifactError as error:
+        log.info("building, because %s", error)
+        return False
 
 
 def source_sha256(checkpoint: Path | None, roots: tuple[str, ...], options: str) -> str:
