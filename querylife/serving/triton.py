@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 WHEEL = "nvidia-pytriton==0.7.0"
 SHARED_MEMORY = Path("/dev/shm")
+ABOUT_NO_GPU = (b"CudaDriverHelper", b"no pinned memory pool", b"unable to create stream")
 SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
 
 
@@ -121,10 +123,21 @@ class TritonProcess:
             [sys.executable, "-ES", launch.__file__, str(installation.server), *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         self.pid = self._process.pid
+        threading.Thread(target=self._forward_log, name="triton-log", daemon=True).start()
+
+    def _forward_log(self) -> None:
+        """Pass the server's lines on, less those that only say that there is no GPU."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                if not any(phrase in line for phrase in ABOUT_NO_GPU):
+                    sys.stderr.buffer.write(line)
+                    sys.stderr.flush()
 
     def exit_status(self) -> int | None:
         """None while the server runs."""

@@ -1,0 +1,69 @@
+"""Every config.pbtxt follows querylife/contract.py, in both profiles, and every ensemble can run."""
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from querylife import contract
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+CONFIGS = sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*.pbtxt"))
+MODELS = {model.name: model for model in contract.MODELS}
+
+
+def read(path: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((REPOSITORY / path).read_text(), model_config_pb2.ModelConfig())
+
+
+def test_every_model_has_a_folder_and_every_folder_a_model():
+    folders = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+    assert folders == set(MODELS)
+    assert {path.parts[0] for path in CONFIGS} == set(MODELS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_tensors_are_the_contracts(path):
+    config, model = read(path), MODELS[path.parts[0]]
+    for declared, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
+        found = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in declared]
+        want = [(t.name, t.dtype.config, tuple(-1 if axis is None else axis for axis in t.shape)) for t in tensors]
+        assert found == want
+    assert [t.name for t in config.input if t.optional] == [t.name for t in model.inputs if t.optional]
+    assert config.max_batch_size == contract.MAX_BATCH
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_queue_is_bounded_in_length_and_time(path):
+    config = read(path)
+    if config.platform == "ensemble":
+        return  # its steps queue, it does not
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.max_queue_size > 0
+    assert policy.default_timeout_microseconds > 0
+    assert policy.allow_timeout_override
+    assert policy.timeout_action == policy.REJECT
+
+
+@pytest.mark.parametrize("model", contract.TOWERS, ids=lambda model: model.name)
+def test_a_tower_is_a_plan_on_gpu_and_onnx_runtime_on_cpu(model):
+    assert read(Path(model.name) / "config.pbtxt").platform == "tensorrt_plan"
+    assert read(Path(model.name) / "configs" / "cpu.pbtxt").backend == "python"
+
+
+@pytest.mark.parametrize("model", contract.ENSEMBLES, ids=lambda model: model.name)
+def test_each_steps_inputs_exist_by_then(model):
+    known = {tensor.name: tensor for tensor in model.inputs}
+    for step in read(Path(model.name) / "config.pbtxt").ensemble_scheduling.step:
+        member = MODELS[step.model_name]
+        required = {tensor.name for tensor in member.inputs if not tensor.optional}
+        assert required <= set(step.input_map) <= {tensor.name for tensor in member.inputs}
+        for inner, outer in step.input_map.items():
+            assert outer in known, f"{step.model_name} wants {outer} before a step makes it"
+            assert (known[outer].dtype, known[outer].shape) == (member.input(inner).dtype, member.input(inner).shape)
+        for inner, outer in step.output_map.items():
+            assert outer not in known, f"{step.model_name} makes {outer} a second time"
+            known[outer] = member.output(inner)
+    for tensor in model.outputs:
+        assert (known[tensor.name].dtype, known[tensor.name].shape) == (tensor.dtype, tensor.shape)
