@@ -1,0 +1,21 @@
+"""Blocking and asyncio clients for querylife's servers: Triton (vectors, scores) and GenFilt (descriptions)."""
+
+from querylife_client.async_client import AsyncClient
+from querylife_client.client import Client
+from querylife_client.config import ClientConfig, Tls
+from querylife_client.metadata import ServerMetadata
+from querylife_client.products import EmbeddedProducts, Product
+from querylife_client.retry import RetryPolicy
+from querylife_client.statistics import Counts
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientConfig",
+    "Counts",
+    "EmbeddedProducts",
+    "Product",
+    "RetryPolicy",
+    "ServerMetadata",
+    "Tls",
+]

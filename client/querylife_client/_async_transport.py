@@ -1,0 +1,143 @@
+"""Sending requests from an event loop: the asyncio twin of _transport."""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from querylife.errors import ContractError
+from querylife_client._channel import channel_credentials, channel_options, request_metadata
+from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._tracing import trace_metadata
+from querylife_client.config import ClientConfig
+from querylife_client.errors import from_rpc
+from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.statistics import Statistics
+
+A = TypeVar("A")
+
+
+class AsyncTransport:
+    """Connections to one server, for one event loop."""
+
+    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+        self.address = address
+        self._config = config
+        self._statistics = statistics
+        self._budget = RetryBudget(config.retry)
+        self._channels: list[Any] = []  # opened by the first call, which runs in the loop that they belong to
+        self._stubs: dict[str, itertools.cycle[Any]] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        for channel in self._channels:
+            await channel.close()
+
+    async def call(self, rpc: Rpc, request: Any, deadline: Deadline) -> Any:
+        """One request with its retries. Raises a ServiceError."""
+        state = CallState(self._config, self._budget, self._statistics, deadline)
+        while True:
+            remaining_s = state.before_send(request)
+            try:
+                response = await self._send(rpc, request, remaining_s, state)
+            except grpc.RpcError as error:
+                delay_s = state.delay_after(from_rpc(error, self.address))
+            else:
+                state.succeeded()
+                return response
+            await asyncio.sleep(delay_s)
+
+    async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
+        """One request without retries. Raises a ServiceError."""
+        try:
+            return await self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address).error from error
+
+    async def answers(
+        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, reads_files: bool
+    ) -> AsyncIterator[A]:
+        """The answers to parts, in order, with at most config.concurrency requests in flight.
+
+        reads_files: building a part may wait for a disk, so it is done in a thread.
+        """
+        window: deque[asyncio.Task[A]] = deque()
+        try:
+            while (part := await _next(parts, reads_files)) is not None:
+                if len(window) == self._config.concurrency:
+                    yield await window.popleft()
+                window.append(asyncio.ensure_future(self._answer(part, deadline())))
+            while window:
+                yield await window.popleft()
+        finally:
+            for task in window:
+                task.cancel()
+            await asyncio.gather(*window, return_exceptions=True)
+
+    async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
+        return part.read(await self.call(part.rpc, part.request(), deadline))
+
+    async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
+        stub, metadata = self._stub(rpc), self._metadata()
+        if self._config.hedge_after_s is None:
+            return await stub(request, timeout=timeout_s, metadata=metadata)
+
+        async def send() -> Any:
+            return await stub(request, timeout=timeout_s, metadata=metadata)
+
+        return await self._hedged(send, state)
+
+    async def _hedged(self, send: Callable[[], Any], state: CallState) -> Any:
+        """The first good answer of one or two copies of a request; raises the last failure."""
+        first = asyncio.ensure_future(send())
+        waiting = {first}
+        try:
+            done, waiting = await asyncio.wait(waiting, timeout=self._config.hedge_after_s)
+            if not done and state.may_hedge():
+                waiting = waiting | {asyncio.ensure_future(send())}
+            while True:
+                if not done:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                winner = done.pop()
+                if winner.exception() is None or not (waiting or done):
+                    if winner is not first and winner.exception() is None:
+                        state.hedge_won()
+                    return winner.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return request_metadata(self._config, trace_metadata())
+
+    def _stub(self, rpc: Rpc) -> Any:
+        if self._closed:
+            raise ContractError("the client is closed")
+        if not self._channels:
+            self._channels = [_open(self.address, self._config) for _ in range(self._config.channels)]
+        if rpc.path not in self._stubs:
+            self._stubs[rpc.path] = itertools.cycle(
+                [
+                    channel.unary_unary(rpc.path, request_serializer=rpc.serialize, response_deserializer=rpc.parse)
+                    for channel in self._channels
+                ]
+            )
+        return next(self._stubs[rpc.path])
+
+
+async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
+    if reads_files:
+        return await asyncio.to_thread(next, parts, None)
+    return next(parts, None)
+
+
+def _open(address: str, config: ClientConfig) -> Any:
+    options = channel_options(config)
+    if config.tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, channel_credentials(config.tls), options=options)

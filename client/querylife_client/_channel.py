@@ -1,0 +1,49 @@
+"""How to connect: channel options, credentials, and the metadata of a request. Shared by both clients."""
+
+from pathlib import Path
+
+import grpc
+
+from querylife_client.config import ClientConfig, Tls, Token
+
+Metadata = tuple[tuple[str, str], ...]
+
+_MAX_MESSAGE_BYTES = 2**31 - 1  # the answer's size is the request's, which is limited
+
+
+def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
+    """A lost server is noticed by keepalive and looked for again within a second, not gRPC's two minutes."""
+    options: list[tuple[str, object]] = [
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_retries", 0),
+        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        ("grpc.http2.max_pings_without_data", 2),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.optimization_target", "latency"),
+    ]
+    if config.tls is not None and config.tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", config.tls.server_name))
+    return options
+
+
+def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
+    """Raises OSError when a file cannot be read."""
+    return grpc.ssl_channel_credentials(_read(tls.authority), _read(tls.key), _read(tls.certificate))
+
+
+def request_metadata(config: ClientConfig, trace: Metadata) -> Metadata:
+    authorization = () if config.token is None else (("authorization", f"Bearer {_current(config.token)}"),)
+    return (*config.metadata, *trace, *authorization)
+
+
+def _current(token: Token) -> str:
+    return token if isinstance(token, str) else token()
+
+
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes()

@@ -1,0 +1,189 @@
+"""Sending requests from threads: channels, retries, hedges, and a bounded number of requests in flight."""
+
+import contextvars
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+
+from querylife.errors import ContractError
+from querylife_client._channel import channel_credentials, channel_options, request_metadata
+from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._tracing import trace_metadata
+from querylife_client.config import ClientConfig
+from querylife_client.errors import from_rpc
+from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.statistics import Statistics
+
+A = TypeVar("A")
+
+
+class Scope:
+    """Requests that end together: when one fails, or the caller leaves, the others are cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self._calls: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def add(self, call: Any) -> Any:
+        with self._lock:
+            self._calls.add(call)
+            late = self.cancelled.is_set()
+        if late:
+            call.cancel()
+        return call
+
+    def discard(self, call: Any) -> None:
+        with self._lock:
+            self._calls.discard(call)
+
+
+class Transport:
+    """Connections to one server."""
+
+    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+        self.address = address
+        self._config = config
+        self._statistics = statistics
+        self._budget = RetryBudget(config.retry)
+        self._channels = [_open(address, config) for _ in range(config.channels)]
+        self._stubs: dict[str, itertools.cycle[Any]] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        for channel in self._channels:
+            channel.close()
+
+    def call(self, rpc: Rpc, request: Any, deadline: Deadline, scope: Scope | None = None) -> Any:
+        """One request with its retries. Raises a ServiceError."""
+        state = CallState(self._config, self._budget, self._statistics, deadline)
+        while True:
+            remaining_s = state.before_send(request)
+            try:
+                response = self._send(rpc, request, remaining_s, scope, state)
+            except grpc.RpcError as error:
+                delay_s = state.delay_after(from_rpc(error, self.address))
+            else:
+                state.succeeded()
+                return response
+            if scope is None:
+                time.sleep(delay_s)
+            elif scope.cancelled.wait(delay_s):
+                raise grpc.FutureCancelledError
+
+    def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
+        """One request without retries. Raises a ServiceError."""
+        try:
+            return self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address).error from error
+
+    def answers(self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline]) -> Iterator[A]:
+        """The answers to parts, in order, with at most config.concurrency requests in flight."""
+        head = list(itertools.islice(parts, 2))
+        if len(head) < 2:
+            for part in head:
+                yield self._answer(part, deadline(), None)
+            return
+        scope = Scope()
+        window: deque[Future[A]] = deque()
+        with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool:
+            try:
+                for part in itertools.chain(head, parts):
+                    if len(window) == self._config.concurrency:
+                        yield window.popleft().result()
+                    context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
+                    window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
+                while window:
+                    yield window.popleft().result()
+            finally:
+                scope.cancel()
+
+    def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
+        return part.read(self.call(part.rpc, part.request(), deadline, scope))
+
+    def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
+        stub = self._stub(rpc)
+        metadata = self._metadata()
+        if scope is None and self._config.hedge_after_s is None:
+            return stub(request, timeout=timeout_s, metadata=metadata)
+        scope = scope or Scope()
+
+        def send() -> Any:
+            return scope.add(stub.future(request, timeout=timeout_s, metadata=metadata))
+
+        if self._config.hedge_after_s is not None:
+            return self._hedged(send, scope, state)
+        call = send()
+        try:
+            return call.result()
+        finally:
+            scope.discard(call)
+
+    def _hedged(self, start: Callable[[], Any], scope: Scope, state: CallState) -> Any:
+        """The first good answer of one or two copies of a request; raises the last failure."""
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        calls: list[Any] = []
+
+        def send() -> None:
+            calls.append(start())
+            calls[-1].add_done_callback(done.put)
+
+        try:
+            send()
+            try:
+                first = done.get(timeout=self._config.hedge_after_s)
+            except queue.Empty:
+                if state.may_hedge():
+                    send()
+                first = done.get()
+            winner = done.get() if len(calls) == 2 and first.code() is not grpc.StatusCode.OK else first
+            response = winner.result()
+            if winner is not calls[0]:
+                state.hedge_won()
+            return response
+        finally:
+            for call in calls:
+                call.cancel()
+                scope.discard(call)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return request_metadata(self._config, trace_metadata())
+
+    def _stub(self, rpc: Rpc) -> Any:
+        if self._closed:
+            raise ContractError("the client is closed")
+        if rpc.path not in self._stubs:
+            self._stubs[rpc.path] = self._bind(rpc)
+        return next(self._stubs[rpc.path])
+
+    def _bind(self, rpc: Rpc) -> "itertools.cycle[Any]":
+        """One callable per channel, used in turn."""
+        return itertools.cycle(
+            [
+                channel.unary_unary(rpc.path, request_serializer=rpc.serialize, response_deserializer=rpc.parse)
+                for channel in self._channels
+            ]
+        )
+
+
+def _open(address: str, config: ClientConfig) -> grpc.Channel:
+    options = channel_options(config)
+    if config.tls is None:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, channel_credentials(config.tls), options)

@@ -1,0 +1,149 @@
+"""The blocking client. AsyncClient (async_client.py) has the same methods, arguments and errors."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.errors import ContractError, ServiceError
+from querylife_client import _parts, _ranking
+from querylife_client._rpc import SERVER_METADATA
+from querylife_client._tracing import span
+from querylife_client._transport import Transport
+from querylife_client.config import ClientConfig
+from querylife_client.metadata import ServerMetadata, read_metadata
+from querylife_client.products import EmbeddedProducts, Product, Text
+from querylife_client.retry import Deadline
+from querylife_client.statistics import Counts, Statistics
+
+TIMEOUT_S = 30.0
+
+
+class Client:
+    """Calls Triton and GenFilt from threads; one client serves any number of them.
+
+    Every call ends within its timeout_s, splits what is too large for one request, and raises a ServiceError
+    (querylife_client.errors) or answers completely.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        genfilt: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        config: ClientConfig | None = None,
+    ) -> None:
+        """address, genfilt: host:port of either server. timeout_s: for each whole call that names no other."""
+        self._config = config or ClientConfig()
+        self._timeout_s = Deadline(timeout_s).timeout_s
+        self._statistics = Statistics()
+        self._triton = Transport(address, self._config, self._statistics) if address else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls that are under way fail."""
+        if self._triton is not None:
+            self._triton.close()
+
+    def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> NDArray[np.float32]:
+        """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
+        with span("embed_queries", items=len(queries)):
+            return self._embed_queries(queries, self._deadline(timeout_s))
+
+    def embed_products(self, products: Sequence[Product], *, timeout_s: float | None = None) -> EmbeddedProducts:
+        """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
+        deadline = self._deadline(timeout_s)
+        with span("embed_products", items=len(products)):
+            return _parts.join_products(self._answers(_parts.product_parts(products, self._config.limits), deadline))
+
+    def stream_products(
+        self, products: Iterable[Product], *, timeout_s: float | None = None
+    ) -> Iterator[EmbeddedProducts]:
+        """embed_products for catalogues of any length: reads products as needed, yields one piece per request.
+
+        timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
+        """
+        parts = _parts.product_parts(products, self._config.limits)
+        for answer in self._transport().answers(parts, lambda: self._deadline(timeout_s)):
+            yield _parts.join_products([answer])
+
+    def score(
+        self, query: Text | Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> NDArray[np.float32]:
+        """[n] float32 in [0, 1]: how likely each product answers the query. NaN where a product has nothing usable.
+
+        query: one for all products (InvalidRequestError when it is unusable), or a list with one for each (NaN).
+        """
+        with span("score", items=len(products)):
+            return self._score(query, products, self._deadline(timeout_s))
+
+    def rank(
+        self,
+        query: Text,
+        products: Sequence[Product] | None = None,
+        *,
+        vectors: NDArray[np.float32] | None = None,
+        top_k: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[tuple[int, float]]:
+        """[(index, score), ...], best first; products with nothing usable are left out.
+
+        Give either products, or their vectors from embed_products ([n, D] float32), which costs one query vector only.
+        """
+        _ranking.check_arguments(products, vectors, top_k)
+        deadline = self._deadline(timeout_s)
+        with span("rank", items=len(products if vectors is None else vectors)):  # type: ignore[arg-type]  # checked
+            if vectors is None:
+                return _ranking.best(self._score(query, products or [], deadline), top_k)
+            query_vector = self._embed_queries([query], deadline)[0]
+            places = _ranking.nearest(query_vector, vectors, top_k)
+            parts = _parts.relevance_parts(query_vector, vectors[places], self._config.limits)
+            return _ranking.best(_parts.join_scores(self._answers(parts, deadline)), top_k, places)
+
+    def ready(self, *, timeout_s: float = 5.0) -> bool:
+        """Whether every server of this client answers a real request within timeout_s."""
+        try:
+            self._transport().once(*_parts.canary(), timeout_s)
+        except ServiceError:
+            return False
+        return True
+
+    def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
+        """Which server answers, and with vectors of which width."""
+        deadline = self._deadline(timeout_s)
+        server = self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadline)
+        return read_metadata(server, self._embed_queries([_parts.PROBE], deadline))
+
+    @property
+    def counts(self) -> Counts:
+        """Requests, retries and hedges so far."""
+        return self._statistics.counts()
+
+    def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
+        return _parts.join_queries(self._answers(_parts.query_parts(queries, self._config.limits), deadline))
+
+    def _score(
+        self, query: Text | Sequence[Text], products: Sequence[Product], deadline: Deadline
+    ) -> NDArray[np.float32]:
+        answers = self._answers(_parts.score_parts(query, products, self._config.limits), deadline)
+        if isinstance(query, (str, bytes)):
+            _parts.check_one_query(answers)
+        return _parts.join_scores(answers)
+
+    def _answers(self, parts: Iterator[_parts.Part], deadline: Deadline) -> list[_parts.Answer]:
+        return list(self._transport().answers(parts, lambda: deadline))
+
+    def _transport(self) -> Transport:
+        if self._triton is None:
+            raise ContractError("found no Triton address, want Client(address)")
+        return self._triton
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return Deadline(self._timeout_s if timeout_s is None else timeout_s)

@@ -1,0 +1,78 @@
+"""Everything about a client that can be chosen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
+from querylife_client.retry import RetryPolicy
+
+Token = str | Callable[[], str]  # a callable is asked before every request, so it may refresh
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may go into one request."""
+
+    items: int
+    request_bytes: int
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encrypted connections.
+
+    authority: file of the certificates to trust (PEM); None trusts the system's. certificate and key: the client's
+    own files (PEM), for servers that ask for them. server_name: the name to expect in the server's certificate,
+    where it differs from the address.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError(f"found certificate {self.certificate} and key {self.key}, want both or neither")
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """What a client does beside its address and its time limit.
+
+    max_items, max_request_bytes: larger inputs are split into requests of this size.
+    concurrency: requests in flight for one call.
+    channels: connections; more than one helps only behind a balancer that spreads connections.
+    hedge_after_s: send a second copy of a request that took this long and take the first answer; None: never.
+    tls, token, metadata: how to connect, the bearer token, and further gRPC metadata of every request.
+    query_cache_items: query vectors kept for repeated queries; 0: none.
+    """
+
+    max_items: int = MAX_BATCH
+    max_request_bytes: int = MAX_REQUEST_BYTES // 4
+    concurrency: int = 4
+    channels: int = 1
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    hedge_after_s: float | None = None
+    keepalive_s: float = 20.0
+    keepalive_timeout_s: float = 5.0
+    tls: Tls | None = None
+    token: Token | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    query_cache_items: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_items <= MAX_BATCH:
+            raise ValueError(f"max_items: found {self.max_items}, want 1 to {MAX_BATCH}")
+        if not 1 <= self.max_request_bytes <= MAX_REQUEST_BYTES:
+            raise ValueError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
+        for name in ("concurrency", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, want at least 1")
+        if self.hedge_after_s is not None and self.hedge_after_s <= 0:
+            raise ValueError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_items, self.max_request_bytes)
