@@ -18,7 +18,7 @@ from querylife.contract import (
 )
 
 OPSET = 20  # newest at which TensorRT takes fp32 attention as it comes; older ones give invalid files
-_WITH_LENGTH = (TOKEN_IDS, SEGMENTS, TEXT_STATES)
+WITH_LENGTH = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # their first axis after the batch
 
 
 def export_tower(tower: Model, module: nn.Module, inputs: tuple[Tensor, ...], max_tokens: int, path: Path) -> None:
@@ -27,7 +27,7 @@ def export_tower(tower: Model, module: nn.Module, inputs: tuple[Tensor, ...], ma
     inputs: an example batch of two rows or more, in the contract's order. max_tokens: longest row to expect.
     """
     batch, length = torch.export.Dim("batch", min=1, max=MAX_BATCH), torch.export.Dim("length", min=1, max=max_tokens)
-    axes = tuple({0: batch, 1: length} if tensor in _WITH_LENGTH else {0: batch} for tensor in tower.inputs)
+    axes = tuple({0: batch, 1: length} if tensor in WITH_LENGTH else {0: batch} for tensor in tower.inputs)
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             module,

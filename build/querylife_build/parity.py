@@ -17,6 +17,7 @@ from querylife.contract import FUSION_TOWER, MAX_BATCH, SEGMENTS, TEXT_TOWER, VI
 from querylife.errors import ParityError
 from querylife.model import QueryLife
 from querylife_build.eager import Eager, run_eager
+from querylife_build.export import WITH_LENGTH
 from querylife_build.sample import Sample
 
 BATCHES = {1: 4, 7: 14, 64: 64}  # batch size -> sample rows that go through in batches of it
@@ -104,13 +105,29 @@ def run_onnx(session: onnxruntime.InferenceSession, tower: Model, inputs: list[A
 
 
 def _in_batches(tower: Model, session: onnxruntime.InferenceSession, inputs: list[Array]) -> dict[int, list[Array]]:
-    """Outputs for the sample's first rows, per batch size that they went through in."""
+    """Outputs for the sample's first rows, per batch size that they went through in.
+
+    Each batch is cut to its longest row, so that a row meets other paddings in other batch sizes.
+    """
     found = {}
     for size, rows in BATCHES.items():
         starts = range(0, min(rows, len(inputs[0])), size)
-        parts = [run_onnx(session, tower, [array[start : start + size] for array in inputs]) for start in starts]
+        parts = [_run_cut(tower, session, [array[start : start + size] for array in inputs]) for start in starts]
         found[size] = [np.concatenate(output) for output in zip(*parts, strict=True)]
     return found
+
+
+def _run_cut(tower: Model, session: onnxruntime.InferenceSession, inputs: list[Array]) -> list[Array]:
+    """Outputs for a batch without the padding that all its rows share; states come back at the full length."""
+    if SEGMENTS not in tower.inputs:
+        return run_onnx(session, tower, inputs)
+    segments = inputs[tower.inputs.index(SEGMENTS)]
+    full, length = segments.shape[1], int((segments != Segment.PADDING).sum(axis=1).max())
+    pairs = zip(tower.inputs, inputs, strict=True)
+    cut = [array[:, :length] if tensor in WITH_LENGTH else array for tensor, array in pairs]
+    outputs = run_onnx(session, tower, cut)
+    rest = ((0, 0), (0, full - length), (0, 0))
+    return [np.pad(array, rest) if array.ndim == 3 else array for array in outputs]
 
 
 def _min_cosine(tower: Model, inputs: list[Array], batches: Mapping[int, list[Array]], eager: list[Array]) -> float:

@@ -26,7 +26,7 @@ from querylife_build.checkpoint import open_model
 from querylife_build.eager import run_eager, tower_modules
 from querylife_build.export import OPSET, export_tower
 from querylife_build.parity import Parity, check_parity
-from querylife_build.sample import draw_sample
+from querylife_build.sample import make_sample
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str) -> 
 def write_onnx(model: QueryLife, repository: Path) -> None:
     """Write the tokenizer and the three towers where a repository has them."""
     tokenizer = open_tokenizer(model, repository)
-    example = run_eager(model, draw_sample(tokenizer, model.config.vision.image_size, count=3))
+    example = run_eager(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
     for tower, module in tower_modules(model).items():
         path = onnx_path(repository, tower)
         inputs = tuple(torch.from_numpy(array) for array in example.inputs(tower))
@@ -64,7 +64,7 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     """Run the parity gate on a repository's towers and write its lock. Raises ParityError."""
     tokenizer = open_tokenizer(model, repository)
     config = model.config
-    sample = draw_sample(tokenizer, config.vision.image_size)
+    sample = make_sample(tokenizer, config.vision.image_size)
     found = check_parity(model, {tower: onnx_path(repository, tower) for tower in TOWERS}, sample, "fp32")
     for tower, parity in found.items():
         log.info("%s: fp32 parity %s", tower.name, parity.figures())

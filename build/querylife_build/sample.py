@@ -1,26 +1,21 @@
 """Real inputs for the parity gate: queries, and products with and without each of their parts."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
 from torch import Tensor
 
 from querylife import pixels
+from querylife.catalog import CatalogProduct
 from querylife.contract import MAX_BATCH
+from querylife.drawn_catalog import COLOURS, drawn_products
 from querylife.tokens import Tokenizer
 
-_COLOURS = ("red", "navy", "olive", "black", "white", "orange", "purple", "teal")
-_KINDS = ("dress", "sneakers", "handbag", "shirt", "wrist watch", "jeans", "sandals", "backpack")
-_DETAILS = (
-    "with floral print for summer",
-    "women's slim fit",
-    "men",
-    "in soft cotton, machine washable, regular fit, long sleeves, button-down collar, two chest pockets and contrast "
-    "stitching, for office, travel and weekend; 2024 collection",
-    "3-pack “très chic” — size 42",
+_LONG = (
+    ", machine washable, regular fit, long sleeves, button-down collar, two chest pockets and contrast stitching, for "
+    "office, travel and weekend; “très chic” — 2024 collection, size 42, made from 60% cotton and 40% polyester"
 )
 
 
@@ -37,37 +32,36 @@ class Sample:
     image_used: Tensor
 
 
-def draw_sample(tokenizer: Tokenizer, image_size: int, count: int = MAX_BATCH) -> Sample:
-    """Make count products (every ninth lacks its title, every seventh its image, every fifth its type) and queries."""
-    rows = range(count)
-    colours = [_COLOURS[row % len(_COLOURS)] for row in rows]
-    kinds = [_KINDS[(row // 3) % len(_KINDS)] for row in rows]
-    titles = ["" if row % 9 == 8 else f"{colours[row]} {kinds[row]} {_DETAILS[row % len(_DETAILS)]}" for row in rows]
-    types = ["" if row % 5 == 4 else kinds[row] for row in rows]
-    pictures = [pixels.decode(_picture(colours[row], kinds[row], row), image_size, max_decode_s=60.0) for row in rows]
-    image_used = torch.tensor([[row % 7 != 6] for row in rows])
-    products = tokenizer.encode(titles, types)
-    queries = tokenizer.encode([f"{colour} {kind}" for colour in _COLOURS for kind in _KINDS[:3]])
+def make_sample(tokenizer: Tokenizer, image_size: int, count: int = MAX_BATCH) -> Sample:
+    """Tokenise and decode count drawn products, and queries for them.
+
+    Every ninth product lacks its title, every seventh its image, every fifth its type; every eleventh title is long.
+    """
+    drawn = drawn_products()
+    chosen = [drawn[row * len(drawn) // count] for row in range(count)]
+    products = tokenizer.encode(
+        [_title(row, product.title) for row, product in enumerate(chosen)],
+        ["" if row % 5 == 4 else product.product_type for row, product in enumerate(chosen)],
+    )
+    queries = tokenizer.encode([f"{colour} {kind}".lower() for colour in COLOURS for kind in ("shoes", "shirt")])
+    image_used = torch.tensor([[row % 7 != 6] for row in range(count)])
+    planes = np.stack([_planes(product, image_size) for product in chosen])
     return Sample(
         query_token_ids=torch.from_numpy(queries.token_ids),
         query_segments=torch.from_numpy(queries.segments),
         token_ids=torch.from_numpy(products.token_ids),
         segments=torch.from_numpy(products.segments),
-        pixels=torch.from_numpy(np.stack(pictures)) * image_used[:, :, None, None],
+        pixels=torch.from_numpy(planes) * image_used[:, :, None, None],
         image_used=image_used,
     )
 
 
-def _picture(colour: str, kind: str, seed: int) -> bytes:
-    """A PNG: one coloured silhouette on a light ground, with grain, because flat colour flatters a graph."""
-    random = np.random.default_rng(seed)
-    image = Image.new("RGB", (90, 120), (245, 245, 240))
-    draw = ImageDraw.Draw(image)
-    width, height = 30 + 5 * (_KINDS.index(kind) % 4), 40 + 6 * (_KINDS.index(kind) // 2)
-    shape = draw.ellipse if _KINDS.index(kind) % 2 else draw.rectangle
-    shape((45 - width // 2, 60 - height // 2, 45 + width // 2, 60 + height // 2), fill=colour, outline="gray")
-    grain = random.integers(-20, 21, (120, 90, 1))
-    grainy = np.clip(np.asarray(image).astype(np.int16) + grain, 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(grainy).save(file, "PNG")
-    return file.getvalue()
+def _title(row: int, title: str) -> str:
+    if row % 9 == 8:
+        return ""
+    return title + _LONG if row % 11 == 10 else title
+
+
+def _planes(product: CatalogProduct, image_size: int) -> NDArray[np.uint8]:
+    assert product.image is not None  # every drawn product has one
+    return pixels.decode(product.image, image_size, max_decode_s=60.0)

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import logging
 from collections.abc import Iterator
 from importlib import metadata
@@ -16,7 +15,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "onnx", "onnxscript", "onnxruntime")
 SHIPPED = Path(querylife.__file__).parent / "weights" / "querylife-mini"
-_OURS = ("querylife", "querylife_build")
+_FOLDERS = {"querylife": Path(querylife.__file__).parent, "querylife_build": Path(__file__).parent}
 
 
 def default_checkpoint() -> Path | None:
@@ -56,27 +55,28 @@ def _reached(roots: tuple[str, ...]) -> dict[str, Path]:
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
-        spec = importlib.util.find_spec(name) if name not in found else None
-        if spec is None or spec.origin is None:
-            continue
-        found[name] = Path(spec.origin)
-        waiting.extend(_imports(found[name]))
+        path = _file(name) if name not in found else None
+        if path is not None:
+            found[name] = path
+            waiting.extend(_imports(path))
     return found
 
 
 def _imports(path: Path) -> Iterator[str]:
+    """Names that a file imports; "from a import b" counts as a and as a.b, for b may be a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.partition(".")[0] in _OURS and _is_module(name))
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # "querylife.lock.EngineLock" asks for a child of what is no package
-        return False
+def _file(name: str) -> Path | None:
+    """The file of a module of ours, else None. Looked up by path: asking importlib would import its parents."""
+    package, *parts = name.split(".")
+    if package not in _FOLDERS:
+        return None
+    path = _FOLDERS[package].joinpath(*parts)
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
