@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from querylife.contract import MAX_TEXT_CHARACTERS, Segment
-from querylife.errors import ItemError, ItemFault
+from querylife.errors import InvalidRequestError, ItemError, ItemFault
 
 VERSION = 1
 
@@ -49,12 +49,17 @@ class Tokenizer:
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
-        self._buckets = tuple(length for length in LENGTH_BUCKETS if length < max_tokens) + (max_tokens,)
+        self._buckets = (*(length for length in LENGTH_BUCKETS if length < max_tokens), max_tokens)
         self._pad_id = _pad_id(self._tokenizer)
 
-    @property
-    def vocabulary_size(self) -> int:
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+    def check(self, token_ids: NDArray[np.int32]) -> None:
+        """Raise InvalidRequestError unless a text tower can look up token_ids, [batch, length], from elsewhere."""
+        vocabulary, longest = self._tokenizer.get_vocab_size(with_added_tokens=True), self._buckets[-1]
+        if token_ids.shape[1] > longest:
+            raise InvalidRequestError(f"token_ids: found {token_ids.shape[1]} tokens, want at most {longest}")
+        if token_ids.size and not (0 <= token_ids.min() and token_ids.max() < vocabulary):
+            found = f"{token_ids.min()} to {token_ids.max()}"
+            raise InvalidRequestError(f"token_ids: found {found}, want 0 to {vocabulary - 1}")
 
     def encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None = None) -> Tokens:
         """Tokenise texts (queries or titles), each with its product type where that is known.

@@ -1,8 +1,8 @@
 """Encoded pictures to pixels; a missing or broken one is marked, its neighbours are unharmed."""
 
 from querylife.contract import DECODE_IMAGE
-from querylife.lock import LOCK_NAME, read_lock
 from querylife.serving.adapter import Adapter
+from querylife.serving.artifacts import repository_lock
 from querylife.serving.packing import bytes_column, fault_column
 from querylife.serving.pictures import PictureDecoder
 
@@ -11,7 +11,7 @@ class TritonPythonModel(Adapter):
     model = DECODE_IMAGE
 
     def load(self, version_folder, parameters):
-        self.decoder = PictureDecoder(read_lock(version_folder.parents[1] / LOCK_NAME).image_size)
+        self.decoder = PictureDecoder(repository_lock(version_folder).image_size)
 
     def compute(self, inputs, wanted):
         images = bytes_column(inputs["image"])

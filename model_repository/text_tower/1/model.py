@@ -2,6 +2,7 @@
 
 from querylife.contract import TEXT_TOWER
 from querylife.serving.adapter import Adapter
+from querylife.serving.artifacts import repository_tokenizer
 from querylife.serving.towers import OnnxTower, run_distinct
 
 
@@ -9,7 +10,9 @@ class TritonPythonModel(Adapter):
     model = TEXT_TOWER
 
     def load(self, version_folder, parameters):
+        self.tokenizer = repository_tokenizer(version_folder)
         self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
 
     def compute(self, inputs, wanted):
+        self.tokenizer.check(inputs["token_ids"])
         return run_distinct(inputs, lambda rows: self.tower.run(rows, wanted))

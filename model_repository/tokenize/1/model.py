@@ -1,10 +1,9 @@
 """Text, and the product type where it is known, to token ids."""
 
 from querylife.contract import TOKENIZE
-from querylife.lock import LOCK_NAME, read_lock
 from querylife.serving.adapter import Adapter
+from querylife.serving.artifacts import repository_tokenizer
 from querylife.serving.packing import bytes_column, fault_column
-from querylife.tokens import Tokenizer
 
 
 class TritonPythonModel(Adapter):
@@ -12,8 +11,7 @@ class TritonPythonModel(Adapter):
     merges_requests = False  # each request is padded to its own longest row
 
     def load(self, version_folder, parameters):
-        lock = read_lock(version_folder.parents[1] / LOCK_NAME)
-        self.tokenizer = Tokenizer(version_folder / "tokenizer.json", lock.max_tokens)
+        self.tokenizer = repository_tokenizer(version_folder)
 
     def compute(self, inputs, wanted):
         product_types = bytes_column(inputs["product_type"]) if "product_type" in inputs else None
