@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install format check test serve repository demo clean
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,3 +56,7 @@ genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GE
 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto
+
+demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Triton; the last line is the page's path
+	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
+		$(if $(LIMIT),--limit $(LIMIT))

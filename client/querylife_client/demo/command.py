@@ -1,0 +1,133 @@
+"""`querylife demo`: start the server, embed a catalogue, rank it for some queries, print, write a page, stop."""
+
+import argparse
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.catalog import Catalog, CatalogProduct, load_catalog, load_queries
+from querylife.drawn_catalog import drawn_products
+from querylife.lock import LOCK_NAME, read_lock
+from querylife_client import Client, Product
+from querylife_client.demo.page import Ranking, Summary, render
+from querylife_client.demo.server import served
+
+QUERIES = (
+    "red dress",
+    "blue jeans",
+    "yellow shoes for women",
+    "black belt for men",
+    "something to carry my laptop",
+    "white sneakers",
+    "green t-shirt",
+    "a watch with a brown strap",
+    "purple top",
+    "what to wear on a sunny day at the beach",
+)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """catalog None is the drawn one. queries: a file with one per line, or the queries themselves, split at ";"."""
+
+    catalog: Path | None = None
+    queries: str = ";".join(QUERIES)
+    limit: int = 2000
+    top_k: int = 8
+    repository: Path = Path("model_repository")
+    output: Path = Path("out/demo.html")
+
+
+def main(argv: list[str]) -> int:
+    config = _config(argv)
+    queries = _queries(config.queries)
+    catalog = load_catalog(config.catalog, config.limit) if config.catalog else Catalog(drawn_products())
+    for problem in catalog.problems[:5]:
+        print(problem, file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `with` blocks then close what they opened
+    try:
+        with served(config.repository) as address, Client(address, timeout_s=120) as client:
+            rankings, summary = _rank(client, config, catalog, queries)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    _print(rankings)
+    _write(config.output, render(summary, rankings))
+    print(f"\nranked by {summary.model}: {summary.weights}")
+    print(config.output.resolve())
+    return 0
+
+
+def _rank(client: Client, config: DemoConfig, catalog: Catalog, queries: list[str]) -> tuple[list[Ranking], Summary]:
+    started = time.monotonic()
+    vectors, at_fault = _embed(client, catalog.products)
+    products_per_s = len(vectors) / (time.monotonic() - started)
+    rankings = []
+    for query in queries:
+        started = time.monotonic()
+        best = client.rank(query, vectors=vectors, top_k=config.top_k)
+        milliseconds = 1000 * (time.monotonic() - started)
+        rankings.append(Ranking(query, [(catalog.products[index], score) for index, score in best], milliseconds))
+    lock = read_lock(config.repository / LOCK_NAME)
+    summary = Summary(
+        model=lock.name,
+        weights=lock.weights,
+        catalog=str(config.catalog) if config.catalog else "the drawn catalogue",
+        products=len(catalog.products),
+        without_picture=sum(product.image is None for product in catalog.products),
+        at_fault=at_fault,
+        products_per_s=products_per_s,
+    )
+    return rankings, summary
+
+
+def _embed(client: Client, products: list[CatalogProduct]) -> tuple[NDArray[np.float32], int]:
+    """Returns [n, D] float32 and how many products had a fault."""
+    pieces, at_fault, done, started = [], 0, 0, time.monotonic()
+    wanted = (Product(title=p.title or None, image=p.image, product_type=p.product_type or None) for p in products)
+    for piece in client.stream_products(wanted):
+        pieces.append(piece.vectors)
+        done, at_fault = done + len(piece.vectors), at_fault + len(piece.errors)
+        per_s = done / (time.monotonic() - started)
+        left_s = (len(products) - done) / per_s
+        progress = f"embedded {done:,} of {len(products):,} products, {per_s:.0f}/s, {left_s:.0f} s left"
+        print(f"\r{progress:<70}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return np.concatenate(pieces), at_fault
+
+
+def _print(rankings: list[Ranking]) -> None:
+    for ranking in rankings:
+        print(f"\n{ranking.query}  ({ranking.milliseconds:.0f} ms)")
+        for place, (product, score) in enumerate(ranking.best, 1):
+            print(f"  {place:2}  {score:.3f}  {product.title or '(no title)'}  [{product.product_type}]  {product.id}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, "utf-8")
+    unfinished.rename(path)
+
+
+def _queries(text: str) -> list[str]:
+    if Path(text).is_file():
+        return load_queries(Path(text))
+    return [query.strip() for query in text.split(";") if query.strip()]
+
+
+def _config(argv: list[str]) -> DemoConfig:
+    default = DemoConfig
+    parser = argparse.ArgumentParser(prog="querylife demo", description=__doc__)
+    parser.add_argument("--catalog", type=Path, help="CSV, Parquet, JSON Lines or a folder (default: a drawn one)")
+    parser.add_argument("--queries", default=default.queries, help="a file, one per line, or queries split at ;")
+    parser.add_argument("--limit", type=int, default=default.limit, help="products at most, sampled (%(default)s)")
+    parser.add_argument("--top-k", type=int, default=default.top_k, help="products shown per query (%(default)s)")
+    parser.add_argument("--repository", type=Path, default=default.repository, help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=default.output, help="the page (%(default)s)")
+    return DemoConfig(**vars(parser.parse_args(argv)))
