@@ -42,7 +42,7 @@ class ServerConfig:
     canary_interval_s: float = 0.5
     stopped_s: float = 1.0
     stuck_s: float = 3.0
-    busy_s: float = 10.0
+    busy_s: float = 30.0
     start_s: float = 120.0
     drain_s: int = 30
     max_restarts: int = 5  # without a server that became ready in between
@@ -187,14 +187,14 @@ class Vitals:
         return ""
 
     def _idle(self) -> bool:
-        """Whether the server used less than a fifth of a processor over the last second or so."""
+        """Whether the server used less than a twentieth of a processor over the last second or so."""
         now, cpu_s = time.monotonic(), self._process.cpu_s()
         if now - self._sampled < 1.0:
             return False
         usage = (cpu_s - self._cpu_s) / (now - self._sampled)
         fresh = now - self._sampled < 3.0
         self._cpu_s, self._sampled = cpu_s, now
-        return fresh and usage < 0.2
+        return fresh and usage < 0.05
 
 
 class CanaryPulse:

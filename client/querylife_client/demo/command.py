@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from querylife.catalog import Catalog, CatalogProduct, load_catalog, load_queries
 from querylife.drawn_catalog import drawn_products
 from querylife.lock import LOCK_NAME, read_lock
-from querylife_client import Client, Product
+from querylife_client import Client, ClientConfig, Product
 from querylife_client.demo.page import Ranking, Summary, render
 from querylife_client.demo.server import served
 
@@ -29,6 +29,9 @@ QUERIES = (
     "purple top",
     "what to wear on a sunny day at the beach",
 )
+
+
+CLIENT = ClientConfig(max_items=32)  # small requests: progress every second or two on a laptop
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def main(argv: list[str]) -> int:
         print(problem, file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `with` blocks then close what they opened
     try:
-        with served(config.repository) as address, Client(address, timeout_s=120) as client:
+        with served(config.repository) as address, Client(address, config=CLIENT) as client:
             rankings, summary = _rank(client, config, catalog, queries)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -90,7 +93,7 @@ def _embed(client: Client, products: list[CatalogProduct]) -> tuple[NDArray[np.f
     """Returns [n, D] float32 and how many products had a fault."""
     pieces, at_fault, done, started = [], 0, 0, time.monotonic()
     wanted = (Product(title=p.title or None, image=p.image, product_type=p.product_type or None) for p in products)
-    for piece in client.stream_products(wanted):
+    for piece in client.stream_products(wanted, timeout_s=60):
         pieces.append(piece.vectors)
         done, at_fault = done + len(piece.vectors), at_fault + len(piece.errors)
         per_s = done / (time.monotonic() - started)
