@@ -1,0 +1,67 @@
+"""genfilt-server: a gRPC service in front of a vLLM generator.
+
+    genfilt-server smollm2-135m
+    genfilt-server /models/Qwen2.5-VL-7B-Instruct --token-file token --openai-port 8011 -- --tensor-parallel-size 2
+
+Prints one line on stdout once a real generation has answered. What follows "--" is passed on to vLLM.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from genfilt_server.config import ServerConfig
+from querylife.errors import QuerylifeError
+
+log = logging.getLogger(__name__)
+
+
+def parse(arguments: list[str]) -> ServerConfig:
+    """Raises InvalidRequestError for options that do not fit together."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own, engine = arguments[:end], tuple(arguments[end + 1 :])
+    default = ServerConfig()
+    parser = argparse.ArgumentParser(
+        "genfilt-server", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", default=default.model, help="smollm2-135m, a folder or a hub id")
+    parser.add_argument("--host", default=default.host)
+    parser.add_argument("--port", type=int, default=default.port, help="gRPC; 0: any free one")
+    parser.add_argument(
+        "--openai-port", type=int, help="vLLM's OpenAI-compatible routes, behind the token (default: off)"
+    )
+    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics on 127.0.0.1 (default: off)")
+    parser.add_argument("--token-file", type=Path, help="callers must show this file's text as a bearer token")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM")
+    parser.add_argument("--tls-key", type=Path, help="PEM")
+    parser.add_argument("--prompt", help="few-shot-v1 or tuned-v1 (default: what suits the model)")
+    parser.add_argument("--max-waiting", type=int, default=default.max_waiting, help="items admitted, not yet answered")
+    parser.add_argument("--max-sequences", type=int, default=default.max_sequences, help="items generated at once")
+    parser.add_argument("--max-context-tokens", type=int, default=default.max_context_tokens)
+    parser.add_argument("--remembered", type=int, default=default.remembered, help="descriptions kept in memory")
+    parser.add_argument("--drain-s", type=float, default=default.drain_s, help="seconds for requests at shutdown")
+    options = vars(parser.parse_args(own))
+    known = {field.name for field in fields(ServerConfig)}
+    return ServerConfig(**{name: value for name, value in options.items() if name in known}, engine_options=engine)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        config = parse(sys.argv[1:])
+        from genfilt_server.server import serve  # noqa: PLC0415  # imports vLLM: bad usage is refused sooner
+
+        return asyncio.run(serve(config))
+    except QuerylifeError as error:
+        log.error("%s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Everything that one GenFilt server can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genfilt_server.prompts import PROMPTS
+from querylife.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Options of `genfilt-server`. Raises InvalidRequestError, naming the option, when values do not fit together."""
+
+    model: str = "smollm2-135m"  # or a folder, or a hub id
+    host: str = "127.0.0.1"
+    port: int = 8010  # 0: any free one
+    openai_port: int | None = None  # vLLM's OpenAI-compatible routes; None: off
+    metrics_port: int | None = None  # Prometheus, on loopback; None: off
+    token_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    prompt: str | None = None  # one of PROMPTS; None: what suits the model
+    max_waiting: int = 512  # items admitted and not yet answered
+    max_sequences: int = 32  # items that the engine works on at once
+    remembered: int = 100_000  # descriptions kept in memory
+    max_context_tokens: int = 2048
+    drain_s: float = 30.0
+    engine_options: tuple[str, ...] = ()  # passed on to vLLM as they are
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.prompt not in PROMPTS:
+            raise InvalidRequestError(f"--prompt: found {self.prompt!r}, want one of {', '.join(PROMPTS)}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InvalidRequestError("--tls-certificate and --tls-key: found one, want both or neither")
+        if self.openai_port is not None and self.token_file is None:
+            raise InvalidRequestError(
+                "--openai-port: found no --token-file, want one: those routes are never left open"
+            )
+        for name in ("max_waiting", "max_sequences", "remembered", "max_context_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise InvalidRequestError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
+        if self.drain_s < 0:
+            raise InvalidRequestError(f"--drain-s: found {self.drain_s}, want at least 0")
