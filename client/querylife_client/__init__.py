@@ -3,6 +3,7 @@
 from querylife_client.async_client import AsyncClient
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
+from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
@@ -13,9 +14,13 @@ __all__ = [
     "Client",
     "ClientConfig",
     "Counts",
+    "Description",
     "EmbeddedProducts",
+    "FilteredPairs",
+    "Judgement",
     "Product",
     "RetryPolicy",
     "ServerMetadata",
     "Tls",
+    "Verdict",
 ]

@@ -58,12 +58,12 @@ class Answer:
 
 def query_parts(queries: Sequence[Text], limits: Limits) -> Iterator[Part]:
     """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent at all."""
-    return _parts(EMBED_QUERY, (_query(index, query) for index, query in enumerate(queries)), limits)
+    return _parts(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
 
 
 def product_parts(products: Iterable[Product], limits: Limits) -> Iterator[Part]:
     """Requests to embed_product. Pictures are read when their request is built, not before."""
-    return _parts(EMBED_PRODUCT, map(_product, products), limits)
+    return _parts(EMBED_PRODUCT, map(product_item, products), limits)
 
 
 def score_parts(query: Text | Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[Part]:
@@ -71,9 +71,9 @@ def score_parts(query: Text | Sequence[Text], products: Sequence[Product], limit
     queries = [query] * len(products) if isinstance(query, (str, bytes)) else query
     if len(queries) != len(products):
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one, or one for each")
-    texts = (_query(index, query) for index, query in enumerate(queries))
-    pairs = zip(texts, map(_product, products), strict=True)
-    return _parts(SCORE_PRODUCTS, (_Item(q.values + p.values, p.error) for q, p in pairs), limits)
+    texts = (query_item(index, text) for index, text in enumerate(queries))
+    pairs = zip(texts, map(product_item, products), strict=True)
+    return _parts(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
 
 
 def relevance_parts(query: NDArray[np.float32], products: NDArray[np.float32], limits: Limits) -> Iterator[Part]:
@@ -146,21 +146,25 @@ def unusable_query(index: int, error: ItemError) -> InvalidRequestError:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """One item of a request: a byte string for each input of the model, and the fault that kept one from being sent."""
 
     values: tuple[bytes, ...]
     error: ItemError | None = None
 
+    def beside(self, other: "Item") -> "Item":
+        """The columns of both. A query has no error: an unusable one is refused."""
+        return Item(self.values + other.values, other.error)
 
-def _query(index: int, query: Text) -> _Item:
+
+def query_item(index: int, query: Text) -> Item:
     try:
-        return _Item((_text(query),))
+        return Item((_text(query),))
     except ItemError as error:
         raise unusable_query(index, error) from error
 
 
-def _product(product: Product) -> _Item:
+def product_item(product: Product) -> Item:
     readers: tuple[tuple[Callable[[Any], bytes], object], ...] = (
         (_text, product.title),
         (image_bytes, product.image),
@@ -173,7 +177,7 @@ def _product(product: Product) -> _Item:
         except ItemError as error:
             values.append(b"")
             errors.append(error)
-    return _Item(tuple(values), _first(errors))
+    return Item(tuple(values), _first(errors))
 
 
 def _text(text: Text | None) -> bytes:
@@ -193,8 +197,8 @@ def _text(text: Text | None) -> bytes:
         raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {found}, want text that UTF-8 can hold") from error
 
 
-def _parts(model: Model, items: Iterable[_Item], limits: Limits) -> Iterator[Part]:
-    for batch in _split(items, limits):
+def _parts(model: Model, items: Iterable[Item], limits: Limits) -> Iterator[Part]:
+    for batch in split(items, limits):
         columns: dict[str, Column] = {
             tensor.name: [item.values[axis] for item in batch] for axis, tensor in enumerate(model.inputs)
         }
@@ -202,8 +206,8 @@ def _parts(model: Model, items: Iterable[_Item], limits: Limits) -> Iterator[Par
         yield Part(model, columns, len(batch), errors)
 
 
-def _split(items: Iterable[_Item], limits: Limits) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
+def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
+    batch: list[Item] = []
     batch_bytes = 0
     for item in items:
         item_bytes = sum(map(len, item.values))

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import ContractError, ServiceError
-from querylife_client import _parts, _ranking
+from querylife_client import _genfilt, _parts, _ranking
 from querylife_client._async_transport import AsyncTransport
 from querylife_client._rpc import SERVER_METADATA
 from querylife_client._tracing import span
 from querylife_client.client import TIMEOUT_S
 from querylife_client.config import ClientConfig
+from querylife_client.descriptions import Description, FilteredPairs, Judgement
 from querylife_client.metadata import ServerMetadata, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.retry import Deadline
@@ -35,6 +36,7 @@ class AsyncClient:
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
         self._triton = AsyncTransport(address, self._config, self._statistics) if address else None
+        self._genfilt = AsyncTransport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,8 +46,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; calls that are under way fail."""
-        if self._triton is not None:
-            await self._triton.close()
+        for transport in filter(None, (self._triton, self._genfilt)):
+            await transport.close()
 
     async def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> NDArray[np.float32]:
         """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
@@ -104,10 +106,43 @@ class AsyncClient:
             answers = await self._answers(parts, deadline)
             return _ranking.best(_parts.join_scores(answers), top_k, places)
 
+    async def describe(self, products: Sequence[Product], *, timeout_s: float | None = None) -> list[Description]:
+        """What each product is, from GenFilt. One that cannot be described says why in .error."""
+        deadline = self._deadline(timeout_s)
+        with span("describe", items=len(products)):
+            parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+            answers = self._generator().answers(parts, lambda: deadline, reads_files=True)
+            return [description async for part in answers for description in part]
+
+    async def judge(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> list[Judgement]:
+        """Whether each product answers the query in the same place, from GenFilt."""
+        deadline = self._deadline(timeout_s)
+        with span("judge", items=len(products)):
+            parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+            answers = self._generator().answers(parts, lambda: deadline, reads_files=True)
+            return [judgement async for part in answers for judgement in part]
+
+    async def filter_pairs(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> FilteredPairs:
+        """Which products answer which queries, every pair of them, from GenFilt."""
+        deadline = self._deadline(timeout_s)
+        with span("filter_pairs", items=len(queries) * len(products)):
+            pairs = _genfilt.no_pairs(len(queries), len(products))
+            parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+            async for tile in self._generator().answers(parts, lambda: deadline, reads_files=True):
+                tile.write(pairs)
+            return pairs
+
     async def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
         try:
-            await self._transport().once(*_parts.canary(), timeout_s)
+            if self._triton is not None:
+                await self._triton.once(*_parts.canary(), timeout_s)
+            if self._genfilt is not None:
+                await self._genfilt.once(_genfilt.METADATA, _genfilt.METADATA.message(), timeout_s)
         except ServiceError:
             return False
         return True
@@ -145,6 +180,11 @@ class AsyncClient:
         if self._triton is None:
             raise ContractError("found no Triton address, want AsyncClient(address)")
         return self._triton
+
+    def _generator(self) -> AsyncTransport:
+        if self._genfilt is None:
+            raise ContractError("found no GenFilt address, want AsyncClient(genfilt=address)")
+        return self._genfilt
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)

@@ -1,17 +1,19 @@
 """The blocking client. AsyncClient (async_client.py) has the same methods, arguments and errors."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import ContractError, ServiceError
-from querylife_client import _parts, _ranking
+from querylife_client import _genfilt, _parts, _ranking
 from querylife_client._rpc import SERVER_METADATA
 from querylife_client._tracing import span
 from querylife_client._transport import Transport
 from querylife_client.config import ClientConfig
+from querylife_client.descriptions import Description, FilteredPairs, Judgement
 from querylife_client.metadata import ServerMetadata, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.retry import Deadline
@@ -40,6 +42,7 @@ class Client:
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
         self._triton = Transport(address, self._config, self._statistics) if address else None
+        self._genfilt = Transport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
 
     def __enter__(self) -> Self:
         return self
@@ -49,8 +52,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; calls that are under way fail."""
-        if self._triton is not None:
-            self._triton.close()
+        for transport in filter(None, (self._triton, self._genfilt)):
+            transport.close()
 
     def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> NDArray[np.float32]:
         """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
@@ -107,10 +110,41 @@ class Client:
             parts = _parts.relevance_parts(query_vector, vectors[places], self._config.limits)
             return _ranking.best(_parts.join_scores(self._answers(parts, deadline)), top_k, places)
 
+    def describe(self, products: Sequence[Product], *, timeout_s: float | None = None) -> list[Description]:
+        """What each product is, from GenFilt. One that cannot be described says why in .error."""
+        deadline = self._deadline(timeout_s)
+        with span("describe", items=len(products)):
+            parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+            return list(chain.from_iterable(self._generator().answers(parts, lambda: deadline)))
+
+    def judge(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> list[Judgement]:
+        """Whether each product answers the query in the same place, from GenFilt."""
+        deadline = self._deadline(timeout_s)
+        with span("judge", items=len(products)):
+            parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+            return list(chain.from_iterable(self._generator().answers(parts, lambda: deadline)))
+
+    def filter_pairs(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> FilteredPairs:
+        """Which products answer which queries, every pair of them, from GenFilt."""
+        deadline = self._deadline(timeout_s)
+        with span("filter_pairs", items=len(queries) * len(products)):
+            pairs = _genfilt.no_pairs(len(queries), len(products))
+            parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+            for tile in self._generator().answers(parts, lambda: deadline):
+                tile.write(pairs)
+            return pairs
+
     def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
         try:
-            self._transport().once(*_parts.canary(), timeout_s)
+            if self._triton is not None:
+                self._triton.once(*_parts.canary(), timeout_s)
+            if self._genfilt is not None:
+                self._genfilt.once(_genfilt.METADATA, _genfilt.METADATA.message(), timeout_s)
         except ServiceError:
             return False
         return True
@@ -144,6 +178,11 @@ class Client:
         if self._triton is None:
             raise ContractError("found no Triton address, want Client(address)")
         return self._triton
+
+    def _generator(self) -> Transport:
+        if self._genfilt is None:
+            raise ContractError("found no GenFilt address, want Client(genfilt=address)")
+        return self._genfilt
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)

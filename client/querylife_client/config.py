@@ -1,7 +1,7 @@
 """Everything about a client that can be chosen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
@@ -46,6 +46,8 @@ class ClientConfig:
     channels: connections; more than one helps only behind a balancer that spreads connections.
     hedge_after_s: send a second copy of a request that took this long and take the first answer; None: never.
     tls, token, metadata: how to connect, the bearer token, and further gRPC metadata of every request.
+    genfilt_token: GenFilt's bearer token, where it is another one.
+    genfilt_items: items of one request to GenFilt, which takes about a second for ten.
     query_cache_items: query vectors kept for repeated queries; 0: none.
     """
 
@@ -59,12 +61,15 @@ class ClientConfig:
     keepalive_timeout_s: float = 5.0
     tls: Tls | None = None
     token: Token | None = None
+    genfilt_token: Token | None = None
+    genfilt_items: int = 16
     metadata: tuple[tuple[str, str], ...] = ()
     query_cache_items: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_items <= MAX_BATCH:
-            raise ValueError(f"max_items: found {self.max_items}, want 1 to {MAX_BATCH}")
+        for name in ("max_items", "genfilt_items"):
+            if not 1 <= getattr(self, name) <= MAX_BATCH:
+                raise ValueError(f"{name}: found {getattr(self, name)}, want 1 to {MAX_BATCH}")
         if not 1 <= self.max_request_bytes <= MAX_REQUEST_BYTES:
             raise ValueError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
         for name in ("concurrency", "channels"):
@@ -76,3 +81,11 @@ class ClientConfig:
     @property
     def limits(self) -> Limits:
         return Limits(self.max_items, self.max_request_bytes)
+
+    @property
+    def genfilt_limits(self) -> Limits:
+        return Limits(self.genfilt_items, self.max_request_bytes)
+
+    def for_genfilt(self) -> "ClientConfig":
+        """The same with GenFilt's token. Hedging is off: a second copy would cost a second generation."""
+        return replace(self, token=self.genfilt_token or self.token, hedge_after_s=None)

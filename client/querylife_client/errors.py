@@ -17,6 +17,7 @@ from typing import NamedTuple
 import grpc
 
 from querylife.errors import (
+    ContractError,
     DeadlineExceededError,
     InvalidRequestError,
     ItemError,
@@ -28,6 +29,7 @@ from querylife.errors import (
 )
 
 __all__ = [
+    "ContractError",
     "CredentialsError",
     "DeadlineExceededError",
     "InvalidRequestError",

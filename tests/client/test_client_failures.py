@@ -1,0 +1,237 @@
+"""Whatever a server does, a call ends in time, with the answer or with the error that says who must act."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from querylife_client import Client, ClientConfig, Product, RetryPolicy
+from querylife_client.errors import (
+    CredentialsError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerFaultError,
+    UnavailableError,
+)
+from querylife_client.testing import Corrupt, Delay, Fail, FakeTriton
+from querylife_client.testing.faults import await_condition
+
+Code = grpc.StatusCode
+NO_RETRY = RetryPolicy(attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (Code.INVALID_ARGUMENT, "unexpected shape", InvalidRequestError),
+        (Code.UNAUTHENTICATED, "bad token", CredentialsError),
+        (Code.PERMISSION_DENIED, "not yours", CredentialsError),
+        (Code.DEADLINE_EXCEEDED, "too late", DeadlineExceededError),
+        (Code.UNAVAILABLE, "Request timeout expired", DeadlineExceededError),
+        (Code.UNAVAILABLE, "Exceeds maximum queue size", OverloadedError),
+        (Code.RESOURCE_EXHAUSTED, "too many requests", OverloadedError),
+        (Code.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", InvalidRequestError),
+        (Code.UNAVAILABLE, "connection refused", UnavailableError),
+        (Code.NOT_FOUND, "Request for unknown model: 'embed_query' is not found", UnavailableError),
+        (Code.INTERNAL, "Stub process 'text_tower_0' is not healthy.", UnavailableError),
+        (Code.INTERNAL, "onnxruntime: something broke", ServerFaultError),
+        (Code.UNKNOWN, "no idea", ServerFaultError),
+        (Code.UNIMPLEMENTED, "another server", ServerFaultError),
+    ],
+)
+def test_each_status_becomes_the_error_that_says_who_must_act(
+    connect: Callable[..., Any], fake: FakeTriton, code: grpc.StatusCode, details: str, error: type[Exception]
+) -> None:
+    fake.script(Fail(code, details))
+    with pytest.raises(error, match=details.replace("(", r"\(").replace(")", r"\)")) as caught:
+        connect(fake.address, retry=NO_RETRY).embed_queries(["red"])
+    assert type(caught.value) is error
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+    assert fake.address in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fail(Code.UNAVAILABLE),
+        Fail(Code.UNAVAILABLE, "Exceeds maximum queue size"),
+        Fail(Code.RESOURCE_EXHAUSTED),
+        Fail(Code.INTERNAL, "Stub process 'text_tower_0' is not healthy."),
+        Fail(Code.NOT_FOUND, "model is not found"),
+    ],
+)
+def test_a_passing_failure_is_retried_and_counted(client: Any, fake: FakeTriton, fault: Fail) -> None:
+    fake.script(fault, fault, fault)
+    assert client.embed_queries(["red"]).shape == (1, 32)
+    assert len(fake.received) == 4
+    assert client.counts.requests == 1
+    assert client.counts.retries == 3
+
+
+@pytest.mark.parametrize("code", [Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNAUTHENTICATED, Code.UNIMPLEMENTED])
+def test_a_lasting_failure_is_not_retried(client: Any, fake: FakeTriton, code: grpc.StatusCode) -> None:
+    fake.script(Fail(code))
+    with pytest.raises(Exception, match="scripted"):
+        client.embed_queries(["red"])
+    assert len(fake.received) == 1
+    assert client.counts.failures == 1
+
+
+def test_attempts_are_limited_and_named(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    fake.script(*[Fail(Code.UNAVAILABLE)] * 10)
+    with pytest.raises(UnavailableError) as caught:
+        connect(fake.address, retry=RetryPolicy(attempts=3, base_s=0.001)).embed_queries(["red"])
+    assert len(fake.received) == 3
+    assert caught.value.__notes__ == ["after 3 attempts"]
+
+
+def test_an_empty_budget_stops_retries_of_all_calls(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    policy = RetryPolicy(base_s=0.001, cap_s=0.01, budget=5, budget_per_s=0, budget_ratio=0)
+    client = connect(fake.address, retry=policy)
+    fake.script(*[Fail(Code.UNAVAILABLE)] * 100)
+    for _ in range(4):
+        with pytest.raises(UnavailableError):
+            client.embed_queries(["red"])
+    assert len(fake.received) == 4 + 5
+
+
+def test_the_servers_pushback_replaces_our_own_delay(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, retry=RetryPolicy(base_s=1000, cap_s=1000))
+    fake.script(Fail(Code.UNAVAILABLE, pushback_ms=5))
+    assert client.embed_queries(["red"]).shape == (1, 32)
+
+
+def test_a_negative_pushback_forbids_the_retry(client: Any, fake: FakeTriton) -> None:
+    fake.script(Fail(Code.UNAVAILABLE, pushback_ms=-1))
+    with pytest.raises(UnavailableError):
+        client.embed_queries(["red"])
+    assert len(fake.received) == 1
+
+
+def test_a_slow_server_is_a_deadline_not_a_hang(client: Any, fake: FakeTriton) -> None:
+    fake.script(Delay(60))
+    with pytest.raises(DeadlineExceededError):
+        client.embed_queries(["red"], timeout_s=0.2)
+    assert await_condition(lambda: fake.cancelled == 1), "the server was not told that the caller has left"
+
+
+def test_the_deadline_is_of_the_whole_call_not_of_each_request(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    fake.script(*[Delay(0.4)] * 100)
+    client = connect(fake.address, max_items=1, concurrency=1)
+    with pytest.raises(DeadlineExceededError):
+        client.embed_queries([f"query {i}" for i in range(100)], timeout_s=1.0)
+    assert len(fake.received) < 10
+
+
+def test_the_deadline_travels_with_the_request_and_to_tritons_queue(client: Any, fake: FakeTriton) -> None:
+    client.embed_queries(["red"], timeout_s=7)
+    (request,) = fake.received
+    assert request.deadline_s == pytest.approx(7, abs=3)
+    assert request.timeout_us == pytest.approx(7e6, abs=3e6)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
+def test_a_deadline_must_be_finite(connect: Callable[..., Any], fake: FakeTriton, timeout_s: float) -> None:
+    with pytest.raises(ValueError, match="want a positive, finite number"):
+        connect(fake.address, timeout_s=timeout_s)
+
+
+def test_no_retry_begins_when_its_delay_outlasts_the_deadline(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    fake.script(Fail(Code.UNAVAILABLE, pushback_ms=60_000))
+    with pytest.raises(UnavailableError):
+        connect(fake.address).embed_queries(["red"], timeout_s=5)
+
+
+def test_one_failed_request_cancels_its_neighbours(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    fake.script(Delay(60), Fail(Code.INVALID_ARGUMENT), Delay(60), Delay(60))
+    client = connect(fake.address, max_items=1, concurrency=4)
+    with pytest.raises((InvalidRequestError, DeadlineExceededError)):
+        client.embed_queries(["a", "b", "c", "d"], timeout_s=2)
+    assert await_condition(lambda: fake.cancelled == 3)
+
+
+CORRUPTIONS: dict[str, Callable[[Any], object]] = {
+    "an output is missing": lambda answer: (answer.outputs.pop(0), answer.raw_output_contents.pop(0)),
+    "a buffer is missing": lambda answer: answer.raw_output_contents.pop(),
+    "a buffer is cut short": lambda answer: answer.raw_output_contents.__setitem__(
+        0, answer.raw_output_contents[0][:-3]
+    ),
+    "a buffer is too long": lambda answer: answer.raw_output_contents.__setitem__(
+        0, answer.raw_output_contents[0] + bytes(4)
+    ),
+    "another dtype": lambda answer: setattr(answer.outputs[0], "datatype", "FP64"),
+    "a row too few": lambda answer: answer.outputs[0].shape.__setitem__(0, 1),
+    "an axis too many": lambda answer: answer.outputs[0].shape.append(1),
+    "not a number": lambda answer: answer.raw_output_contents.__setitem__(
+        0, np.full((2, 32), np.nan, np.float32).tobytes()
+    ),
+    "text cut short": lambda answer: answer.raw_output_contents.__setitem__(2, b"\x05\x00\x00\x00ab"),
+    "an unknown fault": lambda answer: answer.raw_output_contents.__setitem__(
+        2, b"\x03\x00\x00\x00odd\x00\x00\x00\x00"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corrupt_answer_is_the_servers_fault_never_a_wrong_result(client: Any, fake: FakeTriton, name: str) -> None:
+    fake.script(Corrupt(CORRUPTIONS[name]))
+    with pytest.raises(ServerFaultError):
+        client.embed_queries(["red", "blue"])
+
+
+def test_a_score_outside_its_range_is_the_servers_fault(client: Any, fake: FakeTriton) -> None:
+    spoiled = np.array([[1.5]], np.float32).tobytes()
+    fake.script(Corrupt(lambda answer: answer.raw_output_contents.__setitem__(0, spoiled)))
+    with pytest.raises(ServerFaultError, match=r"found 1\.5"):
+        client.score("red", [Product(title="red")])
+
+
+def test_hedging_takes_the_faster_of_two_answers(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, hedge_after_s=0.05)
+    client.embed_queries(["warm"])
+    fake.script(Delay(60))
+    assert client.embed_queries(["red"], timeout_s=20).shape == (1, 32)
+    assert client.counts.hedges >= 1
+    assert client.counts.hedges_won >= 1
+    assert await_condition(lambda: fake.cancelled == 1), "the slower copy was not cancelled"
+
+
+def test_hedging_survives_the_failure_of_either_copy(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, hedge_after_s=0.05, retry=NO_RETRY)
+    client.embed_queries(["warm"])
+    fake.script(Delay(0.5), Fail(Code.UNAVAILABLE))
+    assert client.embed_queries(["red"]).shape == (1, 32)
+    fake.script(Fail(Code.UNAVAILABLE))
+    with pytest.raises(UnavailableError):
+        client.embed_queries(["red"])
+
+
+def test_one_client_serves_many_threads(fake: FakeTriton) -> None:
+    results: dict[int, np.ndarray] = {}
+    with Client(fake.address, timeout_s=60) as client:
+        want = {i: client.embed_queries([f"query {i}"]) for i in range(16)}
+
+        def work(number: int) -> None:
+            for _ in range(10):
+                results[number] = client.embed_queries([f"query {number}"])
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all(np.array_equal(results[number], want[number]) for number in range(16))
+
+
+def test_leaving_a_stream_early_stops_its_requests(fake: FakeTriton) -> None:
+    with Client(fake.address, config=ClientConfig(max_items=1, concurrency=2)) as client:
+        stream = client.stream_products(Product(title=f"product {i}") for i in range(10_000))
+        next(stream)
+        stream.close()
+        time.sleep(0.05)
+        assert len(fake.received) < 10
