@@ -216,13 +216,8 @@ class Filter:
         return Judged(mask.judgements[0][0], described.description, mask.usage)
 
     async def batch(self, queries: Sequence[bytes], products: Sequence[Product]) -> Mask:
-        described = await _gather(
-            *(self._describer.query(query) for query in queries),
-            *(self._describer.product(product) for product in products),
-        )
-        asked, offered = described[: len(queries)], described[len(queries) :]
-        evidence = await self._evidence(queries, asked, products, offered)
-        usage = sum((each.usage for each in described if isinstance(each, Described)), Usage())
+        evidence, asked, offered = await self.evidence(queries, products)
+        usage = sum((each.usage for each in (*asked, *offered) if isinstance(each, Described)), Usage())
         return Mask(
             judgements=[[self._judge.judge(cell) if cell else Judge.nothing() for cell in row] for row in evidence],
             query_failures={i: each for i, each in enumerate(asked) if isinstance(each, Failure)},
@@ -230,46 +225,50 @@ class Filter:
             usage=usage,
         )
 
-    async def _evidence(
-        self,
-        queries: Sequence[bytes],
-        asked: Sequence[Described | Failure],
-        products: Sequence[Product],
-        offered: Sequence[Described | Failure],
-    ) -> list[list[Evidence | None]]:
-        texts = [
-            text
-            for side in (
-                [_texts(query, each) for query, each in zip(queries, asked, strict=True)],
-                [_texts(product.title, each) for product, each in zip(products, offered, strict=True)],
-            )
-            for three in side
-            for text in three
-        ]
-        distinct = list(dict.fromkeys(texts))
+    async def evidence(
+        self, queries: Sequence[bytes], products: Sequence[Product]
+    ) -> tuple[list[list[Evidence | None]], list[Described | Failure], list[Described | Failure]]:
+        """What is known of each pair, [queries][products], None beside a faulty side; both sides as described."""
+        described = await _gather(
+            *(self._describer.query(query) for query in queries),
+            *(self._describer.product(product) for product in products),
+        )
+        asked, offered = described[: len(queries)], described[len(queries) :]
+        words = [_texts(query, each) for query, each in zip(queries, asked, strict=True)]
+        words += [_texts(product.title, each) for product, each in zip(products, offered, strict=True)]
+        distinct = list(dict.fromkeys(text for three in words for text in three))
         vectors = dict(zip(distinct, await self._embedder.embed(distinct), strict=True))
-        stacked = np.stack([vectors[text] for text in texts]).reshape(-1, 3, vectors[texts[0]].shape[-1])
-        # [queries, products]: query words with title, query words with described words, type with type
-        asked_vectors, offered_vectors = stacked[: len(queries)], stacked[len(queries) :]
-        likeness = np.stack([asked_vectors[:, 0] @ offered_vectors[:, part].T for part in (0, 1)], axis=-1)
-        types = asked_vectors[:, 2] @ offered_vectors[:, 2].T
-        return [
-            [
-                None
-                if isinstance(query, Failure) or isinstance(product, Failure)
-                else Evidence(
-                    query.description,
-                    product.description,
-                    title_likeness=float(likeness[row, column, 0]),
-                    phrase_likeness=float(likeness[row, column, 1]),
-                    type_likeness=float(types[row, column]),
-                    query_confidence=query.confidence,
-                    product_confidence=product.confidence,
-                )
-                for column, product in enumerate(offered)
-            ]
-            for row, query in enumerate(asked)
+        stacked = np.stack([[vectors[text] for text in three] for three in words])  # [items, 3, width]
+        return _evidence(asked, offered, stacked[: len(queries)], stacked[len(queries) :]), asked, offered
+
+
+def _evidence(
+    asked: Sequence[Described | Failure],
+    offered: Sequence[Described | Failure],
+    asked_vectors: NDArray[np.float32],
+    offered_vectors: NDArray[np.float32],
+) -> list[list[Evidence | None]]:
+    """asked_vectors: [queries, 3, width], offered_vectors: [products, 3, width]: of words, phrase and type."""
+    with_title = asked_vectors[:, 0] @ offered_vectors[:, 0].T  # [queries, products]
+    with_phrase = asked_vectors[:, 0] @ offered_vectors[:, 1].T
+    of_types = asked_vectors[:, 2] @ offered_vectors[:, 2].T
+    return [
+        [
+            None
+            if isinstance(query, Failure) or isinstance(product, Failure)
+            else Evidence(
+                query.description,
+                product.description,
+                title_likeness=float(with_title[row, column]),
+                phrase_likeness=float(with_phrase[row, column]),
+                type_likeness=float(of_types[row, column]),
+                query_confidence=query.confidence,
+                product_confidence=product.confidence,
+            )
+            for column, product in enumerate(offered)
         ]
+        for row, query in enumerate(asked)
+    ]
 
 
 def _texts(text: bytes, described: Described | Failure) -> tuple[str, str, str]:

@@ -7,62 +7,29 @@ import time
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import grpc
 import prometheus_client
 import uvicorn
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from genfilt_server.access import Token, TokenInterceptor, server_credentials
+from genfilt_server.access import Token
 from genfilt_server.admission import Admission
 from genfilt_server.config import ServerConfig
 from genfilt_server.default_generator import fingerprint, generator_source
 from genfilt_server.embedder import MiniLmEmbedder
 from genfilt_server.engine import VllmGenerator, engine_arguments
 from genfilt_server.evidence import Judge
+from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
-from genfilt_server.pipeline import Describer, Filter, Generator
+from genfilt_server.pipeline import Describer, Filter
 from genfilt_server.prompts import PROMPTS, SCHEMA_VERSION
 from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
 from genfilt_server.service import GenFiltService
-from querylife.contract import MAX_REQUEST_BYTES
-from querylife.errors import QuerylifeError, UnavailableError
+from querylife.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-SERVICE = pb.DESCRIPTOR.services_by_name["GenFilt"].full_name
 CANARY_PERIOD_S = 10.0
-CANARY_LIMIT_S = 30.0  # a queue of admitted work may stand before the canary
 CANARY_TITLE = "Red cotton dress for women"
 EXIT_DEAD_ENGINE = 3
-STREAMS_AND_CALLS = 1024  # concurrent RPCs; items are counted by Admission
-KEEPALIVE = (("grpc.keepalive_time_ms", 30_000), ("grpc.http2.min_ping_interval_without_data_ms", 10_000))
-
-
-class Canary:
-    """Health is what a real generation last said."""
-
-    def __init__(self, generator: Generator, prompt: str, servicer: Any, metrics: Metrics) -> None:
-        self._generator = generator
-        self._prompt = prompt
-        self._servicer = servicer
-        self._metrics = metrics
-
-    async def sing(self) -> bool:
-        """Generate once, and tell health and metrics whether it worked."""
-        try:
-            async with asyncio.timeout(CANARY_LIMIT_S):
-                await self._generator.generate(self._prompt, None)
-            well = True
-        except (QuerylifeError, TimeoutError) as error:
-            log.error("canary: %s", error or "no answer in time")
-            well = False
-        status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._servicer.set(name, status)
-        self._metrics.ready.set(well)
-        return well
 
 
 async def serve(config: ServerConfig) -> int:
@@ -99,37 +66,13 @@ async def serve(config: ServerConfig) -> int:
             prometheus_client.start_http_server(config.metrics_port, addr="127.0.0.1")
         if config.openai_port is not None and token is not None:
             await stack.enter_async_context(_OpenAiServer(await generator.openai_app(token), config))
-        print(f"ready {config.host}:{port} {provenance.generator} {time.monotonic() - started:.1f} s", flush=True)
+        log.info("%s answered after %.1f s", provenance.generator, time.monotonic() - started)
+        print(f"ready {config.host}:{port}", flush=True)
         died = await _watch(generator, canary, stop)
         await healthy.enter_graceful_shutdown()
         await server.stop(grace=0 if died else config.drain_s)
         log.info("stopped")
         return EXIT_DEAD_ENGINE if died else 0
-
-
-async def listen(config: ServerConfig, servicer: GenFiltService, token: Token | None) -> tuple[Any, Any, int]:
-    """A gRPC server on its port, not yet healthy. Returns (server, health servicer, port)."""
-    server = grpc.aio.server(
-        interceptors=[TokenInterceptor(token)] if token else [],
-        maximum_concurrent_rpcs=STREAMS_AND_CALLS,
-        options=(("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0), *KEEPALIVE),
-    )
-    genfilt_pb2_grpc.add_GenFiltServicer_to_server(servicer, server)
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    for name in ("", SERVICE):
-        await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    address = f"{config.host}:{config.port}"
-    try:
-        if config.tls_certificate and config.tls_key:
-            port = server.add_secure_port(address, server_credentials(config.tls_certificate, config.tls_key))
-        else:
-            port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise UnavailableError(f"{address}: cannot listen: {error}") from error
-    await server.start()
-    return server, healthy, port
 
 
 async def _watch(generator: VllmGenerator, canary: Canary, stop: asyncio.Event) -> bool:

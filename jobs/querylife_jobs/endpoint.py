@@ -12,7 +12,7 @@ from genfilt_server.proto import genfilt_pb2 as pb
 from genfilt_server.proto import genfilt_pb2_grpc
 from querylife.contract import MAX_REQUEST_BYTES
 from querylife.errors import DeadlineExceededError, InvalidRequestError, QuerylifeError, UnavailableError
-from querylife_jobs.runner import FullError
+from querylife_jobs.runner import AccessError, FullError
 
 PUSHBACK = "grpc-retry-pushback-ms"
 NO_HINT_S = 1.0
@@ -29,10 +29,6 @@ REFUSED_CALLER = (
 )
 
 
-class AccessError(QuerylifeError):
-    """The server does not serve this caller: a wrong token, or another kind of server."""
-
-
 class GenFiltEndpoint:
     """Calls with a deadline. Use as an asynchronous context manager."""
 
@@ -47,7 +43,7 @@ class GenFiltEndpoint:
     ) -> None:
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._metadata = ()
+        self._metadata: tuple[tuple[str, str], ...] = ()
         if token_file is not None:
             self._metadata = (("authorization", f"Bearer {token_file.read_text('utf-8').strip()}"),)
         # Reconnect soon after a restart: gRPC's own backoff grows to two minutes.

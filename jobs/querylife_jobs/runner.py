@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from querylife.errors import InvalidRequestError, ServiceError, UnavailableError
+from querylife.errors import InvalidRequestError, QuerylifeError, ServiceError, UnavailableError
 from querylife_jobs.ledger import Ledger, Record
 from querylife_jobs.progress import Progress
 from querylife_jobs.window import Window
@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 8  # of one unit, each with a server that had been ready before it
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+
+
+class AccessError(QuerylifeError):
+    """The server does not serve this caller: a wrong token, or another kind of server. Ends the job."""
 
 
 class FullError(UnavailableError):
@@ -71,7 +75,13 @@ class Runner:
     """One run. ready: returns once the server answers, and raises UnavailableError when patience ends."""
 
     def __init__(
-        self, work: Work, ready: Callable[[], Awaitable[None]], ledger: Ledger, *, window: Window, units_per_request: int
+        self,
+        work: Work,
+        ready: Callable[[], Awaitable[None]],
+        ledger: Ledger,
+        *,
+        window: Window,
+        units_per_request: int,
     ) -> None:
         self._work = work
         self._ready = ready

@@ -1,0 +1,198 @@
+"""querylife-jobs: offline jobs over a catalogue, which resume where they were killed.
+
+    querylife-jobs describe catalogue.parquet described.parquet --server 127.0.0.1:8010
+    querylife-jobs filter pairs.parquet catalogue.parquet verdicts.parquet --server 127.0.0.1:8010
+    querylife-jobs embed catalogue.parquet vectors.parquet --server 127.0.0.1:8001
+
+A catalogue is what `querylife demo` reads, too (querylife.catalog); pairs have columns query and product_id. Run the
+same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
+a summary to stdout.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from querylife.catalog import CatalogProduct, load_catalog
+from querylife.errors import InvalidRequestError, QuerylifeError, UnavailableError
+from querylife_jobs import describe, filter_pairs, tables
+from querylife_jobs.endpoint import GenFiltEndpoint
+from querylife_jobs.ledger import Ledger
+from querylife_jobs.progress import Progress
+from querylife_jobs.runner import Runner, Summary, Unit, Work
+from querylife_jobs.window import Window
+
+log = logging.getLogger(__name__)
+
+FIRST_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """One run of a job. Raises InvalidRequestError for values that make no sense."""
+
+    job: str
+    catalogue: Path
+    out: Path
+    server: str
+    pairs: Path | None = None
+    ledger: Path | None = None
+    token_file: Path | None = None
+    tls_authorities: Path | None = None
+    max_in_flight: int = 32  # requests
+    timeout_s: float = 120.0
+    patience_s: float = 300.0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight < 1:
+            raise InvalidRequestError(f"--max-in-flight: found {self.max_in_flight}, want at least 1")
+        for path in (self.token_file, self.tls_authorities):
+            if path is not None and not path.is_file():
+                raise InvalidRequestError(f"{path}: found no such file")
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.ledger or self.out.with_name(self.out.name + ".ledger.sqlite")
+
+
+async def _run(
+    config: JobConfig,
+    units: Sequence[Unit],
+    per_request: int,
+    work: Work,
+    ready: Callable[[], Awaitable[None]],
+    ledger: Ledger,
+) -> Summary:
+    window = Window(min(FIRST_WINDOW, config.max_in_flight), config.max_in_flight)
+    runner = Runner(work, ready, ledger, window=window, units_per_request=per_request)
+    summary = await runner.run(units, Progress("pairs" if config.job == "filter" else "products"))
+    summary.rows = len(units)
+    return summary
+
+
+def _write(config: JobConfig, columns: dict[str, list[Any]], schema: pyarrow.Schema, made_by: dict[str, str]) -> None:
+    about = {"job": config.job, **made_by}
+    tables.write(config.out, columns, schema, about)
+
+
+async def run_generator_job(config: JobConfig, catalogue: Sequence[CatalogProduct], ledger: Ledger) -> Summary:
+    """describe or filter, against GenFilt."""
+    async with GenFiltEndpoint(
+        config.server,
+        token_file=config.token_file,
+        tls_authorities=config.tls_authorities,
+        timeout_s=config.timeout_s,
+        patience_s=config.patience_s,
+    ) as endpoint:
+        await endpoint.ready()
+        provenance = await endpoint.metadata()
+        made_by = {field.name: str(value) for field, value in provenance.ListFields()}
+        if config.job == "describe":
+            units = describe.units(catalogue, provenance)
+            batch = lambda some: describe.work(endpoint, some)  # noqa: E731
+            summary = await _run(config, units, describe.UNITS_PER_REQUEST, batch, endpoint.ready, ledger)
+            _write(config, describe.columns(catalogue, units, ledger), describe.SCHEMA, made_by)
+        else:
+            assert config.pairs is not None
+            pairs = [(query, product) for query, product in tables.read_columns(config.pairs, ("query", "product_id"))]
+            units = filter_pairs.units(pairs, {product.id: product for product in catalogue}, provenance)
+            batch = lambda some: filter_pairs.work(endpoint, some)  # noqa: E731
+            summary = await _run(config, units, filter_pairs.UNITS_PER_REQUEST, batch, endpoint.ready, ledger)
+            _write(config, filter_pairs.columns(pairs, units, ledger), filter_pairs.SCHEMA, made_by)
+    return summary
+
+
+async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledger: Ledger) -> Summary:
+    """embed, against Triton."""
+    from querylife_client import AsyncClient  # noqa: PLC0415  # the other jobs do without tritonclient
+    from querylife_jobs import embed  # noqa: PLC0415
+
+    async with AsyncClient(config.server, timeout_s=config.timeout_s) as client:
+        ready = lambda: _wait(client.ready, config.patience_s)  # noqa: E731
+        await ready()
+        model = await embed.fingerprint(client)
+        units = embed.units(catalogue, model)
+        batch = lambda some: embed.work(client, some)  # noqa: E731
+        summary = await _run(config, units, embed.UNITS_PER_REQUEST, batch, ready, ledger)
+        _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, {"model": model})
+    return summary
+
+
+async def _wait(is_ready: Callable[[], Awaitable[bool]], patience_s: float) -> None:
+    """Raises UnavailableError after patience_s without an answer."""
+    try:
+        async with asyncio.timeout(patience_s):
+            while not await is_ready():
+                await asyncio.sleep(0.5)
+    except TimeoutError as error:
+        raise UnavailableError(f"the server has been away for {patience_s:g} s") from error
+
+
+def parse(arguments: Sequence[str] | None) -> JobConfig:
+    default = JobConfig("", Path(), Path(), "")
+    parser = argparse.ArgumentParser(
+        "querylife-jobs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="job", required=True)
+    for verb, about, address in (
+        ("describe", "what each product is", "127.0.0.1:8010"),
+        ("filter", "which query-product pairs match", "127.0.0.1:8010"),
+        ("embed", "the vector of each product", "127.0.0.1:8001"),
+    ):
+        job = verbs.add_parser(verb, help=about)
+        if verb == "filter":
+            job.add_argument("pairs", type=Path, help="Parquet with query and product_id")
+        job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
+        job.add_argument("out", type=Path, help="Parquet to write")
+        job.add_argument("--server", default=address, help=f"host:port (default: {address})")
+        job.add_argument("--ledger", type=Path, help="SQLite file (default: beside the output)")
+        job.add_argument("--token-file", type=Path, help="the server's bearer token")
+        job.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
+        job.add_argument("--max-in-flight", type=int, default=default.max_in_flight, help="requests at once, at most")
+        job.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds for one request")
+        job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
+        job.add_argument("--limit", type=int, help="a sample of so many products, the same in every run")
+    return JobConfig(**vars(parser.parse_args(arguments)))
+
+
+async def run(config: JobConfig) -> Summary:
+    catalogue = load_catalog(config.catalogue, config.limit)
+    for problem in catalogue.problems:
+        log.warning("%s", problem)
+    log.info("%s", {name: str(value) for name, value in asdict(config).items() if value is not None})
+    with Ledger(config.ledger_path) as ledger:
+        if config.job == "embed":
+            return await run_embed(config, catalogue.products, ledger)
+        return await run_generator_job(config, catalogue.products, ledger)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        summary = asyncio.run(run(parse(arguments)))
+    except QuerylifeError as error:
+        log.error("%s", error)
+        return 1
+    except ExceptionGroup as group:
+        errors = group.subgroup(QuerylifeError)
+        if errors is None or len(errors.exceptions) < len(group.exceptions):
+            raise
+        log.error("%s", errors.exceptions[0])
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command resumes")
+        return 1
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
