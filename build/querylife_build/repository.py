@@ -5,8 +5,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-
 from querylife.contract import TOKENIZE, TOWERS, Model
 from querylife.lock import (
     LOCK_NAME,
@@ -23,9 +21,11 @@ from querylife.pretrained import write_tokenizer
 from querylife.tokens import Tokenizer
 from querylife_build.canary import make_canary
 from querylife_build.checkpoint import open_model
-from querylife_build.eager import run_eager, tower_modules
-from querylife_build.export import OPSET, export_tower
+from querylife_build.eager import run_eager
+from querylife_build.export import OPSETS, export_towers
+from querylife_build.hygiene import check_graph
 from querylife_build.parity import Parity, check_parity
+from querylife_build.runners import onnx_runner
 from querylife_build.sample import make_sample
 
 log = logging.getLogger(__name__)
@@ -53,19 +53,20 @@ def write_onnx(model: QueryLife, repository: Path) -> None:
     """Write the tokenizer and the three towers where a repository has them."""
     tokenizer = open_tokenizer(model, repository)
     example = run_eager(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
-    for tower, module in tower_modules(model).items():
-        path = onnx_path(repository, tower)
-        inputs = tuple(torch.from_numpy(array) for array in example.inputs(tower))
-        export_tower(tower, module, inputs, model.config.text.max_tokens, path)
-        log.info("%s: exported, %.1f MB", tower.name, path.stat().st_size / 1e6)
+    export_towers(model, example, "fp32", tower_files(repository))
 
 
 def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLock:
-    """Run the parity gate on a repository's towers and write its lock. Raises ParityError."""
+    """Check the graphs of a repository's towers, run the parity gate on them, and write the lock.
+
+    Raises ArtifactError for a graph, ParityError for its answers.
+    """
+    for tower, path in tower_files(repository).items():
+        check_graph(tower, path)
     tokenizer = open_tokenizer(model, repository)
     config = model.config
     sample = make_sample(tokenizer, config.vision.image_size)
-    found = check_parity(model, {tower: onnx_path(repository, tower) for tower in TOWERS}, sample, "fp32")
+    found = check_parity(run_eager(model, sample), onnx_runner(tower_files(repository), "fp32"), "fp32")
     for tower, parity in found.items():
         log.info("%s: fp32 parity %s", tower.name, parity.figures())
     canary = make_canary(model, tokenizer)
@@ -97,8 +98,9 @@ def open_tokenizer(model: QueryLife, repository: Path) -> Tokenizer:
     return Tokenizer(path, model.config.text.max_tokens)
 
 
-def onnx_path(repository: Path, tower: Model) -> Path:
-    return repository / tower.name / "1" / ONNX_NAME
+def tower_files(repository: Path) -> dict[Model, Path]:
+    """Where a repository has its towers' ONNX files."""
+    return {tower: repository / tower.name / "1" / ONNX_NAME for tower in TOWERS}
 
 
 def tokenizer_path(repository: Path) -> Path:
@@ -106,7 +108,7 @@ def tokenizer_path(repository: Path) -> Path:
 
 
 def _tower_lock(repository: Path, tower: Model, parity: Parity) -> TowerLock:
-    return TowerLock(file_sha256(onnx_path(repository, tower)), "fp32", OPSET, parity.figures())
+    return TowerLock(file_sha256(tower_files(repository)[tower]), "fp32", OPSETS["fp32"], parity.figures())
 
 
 def _place(built: Path, repository: Path) -> None:

@@ -1,0 +1,84 @@
+"""What an exported graph must be before anybody measures or compiles it."""
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, numpy_helper
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
+
+from querylife.contract import DType, Model, Tensor
+from querylife.errors import ArtifactError
+
+# Left behind by masks that were built in the graph; they cost time and stop compilers from fusing attention.
+DEBRIS = ("IsNaN", "Where", "NonZero", "GatherND", "ScatterND", "If", "Loop")
+_ELEMENT = {
+    DType.BOOL: TensorProto.BOOL,
+    DType.UINT8: TensorProto.UINT8,
+    DType.INT32: TensorProto.INT32,
+    DType.FP32: TensorProto.FLOAT,
+}
+
+
+def check_graph(tower: Model, path: Path) -> None:
+    """Raise ArtifactError unless the file is valid, self-contained, tidy, and has the contract's inputs and outputs."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (OSError, ValidationError, InferenceError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a valid graph: {error}") from error
+    except Exception as error:  # protobuf's DecodeError is private to its implementation
+        raise ArtifactError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+    graph = model.graph
+    external = [w.name for w in graph.initializer if w.data_location == TensorProto.EXTERNAL]
+    found_debris = {name: n for name, n in Counter(node.op_type for node in graph.node).items() if name in DEBRIS}
+    foreign = sorted({node.domain for node in graph.node} - {"", "ai.onnx"})
+    for what, found in (
+        ("weights outside the file", external),
+        ("debris of masks", found_debris),
+        ("operators of other domains", foreign),
+        ("heads that are left to be guessed", _guessed_heads(graph)),
+    ):
+        if found:
+            raise ArtifactError(f"{path}: found {what} {found}, want none")
+    _check_tensors(path, list(graph.input), tower.inputs)
+    _check_tensors(path, list(graph.output), tower.outputs)
+
+
+def _check_tensors(path: Path, found: list[onnx.ValueInfoProto], want: tuple[Tensor, ...]) -> None:
+    names = [tensor.name for tensor in found]
+    if names != [tensor.name for tensor in want]:
+        raise ArtifactError(f"{path}: found tensors {names}, want {[tensor.name for tensor in want]}")
+    for value, tensor in zip(found, want, strict=True):
+        kind = value.type.tensor_type
+        if kind.elem_type != _ELEMENT[tensor.dtype]:
+            found_type = TensorProto.DataType.Name(kind.elem_type)
+            raise ArtifactError(f"{path}: {tensor.name}: found {found_type}, want {tensor.dtype.triton}")
+        batch, *axes = kind.shape.dim
+        if not batch.dim_param:
+            raise ArtifactError(f"{path}: {tensor.name}: found a fixed batch of {batch.dim_value}, want any")
+        fits = len(axes) == len(tensor.shape) and all(
+            wanted in (None, axis.dim_value) for wanted, axis in zip(tensor.shape, axes, strict=True)
+        )
+        if not fits:
+            raise ArtifactError(f"{path}: {tensor.name}: found axes {axes_of(value)}, want {tensor.shape} per item")
+
+
+def axes_of(value: onnx.ValueInfoProto) -> list[int]:
+    """A tensor's axes, batch included; -1 for one that varies."""
+    return [-1 if axis.dim_param else axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+def _guessed_heads(graph: onnx.GraphProto) -> list[str]:
+    """Reshapes to [batch, length, heads, head width] that leave the head count or the head width open."""
+    constants = {weight.name: numpy_helper.to_array(weight).tolist() for weight in graph.initializer if weight.dims}
+    concats = {node.output[0]: node.input for node in graph.node if node.op_type == "Concat"}
+
+    def target(name: str) -> list[int | None]:
+        parts = concats.get(name, [name])
+        return [axis for part in parts for axis in (constants[part] if part in constants else [None])]
+
+    targets = {node.name: target(node.input[1]) for node in graph.node if node.op_type == "Reshape"}
+    return [name for name, axes in targets.items() if len(axes) == 4 and any(a is None or a < 0 for a in axes[2:])]
