@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from querylife.contract import Segment
+from querylife.errors import ArtifactError
 from querylife.text_tower import masked_mean
 
 
@@ -18,13 +19,19 @@ class FusionTowerConfig:
     width: int = 256
     heads: int = 4
     layers: int = 2
+    probes: int = 4  # learned queries that look at the patches beside the title's tokens
+    mix: str = "gated"  # or "mean": title and image half each, to see what the attention and the gate are worth
+
+    def __post_init__(self) -> None:
+        if self.mix not in ("gated", "mean"):
+            raise ArtifactError(f'mix: found "{self.mix}", want "gated" or "mean"')
 
 
 class FusionTower(nn.Module):
     """Title tokens attend to the image's patches; a gate that sees the product type mixes title, image and both.
 
-    The query never enters, so product vectors can be computed once. Untrained, the output is the title's embedding
-    (or the image's where there is no title).
+    The query never enters, so product vectors can be computed once. Untrained, the output mixes the title's and the
+    image's embeddings and nothing else.
     """
 
     def __init__(self, config: FusionTowerConfig) -> None:
@@ -32,7 +39,7 @@ class FusionTower(nn.Module):
         self.config = config
         self.text_in = nn.Linear(config.text_width, config.width)
         self.image_in = nn.Linear(config.vision_width, config.width)
-        self.image_query = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
+        self.probes = nn.Parameter(torch.randn(1, config.probes, config.width) * 0.02)
         self.layers = nn.ModuleList(CrossAttentionLayer(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.gate = nn.Sequential(
@@ -41,6 +48,7 @@ class FusionTower(nn.Module):
             nn.Linear(config.width, 3),
         )
         self.head = nn.Linear(config.width, config.embedding_width, bias=False)
+        nn.init.zeros_(self.head.weight)
 
     def forward(
         self,
@@ -63,6 +71,8 @@ class FusionTower(nn.Module):
         has_text = content.any(dim=1, keepdim=True).to(text_states.dtype)
         has_image = image_used.to(text_states.dtype)
 
+        if self.config.mix == "mean":
+            return F.normalize(text_embedding + image_embedding, dim=-1)
         fused = self._attend(text_states, content, patch_states, has_image)
         product_type = masked_mean(text_states, segments == Segment.PRODUCT_TYPE)
         seen = torch.cat([product_type, text_embedding, image_embedding, has_type, has_text, has_image], dim=-1)
@@ -73,13 +83,13 @@ class FusionTower(nn.Module):
         return product * torch.clamp(has_text + has_image, max=1.0)
 
     def _attend(self, text_states: Tensor, content: Tensor, patch_states: Tensor, has_image: Tensor) -> Tensor:
-        """Returns [batch, width]: what title tokens and one free query found in the patches."""
+        """Returns [batch, width]: what title tokens and the probes found in the patches."""
         batch = text_states.shape[0]
         patches = self.image_in(patch_states)
-        states = torch.cat([self.image_query.expand(batch, -1, -1), self.text_in(text_states)], dim=1)
+        states = torch.cat([self.probes.expand(batch, -1, -1), self.text_in(text_states)], dim=1)
         for layer in self.layers:
             states = layer(states, patches, has_image)
-        always = torch.ones_like(content[:, :1])
+        always = torch.ones_like(content[:, :1]).expand(-1, self.config.probes)
         return self.norm(masked_mean(states, torch.cat([always, content], dim=1)))
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -109,5 +110,5 @@ def fingerprint(model: QueryLife) -> str:
     return digest.hexdigest()
 
 
-def _with_tuples(fields: dict[str, object]) -> dict[str, object]:
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
 
@@ -122,10 +123,11 @@ def dinov2_from_graph(path: Path) -> Dinov2Model:
     return model
 
 
+Array = NDArray[np.float32]
 _PREFIX = "backbone."
 
 
-def _folded_matrices(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _folded_matrices(graph: onnx.GraphProto, weights: dict[str, Array]) -> dict[str, Array]:
     bias_of = {
         operand: bias
         for node in graph.node
@@ -148,7 +150,7 @@ def _dinov2_name(name: str) -> str:
     return name.replace("attention.output.dense", "attention.o_proj")
 
 
-def _run_dinov2_graph(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _run_dinov2_graph(path: Path, pixels: Array) -> tuple[Array, Array]:
     """The graph's position embeddings [1, 257, 384] and last hidden state [batch, 257, 384]."""
     model = onnx.load(str(path))
     nodes = model.graph.node

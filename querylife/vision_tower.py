@@ -1,6 +1,8 @@
 """The vision tower: a ViT-like encoder, with a colour stem beside it."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +19,20 @@ class VisionTowerConfig:
     encoder: str = "dinov2-s14"
     embedding_width: int = 256
     image_size: int = 112
+    hues: int = 32  # soft colour bins that the colour stem learns
+    pools: int = 2  # regions that the embedding looks at
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of the encoder's training images, RGB in [0, 1]
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 class VisionTower(nn.Module):
-    """Self-supervised encoders learn to look past colour; shoppers do not. The colour stem adds it back per patch."""
+    """Self-supervised encoders learn to look past colour; shoppers do not. The colour stem adds it back per patch.
+
+    Untrained, the stem adds nothing and the pools are plain means.
+    """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
@@ -33,10 +43,16 @@ class VisionTower(nn.Module):
         self.width: int = self.encoder.config.hidden_size
         self.patch_size: int = self.encoder.config.patch_size
         _resize_positions(self.encoder, config.image_size)
-        self.colour = nn.Linear(6, self.width)
-        self.head = nn.Linear(2 * self.width, config.embedding_width, bias=False)
-        nn.init.zeros_(self.colour.weight)
-        nn.init.zeros_(self.colour.bias)
+        self.shrink: int = 2 if self.patch_size % 2 == 0 else 1
+        self.hues = nn.Sequential(
+            nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
+        )
+        self.colour = nn.Linear(config.hues, self.width)
+        self.look = nn.Linear(self.width, config.pools)
+        self.head = nn.Linear((1 + config.pools) * self.width, config.embedding_width, bias=False)
+        for layer in (self.colour, self.look):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
 
@@ -47,11 +63,28 @@ class VisionTower(nn.Module):
         Returns states [batch, patches, width] float32, and embedding [batch, embedding_width] float32, unit rows;
         zeros where the image is missing.
         """
-        rgb = (pixels.to(torch.float32) / 255 - self.mean) / self.deviation
-        states = self.encoder(rgb).last_hidden_state  # [batch, 1 + patches, width], the class token first
-        patches = states[:, -self.patch_count :] + self.colour(self._patch_colours(rgb))
-        pooled = torch.cat([states[:, 0], patches.mean(dim=1)], dim=-1)
-        used = image_used.to(torch.float32)
+        rgb = pixels.to(torch.float32) / 255
+        return self.add_colour(self.encode(rgb), F.avg_pool2d(rgb, self.shrink), image_used)
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """The part that training leaves alone.
+
+        rgb: [batch, 3, image_size, image_size] in [0, 1]. Returns [batch, patches (+ 1 class token), width].
+        """
+        states: Tensor = self.encoder((rgb - self.mean) / self.deviation).last_hidden_state
+        return states
+
+    def add_colour(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that training changes.
+
+        states: what encode returned. thumbnails: the same pictures in [0, 1], shrunk:
+        [batch, 3, image_size / shrink, image_size / shrink]. Returns what forward returns.
+        """
+        hues = F.avg_pool2d(self.hues((thumbnails - self.mean) / self.deviation), self.patch_size // self.shrink)
+        patches = states[:, -self.patch_count :] + self.colour(hues.flatten(2).transpose(1, 2))
+        regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
+        pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
+        used = image_used.to(patches.dtype)
         embedding = F.normalize(self.head(pooled), dim=-1) * used
         return patches * used.unsqueeze(-1), embedding
 
@@ -59,24 +92,37 @@ class VisionTower(nn.Module):
     def patch_count(self) -> int:
         return (self.config.image_size // self.patch_size) ** 2
 
-    def _patch_colours(self, rgb: Tensor) -> Tensor:
-        """Mean and deviation of each channel in each patch: [batch, patches, 6]."""
-        mean = F.avg_pool2d(rgb, self.patch_size)
-        variance = F.avg_pool2d(rgb * rgb, self.patch_size) - mean * mean
-        deviation = variance.clamp(min=1e-6).sqrt()
-        return torch.cat([mean, deviation], dim=1).flatten(2).transpose(1, 2)
-
 
 def _resize_positions(encoder: nn.Module, image_size: int) -> None:
     """Interpolate learned position embeddings once, so that no graph has to do it per image."""
-    embeddings = getattr(encoder, "embeddings", None)
+    embeddings: Any = getattr(encoder, "embeddings", None)
+    sizes: Any = encoder.config
+    side = image_size // sizes.patch_size
+    for module in [] if embeddings is None else embeddings.modules():
+        if hasattr(module, "image_size"):
+            module.image_size = (
+                type(module.image_size)((image_size,) * 2) if _is_pair(module.image_size) else image_size
+            )
+    table = getattr(embeddings, "position_embedding", None)
+    if isinstance(table, nn.Embedding):  # CLIP and SigLIP
+        table.weight = nn.Parameter(_resized(table.weight.detach(), side))
+        table.num_embeddings = len(table.weight)
+        embeddings.position_ids = torch.arange(len(table.weight)).unsqueeze(0)
     positions = getattr(embeddings, "position_embeddings", None)
-    interpolate = getattr(embeddings, "interpolate_pos_encoding", None)
-    if not isinstance(positions, nn.Parameter) or interpolate is None or embeddings is None:
-        return
-    patch = encoder.config.patch_size  # type: ignore[union-attr]
-    count = (image_size // patch) ** 2
-    if positions.shape[1] != count + 1:
-        with torch.no_grad():
-            resized = interpolate(positions.new_zeros(1, count + 1, positions.shape[2]), image_size, image_size)
-        embeddings.position_embeddings = nn.Parameter(resized)
+    if isinstance(positions, nn.Parameter):  # ViT and DINOv2
+        embeddings.position_embeddings = nn.Parameter(_resized(positions.detach()[0], side).unsqueeze(0))
+
+
+def _is_pair(size: object) -> bool:
+    return isinstance(size, (tuple, list))
+
+
+def _resized(positions: Tensor, side: int) -> Tensor:
+    """[places, width] to [side * side (+ what stands before the grid), width]."""
+    old_side = math.isqrt(len(positions))
+    before = len(positions) - old_side * old_side
+    if old_side == side:
+        return positions
+    grid = positions[before:].T.reshape(1, -1, old_side, old_side)
+    resized = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:before], resized.flatten(2)[0].T])

@@ -1,0 +1,1 @@
+"""Training data: catalogues, queries and their grades."""

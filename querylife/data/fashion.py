@@ -1,0 +1,88 @@
+"""The shared fashion catalogue (shared/data/README.md): products, pictures, and crowd-written queries."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from querylife.data.requests import Attributes
+from querylife.errors import InputFileError
+
+NO_COLOUR = {"Fragrance", "Skin", "Skin Care", "Free Gifts", "Hair", "Bath and Body", "Perfumes", "Vouchers", "Eyes"}
+BRAND_MIN_PRODUCTS = 5
+_GENDER_WORD = re.compile(
+    r"\b(men|women|man|woman|mens|womens|boys?|girls?|unisex|kids?|men's|women's)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class FashionProducts:
+    """ids: [products] int64. titles: one per product. shows_colour: whether its colour can be asked for."""
+
+    ids: NDArray[np.int64]
+    titles: list[str]
+    attributes: Attributes
+    shows_colour: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.int64]) -> "FashionProducts":
+        titles = [self.titles[row] for row in rows]
+        return FashionProducts(self.ids[rows], titles, self.attributes.take(rows), self.shows_colour[rows])
+
+
+def load_products(folder: Path, split: str) -> FashionProducts:
+    """folder: shared/data. split: "train" or "val"."""
+    path = folder / "fashion" / "products.parquet"
+    if not path.is_file():
+        raise InputFileError(f"{path}: found no file, want the shared fashion catalogue")
+    table = parquet.read_table(path).to_pydict()
+    brands = _brands(table["title"])
+    rows = np.array([row for row, name in enumerate(table["split"]) if name == split], np.int64)
+    names = ("articleType", "baseColour", "gender", "usage", "season")
+    kinds, colours, genders, usages, seasons = (np.array([value or "" for value in table[name]]) for name in names)
+    everything = FashionProducts(
+        ids=np.array(table["id"], np.int64),
+        titles=table["title"],
+        attributes=Attributes(kinds, colours, genders, usages, seasons, np.array(brands)),
+        shows_colour=np.array([category not in NO_COLOUR for category in table["subCategory"]]),
+    )
+    return everything.take(rows)
+
+
+def load_images(folder: Path, *, detailed: bool = False) -> dict[int, bytes]:
+    """Encoded pictures by product id; detailed picks the larger ones, which only some products have."""
+    name, column = ("images_hires.parquet", "webp") if detailed else ("images_60x80.parquet", "jpeg")
+    table = parquet.read_table(folder / "fashion" / name, columns=["id", column]).to_pydict()
+    return dict(zip(table["id"], table[column], strict=True))
+
+
+@dataclass(frozen=True)
+class CrowdQuery:
+    item: str
+    english: str
+    german: str
+
+
+def load_crowd_queries(folder: Path) -> list[CrowdQuery]:
+    table = parquet.read_table(folder / "toloka_queries" / "queries.parquet").to_pydict()
+    rows = zip(table["item"], table["query_en"], table["query_de"], strict=True)
+    return [CrowdQuery(item, english or "", german or "") for item, english, german in rows]
+
+
+def _brands(titles: list[str]) -> list[str]:
+    """What stands before the gender in a title, where enough titles begin so."""
+    starts = [_brand(title) for title in titles]
+    counts = Counter(starts)
+    return [start if start and counts[start] >= BRAND_MIN_PRODUCTS else "" for start in starts]
+
+
+def _brand(title: str) -> str:
+    found = _GENDER_WORD.search(title)
+    words = title[: found.start()].split() if found else []
+    return " ".join(words).lower() if 1 <= len(words) <= 3 else ""

@@ -1,0 +1,99 @@
+"""The words of fashion queries, read from the two TOML files beside this module."""
+
+import tomllib
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+HELD_OUT_IN = 8  # one phrase in so many is kept from training, for an honest measure of unseen phrasing
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A need that products of several types answer."""
+
+    phrase: str
+    types: tuple[str, ...]
+    gender: str
+    usage: str
+
+
+class Vocabulary:
+    """Phrases by what they mean, and meanings by phrase. German entries have their own tables."""
+
+    def __init__(self, types: dict[str, Any], tables: dict[str, Any]) -> None:
+        self.names = {kind: (kind.lower(), *phrases(words["names"])) for kind, words in types.items()}
+        self.german_names = {kind: phrases(words["german"]) for kind, words in types.items()}
+        self.needs = {kind: phrases(words["needs"]) for kind, words in types.items()}
+        self.shared = tuple(
+            Shared(phrase, tuple(need["types"]), need.get("gender", ""), need.get("usage", ""))
+            for need in tables["needs"]
+            for phrase in phrases(need["phrases"])
+        )
+        self.shades = {shade: phrases(words["names"]) for shade, words in tables["shades"].items()}
+        self.german_shades = {shade: phrases(words["german"]) for shade, words in tables["shades"].items()}
+        self.family = {shade: name for name, family in tables["colours"].items() for shade in family["members"]}
+        self.people, self.usages, self.seasons = tables["people"], tables["usages"], tables["seasons"]
+        self.details, self.frames = tables["details"], tables["frames"]
+        self.broad, self.broad_german = tables["broad"], tables["broad_german"]
+        self.kin = _kin(tables["kin"])
+        self.types_of = _types_of(self.names, self.broad)
+        self.german_types_of = _types_of(self.german_names, self.broad_german)
+        self.shades_of = _inverted(self.shades)
+        self.german_shades_of = _inverted(self.german_shades)
+
+    def names_of(self, kind: str, *, german: bool = False) -> list[str]:
+        """Every phrase that may name a type, words for several types included."""
+        types_of = self.german_types_of if german else self.types_of
+        return [name for name, kinds in types_of.items() if kind in kinds]
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    folder = files("querylife.data")
+    types, tables = (
+        tomllib.loads((folder / name).read_text("utf-8")) for name in ("fashion_types.toml", "fashion_attributes.toml")
+    )
+    return Vocabulary(types, tables)
+
+
+def phrases(text: str) -> tuple[str, ...]:
+    """The parts of a ";"-separated list."""
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def is_held_out(phrase: str) -> bool:
+    """Whether training must not see this phrase; decided by its bytes, so it is the same everywhere."""
+    return zlib.crc32(phrase.encode()) % HELD_OUT_IN == 0
+
+
+def _kin(groups: dict[str, list[str]]) -> dict[str, frozenset[str]]:
+    kin: dict[str, set[str]] = defaultdict(set)
+    for members in groups.values():
+        for member in members:
+            kin[member].update(members)
+    return {kind: frozenset(relatives - {kind}) for kind, relatives in kin.items()}
+
+
+def _types_of(names: dict[str, tuple[str, ...]], broad: dict[str, list[str]]) -> dict[str, frozenset[str]]:
+    """A broad word means its list; a type's first names mean that type alone; other names mean all who list them."""
+    own: dict[str, set[str]] = defaultdict(set)
+    listed: dict[str, set[str]] = defaultdict(set)
+    for kind, phrases_of_kind in names.items():
+        for rank, name in enumerate(phrases_of_kind):
+            listed[name].add(kind)
+            if rank < 2:
+                own[name].add(kind)
+    found = {name: frozenset(own.get(name) or kinds) for name, kinds in listed.items()}
+    return found | {name: frozenset(kinds) for name, kinds in broad.items()}
+
+
+def _inverted(shades: dict[str, tuple[str, ...]]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for shade, names in shades.items():
+        for name in names:
+            found[name].add(shade)
+    return {name: frozenset(kinds) for name, kinds in found.items()}

@@ -1,0 +1,79 @@
+"""Vectors from a model in this process: for training, evaluation and whoever needs no server."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from querylife.data.features import ImageFeatures
+from querylife.model import QueryLife
+from querylife.pretrained import write_tokenizer
+from querylife.tokens import Tokenizer
+
+GROUP = 32  # texts of like length that are encoded together
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProductVectors:
+    """title, image, product: [products, width], unit rows, or zeros where that part is missing."""
+
+    title: Tensor
+    image: Tensor
+    product: Tensor
+
+
+def model_tokenizer(model: QueryLife) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        write_tokenizer(model.config.text.encoder, path)
+        return Tokenizer(path, model.config.text.max_tokens)
+
+
+def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:
+    """[queries, width]. Texts of like length share a pass, so that little of it is padding."""
+    order, groups = by_length(queries)
+    return torch.cat([model.embed_query(*_tokens(tokenizer, _take(queries, group))) for group in groups])[order]
+
+
+def embed_products(
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    product_types: Sequence[str],
+    features: ImageFeatures,
+    rows: Rows,
+) -> ProductVectors:
+    """rows: [products], each product's picture in the features, -1 for none."""
+    order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for group in groups:
+        tokens, segments = _tokens(tokenizer, _take(titles, group), _take(product_types, group))
+        text_states, title = model.text(tokens, segments)
+        states, thumbnails, used = features.take(rows[group])
+        patch_states, image = model.vision.add_colour(states, thumbnails, used)
+        parts.append((title, image, model.fusion(text_states, segments, title, patch_states, image, used)))
+    title, image, product = (torch.cat(column)[order] for column in zip(*parts, strict=True))
+    return ProductVectors(title, image, product)
+
+
+def by_length(texts: Sequence[str]) -> tuple[Tensor, list[list[int]]]:
+    """Groups of places with texts of like length, and the order that undoes the grouping."""
+    sorted_places = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    groups = [sorted_places[first : first + GROUP] for first in range(0, len(texts), GROUP)]
+    return torch.argsort(torch.tensor(sorted_places)), groups
+
+
+def _take(texts: Sequence[str], places: list[int]) -> list[str]:
+    return [texts[place] for place in places]
+
+
+def _tokens(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
+    found = tokenizer.encode(texts, product_types)
+    return torch.from_numpy(found.token_ids), torch.from_numpy(found.segments)

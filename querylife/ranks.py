@@ -1,0 +1,52 @@
+"""One training run on several processes (torchrun): what must be gathered or summed so that it equals one process."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def join() -> tuple[int, int]:
+    """(rank, world size); joins torchrun's group where this process belongs to one."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """Every rank's rows, in rank order: [world * rows, ...]. Gradients reach the own rows only.
+
+    Each rank then computes the same loss over the whole batch, so summing parameter gradients over ranks gives the
+    gradient that one process would have had.
+    """
+    return _Gather.apply(rows) if dist.is_initialized() else rows
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        context.count = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        first = dist.get_rank() * context.count
+        return gradient[first : first + context.count]
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], shared: Iterable[nn.Parameter]) -> None:
+    """Add up gradients over ranks. shared: parameters of the loss itself, whose gradient is whole on every rank."""
+    if not dist.is_initialized():
+        return
+    for divisor, group in ((1, parameters), (dist.get_world_size(), shared)):
+        for parameter in group:
+            gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            dist.all_reduce(gradient)
+            parameter.grad = gradient / divisor
