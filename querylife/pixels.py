@@ -62,7 +62,7 @@ def _load(file: "_DeadlineFile", size: int) -> Image.Image:
         detail = f"found {image.width} x {image.height} pixels, want at most {MAX_IMAGE_PIXELS} in all"
         raise ItemError(ItemFault.IMAGE_TOO_MANY_PIXELS, detail)
     image.draft(None, (DRAFT_SCALE * size, DRAFT_SCALE * size))
-    image.decodermaxblock = READ_BYTES  # type: ignore[attr-defined]  # an ImageFile, which is what open returns
+    image.decodermaxblock = READ_BYTES  # an ImageFile, which is what open returns
     image.load()
     return ImageOps.exif_transpose(image)
 

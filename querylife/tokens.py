@@ -57,9 +57,15 @@ class Tokenizer:
         vocabulary, longest = self._tokenizer.get_vocab_size(with_added_tokens=True), self._buckets[-1]
         if token_ids.shape[1] > longest:
             raise InvalidRequestError(f"token_ids: found {token_ids.shape[1]} tokens, want at most {longest}")
-        if token_ids.size and not (0 <= token_ids.min() and token_ids.max() < vocabulary):
+        if token_ids.size and not (token_ids.min() >= 0 and token_ids.max() < vocabulary):
             found = f"{token_ids.min()} to {token_ids.max()}"
             raise InvalidRequestError(f"token_ids: found {found}, want 0 to {vocabulary - 1}")
+
+    def whole_words(self) -> list[str]:
+        """The plain lower-case words of the vocabulary, sorted."""
+        return sorted(
+            word for word in self._tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 2
+        )
 
     def encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None = None) -> Tokens:
         """Tokenise texts (queries or titles), each with its product type where that is known.
