@@ -1,0 +1,221 @@
+"""Over real gRPC: each request is answered or refused with a status that says who must act; no work is left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from words_server import hosted
+
+from genfilt_server.access import Token
+from genfilt_server.config import ServerConfig
+from genfilt_server.listening import SERVICE
+from genfilt_server.proto import genfilt_pb2 as pb
+from genfilt_server.proto import genfilt_pb2_grpc
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def titles(*texts: str) -> pb.DescribeRequest:
+    return pb.DescribeRequest(products=[pb.Product(title=text.encode()) for text in texts])
+
+
+def run(scenario: Any, **options: Any) -> None:
+    """Call scenario(stub, hosted server, channel)."""
+
+    async def main() -> None:
+        async with hosted(**options) as server, grpc.aio.insecure_channel(server.address) as channel:
+            await scenario(genfilt_pb2_grpc.GenFiltStub(channel), server, channel)
+
+    asyncio.run(main())
+
+
+async def status_of(call: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def test_results_stand_in_the_order_of_the_request() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        response = await stub.Describe(titles("red dress", "\0", "blue shirt"))
+        kinds = [result.WhichOneof("outcome") for result in response.results]
+        assert kinds == ["description", "description", "description"]
+        assert response.results[0].description.product_type == "dress"
+        assert response.results[2].description.attributes["colour"] == "blue"
+        assert response.provenance.generator == "words@1"
+
+    run(scenario)
+
+
+def test_one_broken_item_harms_no_other() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        products = [pb.Product(title=b"red dress"), pb.Product(title=b"\xff"), pb.Product()]
+        response = await stub.Describe(pb.DescribeRequest(products=products))
+        assert response.results[0].description.product_type == "dress"
+        assert [result.error.fault for result in response.results[1:]] == ["text_not_utf8", "product_empty"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_request_of_the_wrong_size_is_invalid(count: int) -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        assert await status_of(stub.Describe(titles(*["dress"] * count))) is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
+def test_a_full_server_refuses_with_a_hint() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        first = stub.Describe(titles(*(f"dress {n}" for n in range(8))))
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Describe(titles("one more"))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        hints = dict(caught.value.trailing_metadata())
+        assert int(hints["grpc-retry-pushback-ms"]) > 0
+        await first
+        await stub.Describe(titles("one more"))
+
+    run(scenario, config=ServerConfig(port=0, max_waiting=8), delay_s=0.5)
+
+
+def test_a_deadline_gives_the_generation_up() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        assert await status_of(stub.Describe(titles("dress"), timeout=0.2)) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.sleep(0.2)
+        assert (server.generator.running, server.generator.given_up, server.admission.taken) == (0, 1, 0)
+
+    run(scenario, delay_s=60.0)
+
+
+def test_a_caller_who_leaves_gives_the_generation_up() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        call = stub.Describe(titles("dress", "shirt"))
+        await asyncio.sleep(0.2)
+        assert server.generator.running == 2
+        call.cancel()
+        await asyncio.sleep(0.2)
+        assert (server.generator.running, server.admission.taken) == (0, 0)
+
+    run(scenario, delay_s=60.0)
+
+
+def test_a_stream_is_slowed_down_and_never_refused() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        most = 0
+
+        async def items() -> AsyncIterator[pb.DescribeItem]:
+            nonlocal most
+            for number in range(40):
+                most = max(most, server.generator.running)
+                yield pb.DescribeItem(id=str(number), product=pb.Product(title=f"dress {number}".encode()))
+
+        found = [result async for result in stub.DescribeStream(items())]
+        assert {result.id for result in found} == {str(number) for number in range(40)}
+        assert 0 < most <= 4
+        assert server.admission.taken == 0
+
+    run(scenario, config=ServerConfig(port=0, max_waiting=4), delay_s=0.01)
+
+
+def test_a_stream_that_is_cut_leaves_no_work_behind() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        async def items() -> AsyncIterator[pb.DescribeItem]:
+            for number in range(10):
+                yield pb.DescribeItem(id=str(number), product=pb.Product(title=f"dress {number}".encode()))
+            await asyncio.sleep(60)
+
+        call = stub.DescribeStream(items())
+        await asyncio.sleep(0.2)
+        assert server.generator.running == 10
+        call.cancel()
+        await asyncio.sleep(0.3)
+        assert (server.generator.running, server.admission.taken) == (0, 0)
+
+    run(scenario, delay_s=60.0)
+
+
+def test_judge_and_filter_agree() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        products = [pb.Product(title=text) for text in (b"red dress", b"blue shirt", b"red wallet")]
+        mask = await stub.Filter(pb.FilterRequest(queries=[b"red dress", b"shirt"], products=products))
+        pairs = [pb.Pair(query=query, product=product) for query in (b"red dress", b"shirt") for product in products]
+        judged = await stub.Judge(pb.JudgeRequest(pairs=pairs))
+        assert list(mask.verdicts) == [result.judgement.verdict for result in judged.results]
+        expected = [result.judgement.probability for result in judged.results]
+        assert list(mask.probabilities) == pytest.approx(expected, abs=1e-5)
+
+    run(scenario)
+
+
+def test_judge_and_filter_stream() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        pair = pb.Pair(query=b"red dress", product=pb.Product(title=b"red dress"))
+        judged = [result async for result in stub.JudgeStream(iter([pb.JudgeItem(id="a", pair=pair)]))]
+        assert judged[0].id == "a"
+        assert judged[0].result.judgement.probability > 0
+        whole = pb.FilterRequest(queries=[b"red dress"], products=[pb.Product(title=b"red dress")])
+        items = [pb.FilterItem(id="good", request=whole), pb.FilterItem(id="bad", request=pb.FilterRequest())]
+        masks = {result.id: result async for result in stub.FilterStream(iter(items))}
+        assert len(masks["good"].response.verdicts) == 1
+        assert masks["bad"].error.fault == "invalid_request"
+
+    run(scenario)
+
+
+def test_health_is_what_the_canary_heard() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        assert (await health.Check(request)).status == NOT_SERVING
+        assert await server.canary.sing()
+        assert (await health.Check(request)).status == SERVING
+
+    run(scenario)
+
+
+def test_without_the_token_only_health_is_answered() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        refused = grpc.StatusCode.UNAUTHENTICATED
+        assert await status_of(stub.Describe(titles("dress"))) is refused
+        wrong = (("authorization", "Bearer guess"),)
+        assert await status_of(stub.Metadata(pb.MetadataRequest(), metadata=wrong)) is refused
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.DescribeStream(iter([pb.DescribeItem()])):
+                pass
+        assert caught.value.code() is refused
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        right = (("authorization", "Bearer secret"),)
+        assert len((await stub.Describe(titles("dress"), metadata=right)).results) == 1
+
+    run(scenario, token=Token("secret"))
+
+
+def test_the_service_can_be_explored() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked)
+        names = [service.name async for answer in call for service in answer.list_services_response.service]
+        assert SERVICE in names
+
+    run(scenario)
+
+
+def test_a_server_that_stops_finishes_what_it_has_begun() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        begun = stub.Describe(titles("dress"))
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(server.server.stop(5))
+        await asyncio.sleep(0.05)
+        assert await status_of(stub.Describe(titles("late"))) is grpc.StatusCode.UNAVAILABLE
+        assert len((await begun).results) == 1
+        await stopping
+
+    run(scenario, delay_s=0.5)

@@ -1,0 +1,127 @@
+"""A GenFilt server without vLLM: its generator reads descriptions off the words of a title. Run it, or host it.
+
+The service, admission, streams, health and access are the real ones.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from genfilt_server.access import Token
+from genfilt_server.admission import Admission
+from genfilt_server.config import ServerConfig
+from genfilt_server.evidence import Judge
+from genfilt_server.listening import Canary, listen
+from genfilt_server.metrics import Metrics
+from genfilt_server.pipeline import Describer, Filter, Generated, GenerationError, Usage
+from genfilt_server.prompts import TUNED, schema
+from genfilt_server.proto import genfilt_pb2 as pb
+from genfilt_server.service import GenFiltService
+
+PALETTE = schema()["properties"]["colour"]["enum"]
+
+
+@dataclass
+class WordGenerator:
+    """The last word is the type; a title with the word "broken" fails. delay_s: per generation."""
+
+    delay_s: float = 0.0
+    reads_images: bool = False
+    seen: list[str] = field(default_factory=list)
+    running: int = 0
+    given_up: int = 0
+
+    async def generate(self, prompt: str, image: bytes | None) -> Generated:
+        line = prompt.splitlines()[-2].partition(": ")[2].lower()
+        self.seen.append(line)
+        self.running += 1
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        finally:
+            self.running -= 1
+        words = re.findall("[a-z]+", line)
+        if "broken" in words:
+            raise GenerationError("the engine says: broken")
+        found = {
+            "product_type": words[-1] if words else "thing",
+            "colour": next((word for word in words if word in PALETTE), "unknown"),
+            "gender": next((word for word in words if word in ("men", "women")), "unknown"),
+            "use": "unknown",
+        }
+        return Generated(json.dumps(found), -0.01, Usage(20, 10, 30))
+
+
+class WordEmbedder:
+    """Unit vectors of hashed words."""
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.full((len(texts), 64), 1e-3, np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                vectors[row, zlib.crc32(word.encode()) % 64] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@dataclass
+class Hosted:
+    """A server in this event loop."""
+
+    address: str
+    generator: WordGenerator
+    admission: Admission
+    server: Any
+    health: Any
+    canary: Canary
+
+
+@asynccontextmanager
+async def hosted(
+    config: ServerConfig | None = None, *, delay_s: float = 0.0, token: Token | None = None
+) -> AsyncIterator[Hosted]:
+    config = config or ServerConfig(port=0)
+    generator = WordGenerator(delay_s)
+    describer = Describer(generator, TUNED, config.remembered)
+    metrics = Metrics(CollectorRegistry())
+    admission = Admission(config.max_waiting)
+    provenance = pb.Provenance(
+        generator="words@1", prompt_version="tuned-v1", schema_version="v1", judge_version="tuned-v1"
+    )
+    filter_ = Filter(describer, WordEmbedder(), Judge.load("tuned-v1"))
+    service = GenFiltService(describer, filter_, provenance, admission, metrics)
+    server, health, port = await listen(config, service, token)
+    canary = Canary(generator, TUNED.of_title("red dress"), health, metrics)
+    try:
+        yield Hosted(f"127.0.0.1:{port}", generator, admission, server, health, canary)
+    finally:
+        await server.stop(0)
+
+
+async def _serve(port: int, delay_s: float, max_waiting: int) -> None:
+    async with hosted(ServerConfig(port=port, max_waiting=max_waiting), delay_s=delay_s) as server:
+        await server.canary.sing()
+        print(f"ready {server.address}", flush=True)
+        await server.server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay-s", type=float, default=0.0)
+    parser.add_argument("--max-waiting", type=int, default=512)
+    options = parser.parse_args()
+    grpc.aio.init_grpc_aio()
+    asyncio.run(_serve(options.port, options.delay_s, options.max_waiting))
