@@ -36,7 +36,13 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
     parser.add_argument("--metrics-port", type=int, default=default.metrics_port, help="0: any free (%(default)s)")
-    parser.add_argument("--drain-s", type=int, default=default.drain_s, help="seconds to finish requests (%(default)s)")
+    parser.add_argument(
+        "--drain-s", type=float, default=default.drain_s, help="seconds to finish requests (%(default)s)"
+    )
+    parser.add_argument("--start-s", type=float, default=default.start_s, help="seconds to be ready (%(default)s)")
+    parser.add_argument(
+        "--max-restarts", type=int, default=default.max_restarts, help="that fail in a row (%(default)s)"
+    )
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
     return ServerConfig(**options | {"triton": tuple(options["triton"])})

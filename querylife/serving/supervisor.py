@@ -18,6 +18,7 @@ import psutil
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.lock import verify
 from querylife.serving.canary import CanaryCaller
+from querylife.serving.control import RepositoryControl
 from querylife.serving.triton import (
     TritonOptions,
     TritonProcess,
@@ -44,7 +45,7 @@ class ServerConfig:
     stuck_s: float = 3.0
     busy_s: float = 30.0
     start_s: float = 120.0
-    drain_s: int = 30
+    drain_s: float = 30.0
     max_restarts: int = 5  # without a server that became ready in between
     max_pause_s: float = 10.0
     triton: tuple[str, ...] = ()  # further tritonserver options
@@ -69,39 +70,46 @@ class Supervisor:
         """
         self.config = config
         self.ready = threading.Event()
-        self._stop = threading.Event()
+        self._stopping = False
         self._lock = verify(config.repository)
         self._installation = find_installation()
         remove_stale_shared_memory()
 
     def stop(self) -> None:
-        """Ask run to drain and return. Safe in a signal handler."""
-        self._stop.set()
+        """Ask run to drain and return. Safe in a signal handler, where waiting for a lock would hang."""
+        self._stopping = True
 
     def run(self) -> None:
         """Serve until stop. Raises ServerFaultError when the server will not become or stay ready."""
         failures = 0
-        while not self._stop.is_set():
+        while not self._stopping:
             reason, was_ready = self._serve_once()
-            if self._stop.is_set():
+            if self._stopping:
                 break
             failures = 0 if was_ready else failures + 1
             if failures > self.config.max_restarts:
                 raise ServerFaultError(f"server not ready after {failures} starts, last: {reason}")
             pause_s = min(self.config.max_pause_s, 0.5 * 2 ** (failures - 1)) if failures else 0.0
             log.warning("server is sick: %s; restarting in %.1f s", reason, pause_s)
-            self._stop.wait(pause_s)
+            self._stopped_within(pause_s)
+
+    def _stopped_within(self, pause_s: float) -> bool:
+        """Wait, but not longer than until stop. Returns whether stop was called."""
+        deadline = time.monotonic() + pause_s
+        while not self._stopping and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(0.1, left_s))
+        return self._stopping
 
     def _serve_once(self) -> tuple[str, bool]:
         """One server from start to end. Returns why it ended, and whether it had been ready."""
+        control = RepositoryControl(self.config.address)
         options = TritonOptions(
             repository=self.config.repository,
             profile=self.config.profile,
             host=self.config.host,
             grpc_port=free_port(self.config.host, self.config.grpc_port),
             metrics_port=free_port("127.0.0.1", self.config.metrics_port),
-            drain_s=self.config.drain_s,
-            extra=self.config.triton,
+            extra=(*control.options(), *self.config.triton),
         )
         started = time.monotonic()
         process = TritonProcess(self._installation, options)
@@ -114,9 +122,8 @@ class Supervisor:
             self.ready.set()
             reason = self._watch(process, canary)
             self.ready.clear()
-            if self._stop.is_set():
-                log.info("draining")
-                process.drain(self.config.drain_s + 5)
+            if self._stopping:
+                self._drain(process, control)
             return reason, True
         finally:
             self.ready.clear()
@@ -127,7 +134,7 @@ class Supervisor:
         """Returns "" once the canary is answered rightly, else why that will not happen."""
         deadline = time.monotonic() + self.config.start_s
         problem = "no answer"
-        while not self._stop.is_set():
+        while not self._stopping:
             if (status := process.exit_status()) is not None:
                 return f"server exited with status {status} while starting"
             if time.monotonic() > deadline:
@@ -137,15 +144,21 @@ class Supervisor:
                 return ""
             except (grpc.RpcError, ServerFaultError) as error:
                 problem = _describe(error)
-            self._stop.wait(0.1)
+            self._stopped_within(0.1)
         return "stopped while starting"
+
+    def _drain(self, process: TritonProcess, control: RepositoryControl) -> None:
+        log.info("draining")
+        if not control.drain(self.config.drain_s):
+            log.warning("requests are left after %.0f s", self.config.drain_s)
+        process.terminate()
 
     def _watch(self, process: TritonProcess, canary: CanaryCaller) -> str:
         """Returns why the server is sick, or "" when told to stop."""
         vitals = Vitals(process, self.config)
         pulse = CanaryPulse(canary, self.config)
         try:
-            while not self._stop.wait(0.1):
+            while not self._stopped_within(0.1):
                 if reason := vitals.fault() or pulse.fault() or vitals.stuck(pulse.silent_s()):
                     return reason
         finally:

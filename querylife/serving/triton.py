@@ -1,5 +1,6 @@
 """The Triton Inference Server that the nvidia-pytriton wheel carries: where it is, how to start it, how to end it."""
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -86,7 +87,6 @@ class TritonOptions:
     host: str
     grpc_port: int
     metrics_port: int
-    drain_s: int
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
@@ -103,7 +103,7 @@ class TritonOptions:
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=" + ("true" if self.profile == "gpu" else "false"),
             "--pinned-memory-pool-byte-size=" + ("268435456" if self.profile == "gpu" else "0"),
-            f"--exit-timeout-secs={self.drain_s}",
+            "--exit-timeout-secs=5",  # the supervisor drains before
             f"--backend-config=python,shm-region-prefix-name={shm_prefix(os.getpid())}",
             "--log-verbose=0",
             "--log-info=false",
@@ -161,15 +161,12 @@ class TritonProcess:
             total += times.user + times.system
         return total
 
-    def drain(self, timeout_s: float) -> None:
-        """Let running requests finish, refuse new ones, then end everything that is left."""
+    def terminate(self, timeout_s: float = 10.0) -> None:
+        """Ask the server to exit by itself; what is left after timeout_s is for kill."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                log.warning("server not drained after %.0f s, ending it", timeout_s)
-        self.kill()
 
     def kill(self) -> None:
         """End the server and every stub, also stopped and orphaned ones, and remove their shared memory."""

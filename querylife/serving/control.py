@@ -1,0 +1,60 @@
+"""Draining: refuse new work while what has begun goes on.
+
+On SIGTERM Triton fails requests that are between two steps of an ensemble. So the ensembles are unloaded first, the
+outer before the inner: Triton then takes no new request for them and keeps their steps until the last one is done.
+"""
+
+import logging
+import secrets
+import time
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS
+
+log = logging.getLogger(__name__)
+
+KEY_HEADER = "triton-grpc-protocol-control-key"
+STAGES = ((SCORE_PRODUCTS,), (EMBED_QUERY, EMBED_PRODUCT))
+
+
+class RepositoryControl:
+    """The right to load and unload models, which nobody else on the port has."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._key = secrets.token_hex(16)
+
+    def options(self) -> list[str]:
+        """What tritonserver needs to give the right to this object alone."""
+        return [
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            f"--grpc-restricted-protocol=model-repository:control-key={self._key}",
+        ]
+
+    def drain(self, timeout_s: float) -> bool:
+        """Unload the ensembles and wait for their last requests. Returns whether none is left."""
+        deadline = time.monotonic() + timeout_s
+        with grpc.insecure_channel(self._address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                return all(self._unload(stub, [model.name for model in stage], deadline) for stage in STAGES)
+            except grpc.RpcError as error:
+                log.warning("cannot drain: %s", error.details())
+                return False
+
+    def _unload(self, stub: service_pb2_grpc.GRPCInferenceServiceStub, names: list[str], deadline: float) -> bool:
+        credentials = [(KEY_HEADER, self._key)]
+        for name in names:
+            stub.RepositoryModelUnload(
+                pb.RepositoryModelUnloadRequest(model_name=name), metadata=credentials, timeout=5
+            )
+        while time.monotonic() < deadline:
+            index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=credentials, timeout=5)
+            if all(model.reason == "unloaded" for model in index.models if model.name in names):
+                return True
+            time.sleep(0.05)
+        return False
