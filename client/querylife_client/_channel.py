@@ -8,6 +8,7 @@ from querylife_client.config import ClientConfig, Tls, Token
 
 Metadata = tuple[tuple[str, str], ...]
 
+_WINDOW_BYTES = 4 * 1024 * 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1  # the answer's size is the request's, which is limited
 
 
@@ -20,6 +21,11 @@ def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
         ("grpc.enable_retries", 0),
         ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_s * 1000)),  # else one minute
+        # gRPC's bandwidth probe pings with every answer, which costs time and uses up the two pings that keepalive may
+        # send before servers of strict ping policy, as Triton's is, hang up. Fixed, large windows do without it.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.http2.max_pings_without_data", 2),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 5000),

@@ -58,7 +58,7 @@ class ClientConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     hedge_after_s: float | None = None
     keepalive_s: float = 20.0
-    keepalive_timeout_s: float = 5.0
+    keepalive_timeout_s: float = 10.0
     tls: Tls | None = None
     token: Token | None = None
     genfilt_token: Token | None = None

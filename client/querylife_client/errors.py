@@ -80,7 +80,7 @@ _CODES: dict[grpc.StatusCode, tuple[type[ServiceError], bool]] = {
 _DETAILS: tuple[tuple[grpc.StatusCode, tuple[str, ...], type[ServiceError], bool], ...] = (
     (Code.UNAVAILABLE, ("timeout expired",), DeadlineExceededError, False),  # left Triton's queue unanswered
     (Code.UNAVAILABLE, ("exceeds maximum queue size",), OverloadedError, True),
-    (Code.UNAVAILABLE, ("certificate", "handshake", "wrong_version_number"), CredentialsError, False),
+    (Code.UNAVAILABLE, ("certificate", "handshake", "verification check failed"), CredentialsError, False),
     (Code.RESOURCE_EXHAUSTED, ("larger than max",), InvalidRequestError, False),
     (Code.INTERNAL, ("not healthy", "unhealthy", "stub process"), UnavailableError, True),  # a backend process died
 )

@@ -53,15 +53,17 @@ class FlakyNetwork:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._pipes.add(writer)
+        await self._flowing.wait()
         try:
-            await self._flowing.wait()
             there_reader, there_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.close()
-            return
-        self._pipes |= {writer, there_writer}
-        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
-        self._pipes -= {writer, there_writer}
+        else:
+            self._pipes.add(there_writer)
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+            self._pipes.discard(there_writer)
+        self._pipes.discard(writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -73,14 +75,14 @@ class FlakyNetwork:
             writer.close()
 
     async def _reset(self) -> None:
-        for writer in self._pipes:
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        for writer in list(self._pipes):
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
 
     async def _close(self) -> None:
         self._listener.close()
-        await self._reset()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self._flowing.set()
+        while self._pipes:
+            await self._reset()
+            await asyncio.sleep(0.01)

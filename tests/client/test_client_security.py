@@ -1,0 +1,103 @@
+"""TLS, mTLS and bearer tokens: the right ones pass, the wrong ones are a CredentialsError at once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from certificates import DAY, Authority, Issued
+
+from querylife_client import Tls
+from querylife_client.errors import CredentialsError
+from querylife_client.testing import FakeTriton
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority) -> Issued:
+    return authority.issue("server")
+
+
+@pytest.fixture
+def secured(server: Issued) -> Iterator[FakeTriton]:
+    with FakeTriton(credentials=grpc.ssl_server_credentials([server.pair()])) as triton:
+        yield triton
+
+
+def test_a_trusted_certificate_is_accepted(
+    connect: Callable[..., Any], secured: FakeTriton, authority: Authority
+) -> None:
+    client = connect(secured.address, tls=Tls(authority.certificate))
+    assert client.embed_queries(["red"]).shape == (1, 32)
+
+
+def test_a_certificate_of_a_strange_authority_is_refused(
+    connect: Callable[..., Any], secured: FakeTriton, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    with pytest.raises(CredentialsError, match=r"(?i)certificate|handshake"):
+        connect(secured.address, tls=Tls(stranger.certificate)).embed_queries(["red"])
+
+
+def test_an_expired_certificate_is_refused(connect: Callable[..., Any], authority: Authority) -> None:
+    expired = authority.issue("expired", lasts=-DAY)
+    with FakeTriton(credentials=grpc.ssl_server_credentials([expired.pair()])) as triton:
+        client = connect(triton.address, tls=Tls(authority.certificate))
+        with pytest.raises(CredentialsError, match=r"(?i)certificate|handshake"):
+            client.embed_queries(["red"])
+
+
+def test_a_certificate_for_another_name_needs_that_name(
+    connect: Callable[..., Any], secured: FakeTriton, authority: Authority
+) -> None:
+    wrong = Tls(authority.certificate, server_name="elsewhere.example")
+    with pytest.raises(CredentialsError):
+        connect(secured.address, tls=wrong).embed_queries(["red"])
+    right = Tls(authority.certificate, server_name="localhost")
+    assert connect(secured.address, tls=right).embed_queries(["red"]).shape == (1, 32)
+
+
+def test_mutual_tls_wants_the_clients_certificate_too(
+    connect: Callable[..., Any], authority: Authority, server: Issued
+) -> None:
+    credentials = grpc.ssl_server_credentials(
+        [server.pair()], authority.certificate.read_bytes(), require_client_auth=True
+    )
+    known = authority.issue("client")
+    with FakeTriton(credentials=credentials) as triton:
+        client = connect(triton.address, tls=Tls(authority.certificate, known.certificate, known.key))
+        assert client.embed_queries(["red"]).shape == (1, 32)
+        with pytest.raises(Exception, match=triton.address):
+            connect(triton.address, tls=Tls(authority.certificate)).embed_queries(["red"], timeout_s=2)
+
+
+def test_half_a_client_certificate_is_refused() -> None:
+    with pytest.raises(ValueError, match="want both or neither"):
+        Tls(certificate=Path("client.pem"))
+
+
+def test_the_right_token_passes_and_a_wrong_one_is_a_credentials_error(connect: Callable[..., Any]) -> None:
+    with FakeTriton(token="secret") as triton:
+        assert connect(triton.address, token="secret").embed_queries(["red"]).shape == (1, 32)
+        for token in ("wrong", None):
+            with pytest.raises(CredentialsError, match="token"):
+                connect(triton.address, token=token).embed_queries(["red"])
+        assert len(triton.received) == 3
+
+
+def test_a_callable_token_is_asked_before_every_request(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    tokens = iter(["first", "second"])
+    client = connect(fake.address, token=lambda: next(tokens))
+    client.embed_queries(["red"])
+    client.embed_queries(["red"])
+    assert [request.metadata["authorization"] for request in fake.received] == ["Bearer first", "Bearer second"]
+
+
+def test_metadata_goes_with_every_request(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    connect(fake.address, metadata=(("x-tenant", "shop"),)).embed_queries(["red"])
+    assert fake.received[0].metadata["x-tenant"] == "shop"
