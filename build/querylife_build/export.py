@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from querylife.contract import (
 )
 from querylife.model import QueryLife
 from querylife_build.eager import Eager, tower_modules
+from querylife_build.hygiene import spell_heads
 from querylife_build.precision import for_export
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,10 @@ def export_tower(
             verbose=False,
         )
     assert program is not None
+    graph = program.model_proto
+    spell_heads(graph)
     path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(str(path), external_data=False)
+    onnx.save(graph, str(path))
 
 
 def export_towers(model: QueryLife, example: Eager, precision: str, files: Mapping[Model, Path]) -> None:

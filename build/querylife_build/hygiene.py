@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.checker import ValidationError
@@ -71,14 +72,33 @@ def axes_of(value: onnx.ValueInfoProto) -> list[int]:
     return [-1 if axis.dim_param else axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
+def spell_heads(model: onnx.ModelProto) -> None:
+    """Write the head count where a reshape to [batch, length, heads, head width] leaves it open, in place.
+
+    transformers splits heads with view(..., -1, head_width). Parsers can infer the -1 from the axes in front of it
+    only while they know those, which they do not where the length varies.
+    """
+    graph = model.graph
+    constants = {weight.name: numpy_helper.to_array(weight).tolist() for weight in graph.initializer if weight.dims}
+    concats = {node.output[0]: node for node in graph.node if node.op_type == "Concat"}
+    widths = {value.name: axes_of(value)[-1] for value in graph.value_info if value.type.tensor_type.shape.dim}
+    for node in graph.node:
+        concat = concats.get(node.input[1]) if node.op_type == "Reshape" else None
+        if concat is None or len(concat.input) != 4 or constants.get(concat.input[2]) != [-1]:
+            continue
+        (head_width,) = constants[concat.input[3]]
+        heads = numpy_helper.from_array(np.array([widths[node.input[0]] // head_width]), f"{concat.name}_heads")
+        graph.initializer.append(heads)
+        concat.input[2] = heads.name
+
+
 def _guessed_heads(graph: onnx.GraphProto) -> list[str]:
     """Reshapes to [batch, length, heads, head width] that leave the head count or the head width open."""
     constants = {weight.name: numpy_helper.to_array(weight).tolist() for weight in graph.initializer if weight.dims}
     concats = {node.output[0]: node.input for node in graph.node if node.op_type == "Concat"}
 
     def target(name: str) -> list[int | None]:
-        parts = concats.get(name, [name])
-        return [axis for part in parts for axis in (constants[part] if part in constants else [None])]
+        return [axis for part in concats.get(name, [name]) for axis in constants.get(part, [None])]
 
     targets = {node.name: target(node.input[1]) for node in graph.node if node.op_type == "Reshape"}
     return [name for name, axes in targets.items() if len(axes) == 4 and any(a is None or a < 0 for a in axes[2:])]
