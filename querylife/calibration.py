@@ -15,7 +15,7 @@ def fit_calibration(cosines: NDArray[np.floating[Any]], relevant: NDArray[np.boo
     positives, negatives = int(relevant.sum()), int((~relevant).sum())
     target = np.where(relevant, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     inputs = np.stack([cosines.astype(np.float64), np.ones(len(cosines))], axis=1)
-    weights = np.array([10.0, -5.0])
+    weights = np.zeros(2)
     for _ in range(ROUNDS):
         probability = 1 / (1 + np.exp(-inputs @ weights))
         gradient = inputs.T @ (probability - target)

@@ -48,11 +48,10 @@ class VisionTower(nn.Module):
             nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
         )
         self.colour = nn.Linear(config.hues, self.width)
-        self.look = nn.Linear(self.width, config.pools)
+        self.look = nn.Linear(self.width, config.pools, bias=False)  # softmax would not see a bias
         self.head = nn.Linear((1 + config.pools) * self.width, config.embedding_width, bias=False)
-        for layer in (self.colour, self.look):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for start in (self.colour.weight, self.colour.bias, self.look.weight):
+            nn.init.zeros_(start)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
 

@@ -1,0 +1,77 @@
+"""A run is a function of its configuration: neither a kill nor the number of processes changes its result."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TinyBatches, tiny_model, tiny_run, write_features
+
+from querylife.encoding import embed_products, model_tokenizer
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    tiny_model(folder)
+    write_features(folder / "features")
+    return folder
+
+
+def start(shared: Path, out: Path, steps: int, rank: int = 0, **variables: str) -> subprocess.Popen[bytes]:
+    out.mkdir(exist_ok=True)
+    script = Path(__file__).with_name("tiny.py")
+    command = [sys.executable, str(script), str(shared), str(out), str(steps), str(rank)]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables)
+
+
+def vectors(shared: Path, weights: Path) -> torch.Tensor:
+    """What a trained tiny model makes of a few products."""
+    model = tiny_model(shared).eval()
+    model.load_state_dict(torch.load(weights))
+    batch = TinyBatches(8).sample(0)
+    features = write_features(shared / "features")
+    with torch.inference_mode():
+        found = embed_products(model, model_tokenizer(model), batch.titles, batch.product_types, features, batch.rows)
+    return found.product
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(shared: Path, tmp_path: Path) -> None:
+    assert start(shared, tmp_path / "whole", STEPS).wait() == 0
+    process = start(shared, tmp_path / "killed", STEPS)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "training.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert start(shared, tmp_path / "killed", STEPS).wait() == 0
+    whole, resumed = (torch.load(tmp_path / name / "trained-0.pt") for name in ("whole", "killed"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_two_processes_equal_one_on_the_same_batch(shared: Path, tmp_path: Path) -> None:
+    assert start(shared, tmp_path / "alone", 5).wait() == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [start(shared, tmp_path / "both", 5, rank, RANK=str(rank), **group) for rank in (0, 1)]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    alone = vectors(shared, tmp_path / "alone" / "trained-0.pt")
+    for rank in (0, 1):
+        torch.testing.assert_close(
+            alone, vectors(shared, tmp_path / "both" / f"trained-{rank}.pt"), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_another_configuration_does_not_go_on_with_a_run(shared: Path, tmp_path: Path) -> None:
+    tiny_run(shared, tmp_path, 2)
+    with pytest.raises(Exception, match="another steps"):
+        tiny_run(shared, tmp_path, 3)
