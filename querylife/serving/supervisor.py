@@ -172,19 +172,18 @@ class Vitals:
     def __init__(self, process: TritonProcess, config: ServerConfig) -> None:
         self._process = process
         self._config = config
-        self._stubs = process.stubs()
+        self._members = process.members()
         self._stopped_since: float | None = None
-        self._busy_at = time.monotonic()
         self._cpu_s = process.cpu_s()
         self._sampled = time.monotonic()
 
     def fault(self) -> str:
         if (status := self._process.exit_status()) is not None:
             return f"server exited with status {status}"
-        states = [_state(stub) for stub in self._stubs]
+        states = [_state(member) for member in self._members]
         if "gone" in states:
-            return f"backend process {self._stubs[states.index('gone')].pid} is gone"
-        if psutil.STATUS_STOPPED not in [*states, _state(psutil.Process(self._process.pid))]:
+            return f"process {self._members[states.index('gone')].pid} is gone"
+        if psutil.STATUS_STOPPED not in states:
             self._stopped_since = None
             return ""
         self._stopped_since = self._stopped_since or time.monotonic()
@@ -243,6 +242,8 @@ class CanaryPulse:
                     self._problems = [*self._problems, _describe(error)]
             except ServerFaultError as error:
                 self._problems = [*self._problems, _describe(error)]
+            except ValueError:  # the channel was closed: the server is being replaced
+                return
 
 
 def free_port(host: str, port: int) -> int:

@@ -143,12 +143,9 @@ class TritonProcess:
         """None while the server runs."""
         return self._process.poll()
 
-    def stubs(self) -> list[psutil.Process]:
-        """The Python backends' processes."""
-        try:
-            return [child for child in psutil.Process(self.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
-        except psutil.NoSuchProcess:
-            return []
+    def members(self) -> list[psutil.Process]:
+        """The server and the Python backends' processes."""
+        return _session_members(self.pid)
 
     def cpu_s(self) -> float:
         """Processor time used so far by the server and its stubs, in seconds."""
