@@ -1,7 +1,7 @@
 # querylife. `make help` lists what there is to do. Every target sets up what it needs, and only once.
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test serve repository demo clean
+.PHONY: help install format check test serve repository demo
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
