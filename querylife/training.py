@@ -29,6 +29,7 @@ from querylife.calibration import fit_calibration
 from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches, Dropout, FashionBatches
 from querylife.data.fashion import load_crowd_queries, load_images, load_products
 from querylife.data.features import ImageFeatures, Picture, build_features
+from querylife.data.pairs import PairBatches, judged_catalog
 from querylife.data.requests import NEAR, sample_pairs
 from querylife.encoding import Rows, embed_products, embed_queries, model_tokenizer
 from querylife.errors import InputFileError, QuerylifeError
@@ -49,6 +50,8 @@ CALIBRATION_BATCHES = 16
 @dataclass(frozen=True)
 class TrainingConfig:
     data: str = "../shared/data"
+    catalog: str = ""
+    pairs: str = ""
     cache: str = "out/features"
     out: str = "out/querylife-mini"
     name: str = "querylife-mini"
@@ -305,27 +308,48 @@ def set_rates(run: Run, config: TrainingConfig) -> None:
         group["lr"] = group["peak"] * share
 
 
-def fashion_features(config: TrainingConfig, model: QueryLife) -> ImageFeatures:
-    """The features of every picture of the shared catalogue, built where they are not there yet."""
-    folder = Path(config.cache)
+def fashion_data(
+    config: TrainingConfig, model: QueryLife
+) -> tuple[FashionBatches | PairBatches, ImageFeatures, list[int]]:
+    """The shared catalogue. Image features are built where --cache does not hold them yet."""
+    data, folder = Path(config.data), Path(config.cache)
     if (folder / "finished.npy").exists():
-        return ImageFeatures(folder)
-    data = Path(config.data)
-    small = load_images(data)
-    order = np.random.default_rng(0).permutation(sorted(small))
-    pictures = [Picture(int(product), 0, small[int(product)]) for product in order]
-    pictures += [Picture(product, 1, encoded) for product, encoded in load_images(data, detailed=True).items()]
-    return build_features(folder, model.vision, pictures)
+        features = ImageFeatures(folder)
+    else:
+        small = load_images(data)
+        order = np.random.default_rng(0).permutation(sorted(small))
+        pictures = [Picture(int(product), 0, small[int(product)]) for product in order]
+        pictures += [Picture(product, 1, encoded) for product, encoded in load_images(data, detailed=True).items()]
+        features = build_features(folder, model.vision, pictures)
+    products = load_products(data, "train")
+    seen = np.array([(int(product), 0) in features.row_of for product in products.ids])
+    products = products.take(np.flatnonzero(seen)[: config.products or None])
+    dropout = Dropout(modalities=config.modalities)
+    batches = FashionBatches(products, load_crowd_queries(data), config.batch, config.seed, dropout)
+    return batches, features, [int(product) for product in products.ids]
+
+
+def judged_data(
+    config: TrainingConfig, model: QueryLife
+) -> tuple[FashionBatches | PairBatches, ImageFeatures, list[int]]:
+    """A user's own catalogue and judged pairs."""
+    judged = judged_catalog(Path(config.catalog), Path(config.pairs))
+    pictures = [Picture(row, 0, product.image) for row, product in enumerate(judged.products) if product.image]
+    features = build_features(Path(config.cache), model.vision, pictures)
+    return PairBatches(judged, config.batch, config.seed), features, list(range(len(judged.products)))
 
 
 @torch.inference_mode()
 def calibrate(
-    config: TrainingConfig, model: QueryLife, batches: FashionBatches, features: ImageFeatures
+    config: TrainingConfig,
+    model: QueryLife,
+    batches: FashionBatches | PairBatches,
+    features: ImageFeatures,
+    ids: Sequence[int],
 ) -> Calibration:
     """Fit on queries that no step has drawn, over products with nothing left out."""
     fresh = dataclasses.replace(batches, seed=config.seed + 1, dropout=NOTHING_LEFT_OUT)
     tokenizer = model_tokenizer(model)
-    ids = [int(product) for product in batches.products.ids]
     cosines, grades = [], []
     for step in range(CALIBRATION_BATCHES):
         batch = fresh.sample(step)
@@ -346,18 +370,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         fresh = QueryLifeConfig(name=config.name, fusion=FusionTowerConfig(mix=config.mix))
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(fresh)
-        features = fashion_features(config, model)
-        data = Path(config.data)
-        products = load_products(data, "train")
-        seen = np.array([(int(product), 0) in features.row_of for product in products.ids])
-        products = products.take(np.flatnonzero(seen)[: config.products or None])
-        log.info("%d products with a picture", len(products))
-        dropout = Dropout(modalities=config.modalities)
-        batches = FashionBatches(products, load_crowd_queries(data), config.batch, config.seed, dropout)
-        train(config, model, batches, features, [int(product) for product in products.ids])
+        batches, features, ids = judged_data(config, model) if config.pairs else fashion_data(config, model)
+        log.info("%d products", len(ids))
+        train(config, model, batches, features, ids)
         if ranks.join()[0] == 0:
             out = Path(config.out)
-            model.config = dataclasses.replace(model.config, calibration=calibrate(config, model, batches, features))
+            model.config = dataclasses.replace(
+                model.config, calibration=calibrate(config, model, batches, features, ids)
+            )
             save_checkpoint(model, out)
             (out / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
     except QuerylifeError as error:

@@ -1,9 +1,10 @@
 """A user's own judgements: a CSV, Parquet or JSON Lines file with columns query, product_id and grade (0 to 3).
 
-product_id names a product of the catalogue (querylife.catalog). Pairs that are not listed are unknown.
+product_id names a product of the catalogue (querylife.catalog). Pairs that are not listed are unknown: training takes
+them for in-batch negatives of the contrastive losses only, and evaluation leaves them out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from pyarrow import csv, json, parquet
 
 from querylife.catalog import CatalogProduct, load_catalog
+from querylife.data.batches import Batch, Dropout
+from querylife.data.requests import NEAR
 from querylife.errors import InputFileError
 
 READERS = {".parquet": parquet.read_table, ".csv": csv.read_csv, ".jsonl": json.read_json}
@@ -45,3 +48,42 @@ def judged_catalog(catalog: Path, pairs: Path) -> JudgedCatalog:
             raise InputFileError(f"{pairs}: found grade {grade!r}, want 0, 1, 2 or 3")
         grades[row_of[query], column_of[str(product)]] = grade
     return JudgedCatalog(products, list(row_of), grades)
+
+
+@dataclass
+class PairBatches:
+    """Training batches from judged pairs: each row a query with one of its best products, other pairs as judged."""
+
+    judged: JudgedCatalog
+    size: int
+    seed: int
+    dropout: Dropout = field(default_factory=Dropout)
+
+    def __post_init__(self) -> None:
+        best = self.judged.grades.max(axis=1)
+        self._answers = {
+            row: np.flatnonzero(line == top)
+            for row, (line, top) in enumerate(zip(self.judged.grades, best, strict=True))
+            if top >= NEAR
+        }
+        if not self._answers:
+            raise InputFileError("found no pair of grade 2 or 3, want at least one query with an answer")
+
+    def sample(self, step: int) -> Batch:
+        generator = np.random.default_rng([self.seed, step])
+        queries = generator.choice(list(self._answers), self.size)
+        rows = np.array([generator.choice(self._answers[int(query)]) for query in queries], np.int64)
+        products = [self.judged.products[row] for row in rows]
+        keep_title, keep_image, keep_type = generator.random((3, self.size)) >= np.array(
+            [[self.dropout.title], [self.dropout.image], [self.dropout.product_type]]
+        )
+        return Batch(
+            queries=[self.judged.queries[query] for query in queries],
+            titles=[product.title if keep else "" for product, keep in zip(products, keep_title, strict=True)],
+            product_types=[
+                product.product_type if keep else "" for product, keep in zip(products, keep_type, strict=True)
+            ],
+            rows=rows,
+            image_used=keep_image,
+            grades=self.judged.grades[np.ix_(queries, rows)],
+        )

@@ -1,0 +1,138 @@
+"""Trains and measures every variant of METHOD.md's ablation with one small budget, several seeds each.
+
+    python -m querylife.ablation --data ../shared/data --cache out/features --out out/ablation
+
+Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Finished
+runs are kept in --out and not repeated. GenFilt joins where --ledger names its verdicts.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from querylife.data.fashion import load_products
+from querylife.data.features import ImageFeatures
+from querylife.data.protocol import HUMAN, Protocol, fashion_protocols
+from querylife.data.requests import EXACT
+from querylife.encoding import embed_products, embed_queries, model_tokenizer
+from querylife.evaluation import Goods, fashion_goods
+from querylife.fusion_tower import FusionTowerConfig
+from querylife.metrics import ndcg_at, recall_at_twice
+from querylife.model import QueryLife, QueryLifeConfig
+from querylife.report import Cell, Table, write_report
+from querylife.training import TrainingConfig, fashion_data, train
+
+log = logging.getLogger(__name__)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "title only": {"modalities": "title"},
+    "image only": {"modalities": "image"},
+    "mean instead of QMF": {"mix": "mean"},
+    "no product type": {"product_type": False},
+    "no QMA": {"qma": 0.0},
+    "no filter": {"filter": "none"},
+    "embedding filter": {"filter": "embedding"},
+    "oracle filter": {"filter": "oracle"},
+}
+PRODUCTS, QUERIES = 1500, 120  # of the val split, and of each protocol
+STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 95%, by number of seeds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="querylife.ablation", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--cache", default="out/features", help="image features, as querylife train makes them")
+    parser.add_argument("--out", type=Path, default=Path("out/ablation"))
+    parser.add_argument("--ledger", default="", help="GenFilt's verdicts; adds the row GenFilt")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(2)
+    variants = VARIANTS | ({"GenFilt": {"filter": "genfilt", "ledger": options.ledger}} if options.ledger else {})
+    base = TrainingConfig(
+        data=options.data, cache=options.cache, steps=options.steps, batch=options.batch, warmup=5,
+        text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
+    )  # fmt: skip
+    bench = Bench(base)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    for seed in range(options.seeds):
+        for name, changes in variants.items():
+            path = options.out / f"{name.replace(' ', '-')}-{seed}.json"
+            if not path.exists():
+                run = dataclasses.replace(base, seed=seed, out=str(path.with_suffix("")), **changes)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(bench.measure(run)))
+            results[name].append(json.loads(path.read_text()))
+            log.info("%s, seed %d: %s", name, seed, results[name][-1])
+    write_report(options.out, "Ablation", [summary(results)])
+    print((options.out / "report.md").read_text())
+    return 0
+
+
+class Bench:
+    """Val products and queries, loaded once for all runs."""
+
+    def __init__(self, base: TrainingConfig) -> None:
+        data = Path(base.data)
+        products = load_products(data, "val")
+        products = products.take(np.sort(np.random.default_rng(0).permutation(len(products))[:PRODUCTS]))
+        self._protocols = fashion_protocols(data, products)
+        self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
+
+    def measure(self, config: TrainingConfig) -> dict[str, float]:
+        """Train one variant and measure it on the parts that it knows."""
+        torch.manual_seed(config.seed)
+        model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
+        batches, features, ids = fashion_data(config, model)
+        train(config, model, batches, features, ids)
+        return self._scores(model, features, config)
+
+    @torch.inference_mode()
+    def _scores(self, model: QueryLife, features: ImageFeatures, config: TrainingConfig) -> dict[str, float]:
+        goods, tokenizer = self._goods, model_tokenizer(model)
+        count = len(goods.titles)
+        titles = [""] * count if config.modalities == "image" else goods.titles
+        rows = np.full(count, -1) if config.modalities == "title" else goods.rows
+        kinds = goods.product_types if config.product_type else [""] * count
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
+        found = {}
+        for name, protocol in self._protocols.items():
+            part = Protocol(protocol.queries[:QUERIES], protocol.grades[:QUERIES], protocol.wanted[:QUERIES])
+            scores = (embed_queries(model, tokenizer, part.queries) @ products.T).numpy()
+            values = (
+                recall_at_twice(scores, part.grades == EXACT, part.wanted)
+                if name == "lacks"
+                else ndcg_at(scores, part.grades)
+            )
+            found[name] = float(np.nanmean(values))
+        found["human"] = float(np.mean([found[name] for name in HUMAN]))
+        return found
+
+
+def summary(results: dict[str, list[dict[str, float]]]) -> Table:
+    """Mean over seeds, and the 95% interval of that mean (Student)."""
+    table = Table("Ablation: nDCG@10; lacks is recall at 2R; mean ± 95% over seeds")
+    for name, runs in results.items():
+        row: dict[str, Cell] = {"variant": name}
+        for measure in ("attribute", "human", "lacks"):
+            values = np.array([run[measure] for run in runs])
+            half = STUDENT_T.get(len(values), 1.96) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
+            row[measure] = f"{values.mean():.3f} ± {half:.3f}"
+        table.rows.append(row)
+    return table
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    raise SystemExit(main())
