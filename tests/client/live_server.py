@@ -1,0 +1,69 @@
+"""A real, supervised server of one's own, for tests that hurt it."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from querylife.serving.supervisor import free_port
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+
+
+@dataclass
+class Server:
+    address: str
+    supervisor: psutil.Process
+
+    def triton(self) -> psutil.Process:
+        """The server process that the supervisor runs now."""
+        return next(child for child in self.supervisor.children() if "tritonserver" in child.name())
+
+    def stub(self, model: str) -> psutil.Process:
+        """The backend process of one model."""
+        children = self.supervisor.children(recursive=True)
+        return next(child for child in children if any(model in part for part in child.cmdline()[1:]))
+
+
+@contextlib.contextmanager
+def serving(repository: Path, log: Path) -> Iterator[Server]:
+    port = free_port("127.0.0.1", 0)
+    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), "--grpc-port", str(port)]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*command, "--metrics-port", "0"], stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"ready 127.0.0.1:{port}\n", log.read_text()
+            yield Server(f"127.0.0.1:{port}", psutil.Process(process.pid))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def with_short_queues(folder: Path) -> Path:
+    """A copy of the model repository whose towers refuse what they cannot work on at once."""
+    copy = folder / "model_repository"
+    unfinished = shutil.ignore_patterns(".*")
+    shutil.copytree(REPOSITORY, copy, copy_function=_link_or_copy, ignore=unfinished)
+    for config in copy.glob("*/configs/cpu.pbtxt"):
+        text = config.read_text()
+        assert "max_queue_size: 512" in text
+        config.write_text(text.replace("max_queue_size: 512", "max_queue_size: 1"))
+    return copy
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if source.endswith((".onnx", ".data")):
+        Path(target).hardlink_to(source)
+    else:
+        shutil.copy2(source, target)

@@ -1,0 +1,102 @@
+"""The client survives what happens to real servers: restart, kill, stall, full queue, dead network."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_server import REPOSITORY, Server, serving, with_short_queues
+
+from querylife_client import Client, ClientConfig, Product, RetryPolicy
+from querylife_client.errors import DeadlineExceededError, OverloadedError, UnavailableError
+from querylife_client.testing import FlakyNetwork
+
+PATIENCE_S = 120.0
+LASTING = ClientConfig(max_items=2, retry=RetryPolicy(attempts=200))
+PRODUCTS = [Product(title=f"red dress number {i}") for i in range(120)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(REPOSITORY, tmp_path_factory.mktemp("live") / "server.log") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address, timeout_s=PATIENCE_S, config=LASTING) as connected:
+        yield connected
+
+
+def test_sigkill_of_the_server_in_the_middle_of_a_stream_loses_nothing(client: Client, server: Server) -> None:
+    want = client.embed_products(PRODUCTS).vectors
+    stream = client.stream_products(PRODUCTS)
+    pieces = [next(stream).vectors]
+    server.triton().kill()
+    pieces += [piece.vectors for piece in stream]
+    assert np.concatenate(pieces) == pytest.approx(want, abs=1e-5)
+    assert client.counts.retries > 0
+
+
+def test_sigkill_of_a_backend_loses_nothing(client: Client, server: Server) -> None:
+    want = client.embed_queries(["red dress"])
+    server.stub("text_tower").kill()
+    for _ in range(10):
+        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+
+
+def test_a_stall_of_five_seconds_is_waited_out_or_a_deadline(client: Client, server: Server) -> None:
+    want = client.embed_queries(["red dress"])
+    stub = server.stub("text_tower")
+    stub.suspend()
+    try:
+        with pytest.raises((DeadlineExceededError, UnavailableError)):
+            client.embed_queries(["red dress"], timeout_s=0.5)
+        waking = threading.Timer(5, lambda: stub.is_running() and stub.resume())
+        waking.start()
+        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+        waking.join()
+    finally:
+        if stub.is_running():
+            stub.resume()
+
+
+def test_a_network_that_dies_and_heals_loses_nothing(server: Server) -> None:
+    config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
+    with (
+        FlakyNetwork(server.address) as network,
+        Client(network.address, timeout_s=PATIENCE_S, config=config) as client,
+    ):
+        want = client.embed_queries(["red dress"])
+        network.swallow()
+        with pytest.raises((DeadlineExceededError, UnavailableError)):
+            client.embed_queries(["red dress"], timeout_s=1)
+        healing = threading.Timer(2, network.heal)
+        healing.start()
+        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+        healing.join()
+
+
+def test_a_full_queue_is_an_overload_and_passes(tmp_path: Path) -> None:
+    impatient = ClientConfig(retry=RetryPolicy(attempts=1), concurrency=1)
+    with serving(with_short_queues(tmp_path), tmp_path / "server.log") as server:
+        refused: list[Exception] = []
+        with Client(server.address, timeout_s=PATIENCE_S, config=impatient) as client:
+
+            def flood(number: int) -> None:
+                try:
+                    client.embed_queries([f"a long query number {number} of {i}" for i in range(64)])
+                except Exception as error:  # whatever it is, the main thread looks at it
+                    refused.append(error)
+
+            threads = [threading.Thread(target=flood, args=(number,)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        # Triton may lose its life over this; then some see it go, and the supervisor brings it back.
+        assert any(isinstance(error, OverloadedError) for error in refused), refused
+        assert all(isinstance(error, UnavailableError) for error in refused), refused
+        with Client(server.address, timeout_s=PATIENCE_S) as patient:
+            assert patient.embed_queries(["red dress"]).shape[0] == 1
