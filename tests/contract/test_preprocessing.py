@@ -148,6 +148,14 @@ def test_decoding_stops_when_its_time_is_over():
     assert fault_of(file.getvalue(), max_decode_s=0.0) is ItemFault.IMAGE_TOO_SLOW
 
 
+def test_a_small_file_of_endless_scans_is_given_up():
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000), 128).save(file, "JPEG", progressive=True)
+    image = file.getvalue()
+    last_scan = image[image.rindex(b"\xff\xda") : -2]
+    assert fault_of(image[:-2] + last_scan * 2000, max_decode_s=0.3) is ItemFault.IMAGE_TOO_SLOW
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_picture_never_raises_anything_else(seed):
     chance = np.random.default_rng(seed)
