@@ -60,3 +60,19 @@ genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Triton; the last line is the page's path
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
 		$(if $(LIMIT),--limit $(LIMIT))
+
+.PHONY: engines compile-gate gpu-check
+COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
+
+engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
+	$(BIN)/querylife-build engines
+
+$(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/compile-gate.lock
+	touch $@
+
+compile-gate: $(COMPILE_GATE_INSTALLED) ## compile the towers with TensorRT for RTX, which needs no GPU
+	$(BIN)/querylife-build compile-gate
+
+gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
+	$(BIN)/querylife-build gpu-check

@@ -6,13 +6,21 @@ Every step can be rerun, and writes under a temporary name first. Exit 0: done; 
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from querylife.errors import QuerylifeError
 from querylife.lock import verify
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 
+if TYPE_CHECKING:
+    from querylife_build.exports import Exports
+
 log = logging.getLogger("querylife_build")
+
+
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,13 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(required=True, metavar="step")
     for name, step, purpose in (
         ("repository", _repository, "do all that serving on CPU needs: onnx, gate, lock, check"),
-        ("onnx", _onnx, "export the towers and the tokenizer, unchecked"),
+        ("onnx", _onnx, "export the towers in one precision, and check graphs and answers"),
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
+        ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("check", _check, "compare the repository's parts with its lock"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
         command.set_defaults(step=step)
-        command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+        if step in (_onnx, _compile_gate):
+            command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
+            command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
+        else:
+            command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
         if step is not _check:
             command.add_argument(
                 "--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights, else starting weights"
@@ -61,9 +74,26 @@ def _repository(options: argparse.Namespace) -> None:
 
 
 def _onnx(options: argparse.Namespace) -> None:
-    from querylife_build import checkpoint, repository  # noqa: PLC0415
+    for exported in _exports(options):
+        log.info("%s: exported in %s", options.folder, exported.precision)
 
-    repository.write_onnx(checkpoint.open_model(_checkpoint(options)), options.repository)
+
+def _compile_gate(options: argparse.Namespace) -> None:
+    from querylife_build.compile_gate import check_compiles, load_rtx  # noqa: PLC0415
+
+    load_rtx()  # say what is missing before working for a minute
+    for exported in _exports(options):
+        for tower, path in exported.files.items():
+            check_compiles(tower, path, exported.max_tokens)
+    log.info("compile gate: TensorRT takes every tower in %s", ", ".join(options.precision))
+
+
+def _exports(options: argparse.Namespace) -> "Iterator[Exports]":
+    from querylife_build.exports import export_folder  # noqa: PLC0415
+
+    checkpoint = _checkpoint(options)
+    for precision in options.precision:
+        yield export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
 
 
 def _lock(options: argparse.Namespace) -> None:
@@ -83,8 +113,8 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
     return chosen if chosen is not None else default_checkpoint()
 
 
-def _source(checkpoint: Path | None) -> str:
-    return source_sha256(checkpoint, ("querylife_build.repository",), options="")
+def _source(checkpoint: Path | None, precision: str = "fp32") -> str:
+    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.exports"), precision)
 
 
 if __name__ == "__main__":

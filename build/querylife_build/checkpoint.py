@@ -7,6 +7,8 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint
+from querylife.pretrained import write_tokenizer
+from querylife.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -24,3 +26,11 @@ def open_model(checkpoint: Path | None) -> QueryLife:
     log.warning("no checkpoint: exporting starting weights only, without relevance training")
     torch.manual_seed(SEED)
     return QueryLife(QueryLifeConfig()).eval()
+
+
+def open_tokenizer(model: QueryLife, path: Path) -> Tokenizer:
+    """The model's tokenizer, written to path first where that is missing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(model.config.text.encoder, path)
+    return Tokenizer(path, model.config.text.max_tokens)

@@ -17,10 +17,8 @@ from querylife.lock import (
     write_lock,
 )
 from querylife.model import QueryLife, fingerprint
-from querylife.pretrained import write_tokenizer
-from querylife.tokens import Tokenizer
 from querylife_build.canary import make_canary
-from querylife_build.checkpoint import open_model
+from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.eager import run_eager
 from querylife_build.export import OPSETS, export_towers
 from querylife_build.hygiene import check_graph
@@ -51,7 +49,7 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str) -> 
 
 def write_onnx(model: QueryLife, repository: Path) -> None:
     """Write the tokenizer and the three towers where a repository has them."""
-    tokenizer = open_tokenizer(model, repository)
+    tokenizer = open_tokenizer(model, tokenizer_path(repository))
     example = run_eager(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
     export_towers(model, example, "fp32", tower_files(repository))
 
@@ -63,7 +61,7 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     """
     for tower, path in tower_files(repository).items():
         check_graph(tower, path)
-    tokenizer = open_tokenizer(model, repository)
+    tokenizer = open_tokenizer(model, tokenizer_path(repository))
     config = model.config
     sample = make_sample(tokenizer, config.vision.image_size)
     found = check_parity(run_eager(model, sample), onnx_runner(tower_files(repository), "fp32"), "fp32")
@@ -87,15 +85,6 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
-
-
-def open_tokenizer(model: QueryLife, repository: Path) -> Tokenizer:
-    """The repository's tokenizer, written there first where it is missing."""
-    path = tokenizer_path(repository)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tokenizer(model.config.text.encoder, path)
-    return Tokenizer(path, model.config.text.max_tokens)
 
 
 def tower_files(repository: Path) -> dict[Model, Path]:
