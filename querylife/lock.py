@@ -85,6 +85,8 @@ class TensorRTLock:
     driver: str
     version_compatible: bool
     hardware_compatible: bool
+    refit: bool
+    optimization_level: int
     plans: dict[str, PlanLock]
 
 

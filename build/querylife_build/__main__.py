@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from querylife.errors import QuerylifeError
 from querylife.lock import verify
+from querylife_build.settings import Settings
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 
 if TYPE_CHECKING:
@@ -44,15 +45,19 @@ def _parser() -> argparse.ArgumentParser:
         ("repository", _repository, "do all that serving on CPU needs: onnx, gate, lock, check"),
         ("onnx", _onnx, "export the towers in one precision, and check graphs and answers"),
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
+        ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
-        ("check", _check, "compare the repository's parts with its lock"),
+        ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
         command.set_defaults(step=step)
         if step in (_onnx, _compile_gate):
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
+        if step is _engines:
+            _add_engine_options(command)
+        if step in (_onnx, _compile_gate, _engines):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
-        else:
+        if step not in (_onnx, _compile_gate):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
         if step is not _check:
             command.add_argument(
@@ -61,21 +66,54 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_engine_options(command: argparse.ArgumentParser) -> None:
+    level = Settings.optimization_level
+    command.add_argument("--precision", choices=PRECISIONS, default="fp16")
+    command.add_argument("--optimization-level", type=int, default=level, help="0 (quick build) to 5 (fastest plan)")
+    command.add_argument("--version-compatible", action="store_true", help="plans that newer TensorRT runs as well")
+    command.add_argument("--hardware-compatible", action="store_true", help="plans that any GPU from Ampere on runs")
+    command.add_argument("--refit", action="store_true", help="plans whose weights can be replaced")
+    cache = Path("out/tensorrt.timing_cache")
+    command.add_argument("--timing-cache", type=Path, default=cache, metavar="FILE")
+
+
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
     source = _source(checkpoint)
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
-        return
-    from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
+    else:
+        from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
 
-    repository.build_repository(checkpoint, options.repository, source)
+        repository.build_repository(checkpoint, options.repository, source)
     _check(options)
 
 
 def _onnx(options: argparse.Namespace) -> None:
     for exported in _exports(options):
         log.info("%s: exported in %s", options.folder, exported.precision)
+
+
+def _engines(options: argparse.Namespace) -> None:
+    from querylife_build.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+
+    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    settings = Settings(
+        optimization_level=options.optimization_level,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        refit=options.refit,
+        timing_cache=options.timing_cache,
+    )
+    from querylife_build.engines import build_engines  # noqa: PLC0415
+    from querylife_build.exports import export_folder  # noqa: PLC0415
+
+    _repository(options)
+    checkpoint = _checkpoint(options)
+    source = _source(checkpoint, options.precision)
+    exported = export_folder(checkpoint, options.folder, options.precision, source)
+    build_engines(checkpoint, options.repository, exported, settings)
+    _check(options)
 
 
 def _compile_gate(options: argparse.Namespace) -> None:
@@ -104,7 +142,14 @@ def _lock(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from querylife_build.configs import check_configs  # noqa: PLC0415
+
     lock = verify(options.repository)
+    check_configs(options.repository, lock)
+    if lock.tensorrt is not None:
+        from querylife_build.engines import check_engines  # noqa: PLC0415
+
+        check_engines(lock.tensorrt)
     log.info("%s: %s (%s), parts belong together", options.repository, lock.name, lock.weights)
 
 

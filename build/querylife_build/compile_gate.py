@@ -12,8 +12,9 @@ from types import ModuleType
 
 from querylife.contract import MAX_BATCH, Model
 from querylife.errors import ArtifactError
-from querylife_build.compiler import Dialect, Settings, compile_plan
+from querylife_build.compiler import Dialect, compile_plan
 from querylife_build.profiles import check_profile, tower_profiles
+from querylife_build.settings import Settings
 
 log = logging.getLogger(__name__)
 

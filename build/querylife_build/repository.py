@@ -9,6 +9,7 @@ from querylife.contract import TOKENIZE, TOWERS, Model
 from querylife.lock import (
     LOCK_NAME,
     ONNX_NAME,
+    PLAN_NAME,
     TOKENIZER_NAME,
     EngineLock,
     TowerLock,
@@ -107,3 +108,5 @@ def _place(built: Path, repository: Path) -> None:
         target = repository / path.relative_to(built)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
+    for tower in TOWERS:
+        (repository / tower.name / "1" / PLAN_NAME).unlink(missing_ok=True)  # of the old towers
