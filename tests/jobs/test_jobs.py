@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import Server
+from words_process import Server
 
 from querylife_jobs.__main__ import main
 

@@ -1,0 +1,56 @@
+"""Starts the real server, with vLLM, in a process of its own."""
+
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from querylife.serving.supervisor import free_port
+
+BIN = Path(__file__).parents[2] / ".venv-vllm" / "bin"
+TOKEN = "a token for tests"
+
+
+@dataclass
+class Live:
+    """A running genfilt-server. metrics, openai: ports on 127.0.0.1."""
+
+    address: str
+    process: subprocess.Popen[str]
+    log: Path
+    ready_s: float
+    metrics: int
+    openai: int
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def start(folder: Path, *options: str) -> Live:
+    if not (BIN / "genfilt-server").exists():
+        pytest.skip("found no .venv-vllm: make genfilt-environment")
+    token = folder / "token"
+    token.write_text(TOKEN)
+    log = folder / "server.log"
+    port, metrics, openai = (free_port("127.0.0.1", 0) for _ in range(3))
+    ports = ["--port", str(port), "--metrics-port", str(metrics), "--openai-port", str(openai)]
+    started = time.monotonic()
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [str(BIN / "genfilt-server"), *options, *ports, "--token-file", str(token)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    live = Live(f"127.0.0.1:{port}", process, log, time.monotonic() - started, metrics, openai)
+    if line != f"ready {live.address}\n":
+        live.close()
+        pytest.fail(f"server said {line!r}:\n{log.read_text()[-4000:]}")
+    return live

@@ -1,0 +1,27 @@
+"""Ray Data runs the same batch functions, and its output is the job's."""
+
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from test_jobs import run, write_catalogue
+from words_process import Server
+
+pytest.importorskip("ray", reason="found no ray: pip install querylife[ray]")
+
+
+def test_two_ray_workers_write_what_the_job_writes(server: Server, tmp_path: Path) -> None:
+    import ray  # noqa: PLC0415
+
+    from querylife_jobs.ray_data import describe_catalogue  # noqa: PLC0415
+
+    catalogue = write_catalogue(tmp_path / "in.parquet", 300, distinct=120)
+    run("describe", catalogue, tmp_path / "job.parquet", "--server", server.address)
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    try:
+        describe_catalogue(catalogue, tmp_path / "ray", server.address, workers=2)
+    finally:
+        ray.shutdown()
+    expected = pyarrow.parquet.read_table(tmp_path / "job.parquet").sort_by("id")
+    found = pyarrow.parquet.read_table(tmp_path / "ray").select(expected.column_names).sort_by("id")
+    assert found.to_pylist() == expected.to_pylist()
