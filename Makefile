@@ -52,7 +52,7 @@ $(VLLM_INSTALLED): requirements/vllm.lock pyproject.toml
 genfilt-environment: $(VLLM_INSTALLED)
 
 genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GENERATOR, until Ctrl-C
-	$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
+	@$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto
