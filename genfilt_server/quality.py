@@ -97,6 +97,13 @@ def duplicates(rows: Sequence[Row]) -> NDArray[np.bool_]:
     )
 
 
+def word_overlap(rows: Sequence[Row]) -> Floats:
+    """[queries, products]: share of the query's words that the title has, plural or not."""
+    queries = [{word.rstrip("s") for word in row["query"].lower().split()} for row in rows]
+    titles = [{word.strip(",.-'").rstrip("s") for word in row["title"].lower().split()} for row in rows]
+    return np.array([[len(query & title) / len(query) for title in titles] for query in queries])
+
+
 class Part:
     """One part's pairs as arrays over the pairs of different rows."""
 
@@ -107,6 +114,7 @@ class Part:
         self.features: Floats = off_diagonal(matrix)
         self.labels = off_diagonal(truth(rows))
         self.duplicates = off_diagonal(duplicates(rows))
+        self.overlap: Floats = off_diagonal(word_overlap(rows))
         self.evidence = [cell for i, line in enumerate(evidence) for j, cell in enumerate(line) if i != j and cell]
 
     def feature(self, name: str) -> Floats:
@@ -131,10 +139,14 @@ def report(judge: Judge, fitted: Part, val: Part) -> dict[str, Any]:
         "no filter": mask_figures(np.zeros_like(val.labels), val.labels),
         "exact duplicates": mask_figures(val.duplicates, val.labels),
     }
-    for title, name in (("embedding only (query, title)", "title_likeness"), ("rule: all agree", "all_agree")):
-        threshold = best_threshold(fitted.feature(name), fitted.labels)
-        figures = mask_figures(val.feature(name) >= threshold, val.labels)
-        rows[title] = {**figures, "area": area(val.feature(name), val.labels), "threshold": threshold}
+    for title, known, asked in (
+        ("word overlap (query, title)", fitted.overlap, val.overlap),
+        ("embedding only (query, title)", fitted.feature("title_likeness"), val.feature("title_likeness")),
+        ("both descriptions equal", fitted.feature("all_agree"), val.feature("all_agree")),
+    ):
+        threshold = best_threshold(known, fitted.labels)
+        figures = mask_figures(asked >= threshold, val.labels)
+        rows[title] = {**figures, "area": area(asked, val.labels), "threshold": threshold}
     rows["GenFilt"] = {
         **mask_figures(mask, val.labels),
         "area": area(probabilities, val.labels),
