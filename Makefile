@@ -76,3 +76,21 @@ compile-gate: $(COMPILE_GATE_INSTALLED) ## compile the towers with TensorRT for 
 
 gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(BIN)/querylife-build gpu-check
+
+.PHONY: bench loadtest
+BENCH := .venv-bench
+BENCH_INSTALLED := $(BENCH)/.installed
+SCENARIO ?= steady
+
+$(BENCH_INSTALLED): requirements/bench.lock $(INSTALLED)
+	$(PYTHON) -m venv $(BENCH)
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+		> $(BENCH)/lib/python3.11/site-packages/base.pth
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.lock
+	touch $@
+
+bench: $(BENCH_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
+	$(BENCH)/bin/python loadtest/bench.py $(if $(OUT),--out "$(OUT)")
+
+loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
+	$(BIN)/python loadtest/run.py $(SCENARIO)

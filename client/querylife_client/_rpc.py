@@ -87,7 +87,8 @@ class CallState:
             log.info("gave up", extra={"error": kind, "attempts": self._attempts.count})
             raise
         self._statistics.add("retries")
-        log.warning(
+        log.log(
+            logging.WARNING if self._attempts.count == 2 else logging.DEBUG,  # once for a request is enough to see
             "%s, retrying in %.0f ms: %s",
             kind,
             1000 * delay_s,
