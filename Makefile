@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository ## set everything up and pass the tests
+test: repository genfilt-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile)

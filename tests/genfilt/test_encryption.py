@@ -1,0 +1,52 @@
+"""With a certificate, callers who check it are served, and callers without TLS are not."""
+
+import asyncio
+import datetime
+import ipaddress
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from words_server import hosted
+
+from genfilt_server.config import ServerConfig
+from genfilt_server.proto import genfilt_pb2 as pb
+from genfilt_server.proto import genfilt_pb2_grpc
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """PEM files of a certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "genfilt")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    certificate, private = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    kinds = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, *kinds))
+    return certificate, private
+
+
+def test_calls_are_encrypted(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    request = pb.DescribeRequest(products=[pb.Product(title=b"red dress")])
+
+    async def scenario() -> None:
+        async with hosted(ServerConfig(port=0, tls_certificate=certificate, tls_key=key)) as server:
+            trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+            async with grpc.aio.secure_channel(server.address, trusted) as channel:
+                response = await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=10)
+            assert response.results[0].description.product_type == "dress"
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(scenario())
