@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from querylife.data.fashion import load_products
 from querylife.data.features import ImageFeatures
@@ -24,11 +25,12 @@ from querylife.data.protocol import HUMAN, Protocol, fashion_protocols
 from querylife.data.requests import EXACT
 from querylife.encoding import embed_products, embed_queries, model_tokenizer
 from querylife.evaluation import Goods, fashion_goods
+from querylife.filters import make_filter
 from querylife.fusion_tower import FusionTowerConfig
 from querylife.metrics import ndcg_at, recall_at_twice
-from querylife.model import QueryLife, QueryLifeConfig
+from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint
 from querylife.report import Cell, Table, write_report
-from querylife.training import TrainingConfig, fashion_data, train
+from querylife.training import TrainingConfig, fashion_data, image_rows, train
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "oracle filter": {"filter": "oracle"},
 }
 PRODUCTS, QUERIES = 1500, 120  # of the val split, and of each protocol
+MASK_BATCHES = 12
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 95%, by number of seeds
 
 
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", default="out/features", help="image features, as querylife train makes them")
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts; adds the row GenFilt")
+    parser.add_argument("--masks", type=Path, help="only measure the filters' masks, with this checkpoint's vectors")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)
@@ -63,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data=options.data, cache=options.cache, steps=options.steps, batch=options.batch, warmup=5,
         text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
     )  # fmt: skip
+    if options.masks:
+        write_report(options.out, "Filters", [mask_quality(base, options.masks)])
+        print((options.out / "report.md").read_text())
+        return 0
     bench = Bench(base)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for seed in range(options.seeds):
@@ -118,6 +126,38 @@ class Bench:
             found[name] = float(np.nanmean(values))
         found["human"] = float(np.mean([found[name] for name in HUMAN]))
         return found
+
+
+@torch.inference_mode()
+def mask_quality(config: TrainingConfig, checkpoint: Path) -> Table:
+    """Precision and recall of each filter's mask against the truth, over fresh training batches."""
+    model = load_checkpoint(checkpoint)
+    batches, features, ids = fashion_data(config, model)
+    tokenizer = model_tokenizer(model)
+    counts = {name: np.zeros(3) for name in ("duplicates", "embedding", "oracle")}
+    for step in range(MASK_BATCHES):
+        batch = batches.sample(10**6 + step)
+        rows = image_rows(batch, features, ids, batch.rows, slice(None))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
+            cosines = (embed_queries(model, tokenizer, batch.queries) @ products.T).float()
+        others = ~np.eye(len(batch.queries), dtype=bool)
+        truth = (batch.grades == EXACT) & others
+        for name, count in counts.items():
+            mask = make_filter(name).mask(batch, [str(ids[row]) for row in batch.rows], cosines).numpy() & others
+            count += ((mask & truth).sum(), mask.sum(), truth.sum())
+    table = Table(f"False-negative masks over {MASK_BATCHES} batches of {config.batch}, against the attributes")
+    for name, (hits, masked, true) in counts.items():
+        precision, recall = hits / max(masked, 1), hits / max(true, 1)
+        table.rows.append({"filter": name, "precision": f"{precision:.3f}", "recall": f"{recall:.3f}"})
+    table.rows.append(
+        {"filter": "share of negatives that are false", "recall": f"{_false_share(counts['oracle'], config):.4f}"}
+    )
+    return table
+
+
+def _false_share(oracle: NDArray[np.float64], config: TrainingConfig) -> float:
+    return float(oracle[2] / (MASK_BATCHES * config.batch * (config.batch - 1)))
 
 
 def summary(results: dict[str, list[dict[str, float]]]) -> Table:

@@ -27,7 +27,7 @@ from querylife.data.home_depot import load_judgements
 from querylife.data.pairs import judged_catalog
 from querylife.data.protocol import HUMAN, Protocol, fashion_protocols
 from querylife.data.requests import EXACT, NEAR, sample_pairs
-from querylife.encoding import Rows, embed_products, embed_queries, model_tokenizer
+from querylife.encoding import Rows, by_length, embed_queries, model_tokenizer
 from querylife.metrics import (
     calibration_error,
     interval,
@@ -43,6 +43,7 @@ from querylife.plots import bar_chart, line_chart
 from querylife.report import Cell, Table, with_interval, write_report
 from querylife.scoring import Calibration
 from querylife.text_tower import TextTower, TextTowerConfig, masked_mean
+from querylife.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -69,56 +70,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if options.home_depot:
-        tables = [home_depot(model, options.home_depot)]
+        tables = [home_depot(model, options.home_depot, options.fast)]
     elif options.pairs:
         goods, protocol = judged_goods(model, options.catalog, options.pairs, options.cache)
-        tables = judge(model, goods, {"pairs": protocol}, out)
+        tables = judge(model, goods, {"pairs": protocol}, out, options.fast)
     else:
         products = load_products(options.data, "val")
         goods = fashion_goods(model, products, options.data, options.cache)
-        tables = judge(model, goods, fashion_protocols(options.data, products), out)
+        tables = judge(model, goods, fashion_protocols(options.data, products), out, options.fast)
     write_report(out, f"{model.config.name} ({options.checkpoint})", tables)
     print((out / "report.md").read_text())
     return 0
 
 
-def judge(model: QueryLife, goods: Goods, protocols: dict[str, Protocol], out: Path) -> list[Table]:
+def judge(model: QueryLife, goods: Goods, protocols: dict[str, Protocol], out: Path, fast: bool) -> list[Table]:
     """Every system on every protocol."""
-    systems = product_vectors(model, goods)
+    systems = product_vectors(model, goods, fast)
     bm25, tokenizer = BM25(goods.titles), model_tokenizer(model)
-    start_products = start_embeddings(model, goods.titles)
+    start_products = start_embeddings(model, goods.titles, fast)
     results: dict[str, dict[str, Scores]] = {}
     for name, protocol in protocols.items():
-        with torch.inference_mode():
-            queries = embed_queries(model, tokenizer, protocol.queries)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            queries = embed_queries(model, tokenizer, protocol.queries).float()
         results[name] = {
             "BM25 on titles": np.stack([bm25.scores(query) for query in protocol.queries]).astype(np.float32),
-            "zero-shot text encoder": start_embeddings(model, protocol.queries) @ start_products.T,
+            "zero-shot text encoder": start_embeddings(model, protocol.queries, fast) @ start_products.T,
         } | {system: (queries @ vectors.T).numpy() for system, vectors in systems.items()}
     plot(model, results, protocols, out)
     return [ranking_table(results, protocols), pair_table(model, results, protocols)]
 
 
 @torch.inference_mode()
-def product_vectors(model: QueryLife, goods: Goods) -> dict[str, torch.Tensor]:
-    """Product vectors with every part, and with some left out."""
+def product_vectors(model: QueryLife, goods: Goods, fast: bool) -> dict[str, torch.Tensor]:
+    """Product vectors with every part, and with some left out. What systems share is computed once."""
     tokenizer = model_tokenizer(model)
-    no_titles, no_types = [""] * len(goods.titles), [""] * len(goods.titles)
-    no_rows = np.full(len(goods.titles), -1)
-    variants = {
-        "titles only": (goods.titles, no_types, no_rows),
-        "images only": (no_titles, no_types, goods.rows),
-        "title and image": (goods.titles, no_types, goods.rows),
-        "title, image and type": (goods.titles, goods.product_types, goods.rows),
-    }
-    return {
-        name: embed_products(model, tokenizer, titles, types, goods.features, rows).product
-        for name, (titles, types, rows) in variants.items()
-    }
+    found: dict[str, list[torch.Tensor]] = {}
+    order, groups = by_length(goods.titles)
+    for group in groups:
+        titles, kinds = ([column[place] for place in group] for column in (goods.titles, goods.product_types))
+        states, thumbnails, used = goods.features.take(goods.rows[group])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            image = (*model.vision.add_colour(states, thumbnails, used), used)
+            nothing = (torch.zeros_like(image[0][:, :1]), torch.zeros_like(image[1]), torch.zeros_like(used))
+            plain = _text(model, tokenizer, titles, [""] * len(titles))
+            parts = {
+                "titles only": (plain, nothing),
+                "images only": (_text(model, tokenizer, [""] * len(titles), [""] * len(titles)), image),
+                "title and image": (plain, image),
+                "title, image and type": (_text(model, tokenizer, titles, kinds), image),
+            }
+            for name, (text, picture) in parts.items():
+                found.setdefault(name, []).append(model.fusion(*text, *picture).float())
+    return {name: torch.cat(vectors)[order] for name, vectors in found.items()}
+
+
+def _text(
+    model: QueryLife, tokenizer: Tokenizer, titles: list[str], kinds: list[str]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the fusion tower takes of the text: states, segments, embedding."""
+    encoded = tokenizer.encode(titles, kinds)
+    segments = torch.from_numpy(encoded.segments)
+    states, embedding = model.text(torch.from_numpy(encoded.token_ids), segments)
+    return states, segments, embedding
 
 
 @torch.inference_mode()
-def start_embeddings(model: QueryLife, texts: Sequence[str]) -> Scores:
+def start_embeddings(model: QueryLife, texts: Sequence[str], fast: bool) -> Scores:
     """The starting text encoder's own mean-pooled embedding, [texts, width], unit rows."""
     fresh = _start_tower(model.config.text)
     tokenizer = model_tokenizer(model)
@@ -127,8 +144,10 @@ def start_embeddings(model: QueryLife, texts: Sequence[str]) -> Scores:
     for first in range(0, len(texts), 64):
         found = tokenizer.encode([texts[place] for place in order[first : first + 64]])
         segments = torch.from_numpy(found.segments)
-        states, _ = fresh(torch.from_numpy(found.token_ids), segments)
-        parts.append(torch.nn.functional.normalize(masked_mean(states, segments > 0), dim=-1).numpy())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            states, _ = fresh(torch.from_numpy(found.token_ids), segments)
+        pooled = masked_mean(states.float(), segments > 0)
+        parts.append(torch.nn.functional.normalize(pooled, dim=-1).numpy())
     embeddings: Scores = np.concatenate(parts)[np.argsort(order)]
     return embeddings
 
@@ -203,7 +222,7 @@ def probability(cosines: Scores, calibration: Calibration) -> Scores:
     return found
 
 
-def home_depot(model: QueryLife, path: Path) -> Table:
+def home_depot(model: QueryLife, path: Path, fast: bool) -> Table:
     """Rank correlation of the text tower's cosine with human relevance, before and after training."""
     judgements = load_judgements(path)
     tokenizer = model_tokenizer(model)
@@ -211,10 +230,13 @@ def home_depot(model: QueryLife, path: Path) -> Table:
     place = {text: number for number, text in enumerate(texts)}
     left = np.array([place[text] for text in judgements.queries])
     right = np.array([place[text] for text in judgements.titles])
-    with torch.inference_mode():
-        trained = embed_queries(model, tokenizer, texts).numpy()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+        trained = embed_queries(model, tokenizer, texts).float().numpy()
     table = Table("Home Depot: Spearman correlation of cosine and human relevance")
-    for name, embeddings in (("starting weights", start_embeddings(model, texts)), ("trained text tower", trained)):
+    for name, embeddings in (
+        ("starting weights", start_embeddings(model, texts, fast)),
+        ("trained text tower", trained),
+    ):
         cosines = (embeddings[left] * embeddings[right]).sum(axis=1)
         found = paired_interval(partial(_on_rows, spearman, cosines, judgements.relevance), len(cosines), rounds=100)
         table.rows.append({"system": name, "Spearman": with_interval(found)})
@@ -251,6 +273,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home-depot", type=Path, help="judgements.parquet; measures the text tower alone")
     parser.add_argument("--cache", type=Path, default=Path("out/val-features"), help="image features are kept here")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="report and plots go here")
+    parser.add_argument("--fast", action="store_true", help="compute in bfloat16: half the time, third digits move")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
 

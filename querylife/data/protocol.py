@@ -90,7 +90,7 @@ def _judged(name: str, queries: list[Query], products: FashionProducts) -> Proto
             continue
         grades = grade([query.request], attributes)[0]
         wanted = grades == EXACT
-        if name == "lacks":
+        if name == "lacks" and wanted.sum() >= ENOUGH:
             wanted = wanted & titles_lacking(products, query.request)
         if (grades == EXACT).sum() >= ENOUGH and wanted.any():
             chosen[query.text] = (grades, wanted)
