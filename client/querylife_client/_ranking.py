@@ -3,6 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife_client.vector_index import VectorIndex
+
+Vectors = NDArray[np.float32] | VectorIndex
+
 
 def best(
     scores: NDArray[np.float32], top_k: int | None, places: NDArray[np.intp] | None = None
@@ -15,11 +19,15 @@ def best(
     return [(int(places[place]) if places is not None else int(place), float(scores[place])) for place in order]
 
 
-def nearest(query: NDArray[np.float32], vectors: NDArray[np.float32], top_k: int | None) -> NDArray[np.intp]:
+def nearest(query: NDArray[np.float32], vectors: Vectors, top_k: int | None) -> NDArray[np.intp]:
     """The places of the top_k rows with the largest cosine to the query, best first.
 
-    query: [D] float32, unit. vectors: [n, D] float32, unit rows; rows of zeros are left out.
+    query: [D] float32, unit. vectors: [n, D] float32, unit rows, or an index of them; rows of zeros are left out.
     """
+    if isinstance(vectors, VectorIndex):
+        if top_k is None:
+            raise ValueError("top_k: found None, want a number for a vector index")
+        return vectors.nearest(query, top_k)
     if vectors.ndim != 2 or (len(vectors) and vectors.shape[1] != len(query)):
         raise ValueError(f"vectors: found shape {list(vectors.shape)}, want [n, {len(query)}]")
     cosines = vectors @ query

@@ -1,5 +1,6 @@
 """The asyncio client: Client's methods, arguments and errors, awaited."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Self
 
@@ -16,6 +17,7 @@ from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, Judgement
 from querylife_client.metadata import ServerMetadata, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
+from querylife_client.query_cache import QueryCache
 from querylife_client.retry import Deadline
 from querylife_client.statistics import Counts, Statistics
 
@@ -35,6 +37,7 @@ class AsyncClient:
         self._config = config or ClientConfig()
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
+        self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
         self._triton = AsyncTransport(address, self._config, self._statistics) if address else None
         self._genfilt = AsyncTransport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
 
@@ -87,13 +90,14 @@ class AsyncClient:
         query: Text,
         products: Sequence[Product] | None = None,
         *,
-        vectors: NDArray[np.float32] | None = None,
+        vectors: _ranking.Vectors | None = None,
         top_k: int | None = None,
         timeout_s: float | None = None,
     ) -> list[tuple[int, float]]:
         """[(index, score), ...], best first; products with nothing usable are left out.
 
-        Give either products, or their vectors from embed_products ([n, D] float32), which costs one query vector only.
+        Give either products, or their vectors: [n, D] float32 from embed_products, or a VectorIndex of such rows. With
+        vectors the call costs one query vector, and scores for the top_k.
         """
         _ranking.check_arguments(products, vectors, top_k)
         deadline = self._deadline(timeout_s)
@@ -159,6 +163,24 @@ class AsyncClient:
         return self._statistics.counts()
 
     async def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
+        if self._cache is None or not queries:
+            return await self._embed_uncached(queries, deadline)
+        if self._cache.wants_probe():
+            self._cache.note_probe((await self._embed_uncached([_parts.PROBE], deadline))[0])
+        claim = self._cache.claim(queries)
+        try:
+            claim.fulfil(await self._embed_uncached(claim.missing, deadline))
+            for future in claim.futures:
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), deadline.check())
+        except BaseException as error:
+            claim.fail(error)
+            if isinstance(error, Exception):  # another caller's request, or a place counted among the missing only
+                return await self._embed_uncached(queries, deadline)
+            raise
+        self._statistics.add("cached", len(queries) - len(claim.missing))
+        return claim.stack()
+
+    async def _embed_uncached(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
         return _parts.join_queries(await self._answers(_parts.query_parts(queries, self._config.limits), deadline))
 
     async def _score(

@@ -16,6 +16,7 @@ from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, Judgement
 from querylife_client.metadata import ServerMetadata, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
+from querylife_client.query_cache import QueryCache
 from querylife_client.retry import Deadline
 from querylife_client.statistics import Counts, Statistics
 
@@ -41,6 +42,7 @@ class Client:
         self._config = config or ClientConfig()
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
+        self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
         self._triton = Transport(address, self._config, self._statistics) if address else None
         self._genfilt = Transport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
 
@@ -92,13 +94,14 @@ class Client:
         query: Text,
         products: Sequence[Product] | None = None,
         *,
-        vectors: NDArray[np.float32] | None = None,
+        vectors: _ranking.Vectors | None = None,
         top_k: int | None = None,
         timeout_s: float | None = None,
     ) -> list[tuple[int, float]]:
         """[(index, score), ...], best first; products with nothing usable are left out.
 
-        Give either products, or their vectors from embed_products ([n, D] float32), which costs one query vector only.
+        Give either products, or their vectors: [n, D] float32 from embed_products, or a VectorIndex of such rows. With
+        vectors the call costs one query vector, and scores for the top_k.
         """
         _ranking.check_arguments(products, vectors, top_k)
         deadline = self._deadline(timeout_s)
@@ -161,6 +164,24 @@ class Client:
         return self._statistics.counts()
 
     def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
+        if self._cache is None or not queries:
+            return self._embed_uncached(queries, deadline)
+        if self._cache.wants_probe():
+            self._cache.note_probe(self._embed_uncached([_parts.PROBE], deadline)[0])
+        claim = self._cache.claim(queries)
+        try:
+            claim.fulfil(self._embed_uncached(claim.missing, deadline))
+            for future in claim.futures:
+                future.result(deadline.check())
+        except BaseException as error:
+            claim.fail(error)
+            if isinstance(error, Exception):  # another caller's request, or a place counted among the missing only
+                return self._embed_uncached(queries, deadline)
+            raise
+        self._statistics.add("cached", len(queries) - len(claim.missing))
+        return claim.stack()
+
+    def _embed_uncached(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
         return _parts.join_queries(self._answers(_parts.query_parts(queries, self._config.limits), deadline))
 
     def _score(

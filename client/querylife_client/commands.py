@@ -1,0 +1,133 @@
+"""`querylife rank|embed|score|describe`: the client from a shell. One JSON object a line on stdout, for scripts.
+
+Each function takes the arguments behind its verb and returns the exit status.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from querylife.catalog import CatalogProduct, load_catalog
+from querylife_client.client import Client
+from querylife_client.config import ClientConfig, Tls
+from querylife_client.products import Product
+
+ADDRESS = "127.0.0.1:8001"
+GENFILT = "127.0.0.1:8010"
+TIMEOUT_S = 600.0  # a catalogue takes longer than a call from a service
+TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
+
+
+def rank(arguments: list[str]) -> int:
+    """The products of a catalogue that answer a query, best first."""
+    parser = _parser("rank", rank.__doc__, catalog=True)
+    parser.add_argument("query")
+    parser.add_argument("--top-k", type=int, default=10, metavar="N", help="(%(default)s)")
+    options = parser.parse_args(arguments)
+    products = _catalog(options.catalog)
+    with _client(options) as client:
+        ranking = client.rank(options.query, _products(products), top_k=options.top_k)
+    return _write({"id": products[i].id, "title": products[i].title, "score": score} for i, score in ranking)
+
+
+def score(arguments: list[str]) -> int:
+    """How likely each product of a catalogue answers a query; null where nothing of it was usable."""
+    parser = _parser("score", score.__doc__, catalog=True)
+    parser.add_argument("query")
+    options = parser.parse_args(arguments)
+    products = _catalog(options.catalog)
+    with _client(options) as client:
+        scores = client.score(options.query, _products(products)).tolist()
+    rows = zip(products, scores, strict=True)
+    return _write({"id": product.id, "score": None if math.isnan(number) else number} for product, number in rows)
+
+
+def embed(arguments: list[str]) -> int:
+    """Vectors of queries, or of the products of a catalogue."""
+    parser = _parser("embed", embed.__doc__, catalog=False)
+    parser.add_argument("queries", nargs="*", metavar="QUERY", help="queries; none: see --catalog")
+    options = parser.parse_args(arguments)
+    if bool(options.queries) == bool(options.catalog):
+        parser.error("want either queries or --catalog")
+    with _client(options) as client:
+        if options.queries:
+            vectors = client.embed_queries(options.queries).tolist()
+            rows = zip(options.queries, vectors, strict=True)
+            return _write({"query": query, "vector": vector} for query, vector in rows)
+        return _write(_embedded(client, _catalog(options.catalog)))
+
+
+def describe(arguments: list[str]) -> int:
+    """What each product of a catalogue is, in GenFilt's words."""
+    parser = _parser("describe", describe.__doc__, catalog=True)
+    parser.set_defaults(address=None)
+    options = parser.parse_args(arguments)
+    products = _catalog(options.catalog)
+    with _client(options) as client:
+        described = client.describe(_products(products))
+    return _write(
+        {
+            "id": product.id,
+            "product_type": description.product_type,
+            "attributes": description.attributes,
+            "error": None if description.error is None else str(description.error),
+        }
+        for product, description in zip(products, described, strict=True)
+    )
+
+
+def _embedded(client: Client, products: list[CatalogProduct]) -> Iterable[dict[str, object]]:
+    left = iter(products)
+    for piece in client.stream_products(iter(_products(products))):
+        for place, product in enumerate(islice(left, len(piece))):
+            error = piece.errors.get(place)
+            yield {
+                "id": product.id,
+                "vector": piece.vectors[place].tolist(),
+                "title_used": bool(piece.title_used[place]),
+                "image_used": bool(piece.image_used[place]),
+                "error": None if error is None else str(error),
+            }
+
+
+def _parser(verb: str, purpose: str | None, *, catalog: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"querylife {verb}", description=purpose)
+    about = "CSV, Parquet or JSON Lines with id, title, image, product_type"
+    parser.add_argument("--catalog", type=Path, required=catalog, metavar="FILE", help=about)
+    if verb == "describe":
+        parser.add_argument("--genfilt", default=GENFILT, metavar="HOST:PORT", help="(%(default)s)")
+    else:
+        parser.add_argument("--address", default=ADDRESS, metavar="HOST:PORT", help="(%(default)s)")
+        parser.set_defaults(genfilt=None)
+    parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help="(%(default)g)")
+    parser.add_argument("--tls", action="store_true", help=f"encrypt; a bearer token is read from ${TOKEN_VARIABLE}")
+    parser.add_argument("--authority", type=Path, metavar="PEM", help="trust these certificates; implies --tls")
+    return parser
+
+
+def _client(options: argparse.Namespace) -> Client:
+    tls = Tls(options.authority) if options.tls or options.authority else None
+    config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE))
+    return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
+
+
+def _catalog(path: Path) -> list[CatalogProduct]:
+    catalog = load_catalog(path)
+    for problem in catalog.problems:
+        print(problem, file=sys.stderr)
+    return catalog.products
+
+
+def _products(products: Iterable[CatalogProduct]) -> list[Product]:
+    return [Product(product.title, product.image, product.product_type) for product in products]
+
+
+def _write(rows: Iterable[dict[str, object]]) -> int:
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    return 0

@@ -1,0 +1,71 @@
+"""Millions of product vectors: an approximate index (HNSW, from the library usearch) that `rank` takes as `vectors`.
+
+Install with the extra `index`. Up to some hundred thousand rows, rank's own exact search in numpy is fast enough
+(docs/client.md has the measurement).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.errors import InputFileError
+
+
+class VectorIndex:
+    """Product vectors by place, 0 to n - 1. Rows of zeros (nothing usable) take a place but are never found."""
+
+    def __init__(self, index: Any, rows: int) -> None:
+        self._index = index
+        self._rows = rows
+
+    @classmethod
+    def build(cls, pieces: Iterable[NDArray[np.float32]]) -> "VectorIndex":
+        """pieces: [n, D] float32, unit rows or zeros, as EmbeddedProducts.vectors; kept in half precision."""
+        from usearch.index import Index  # noqa: PLC0415  # an extra
+
+        index, rows = None, 0
+        for piece in pieces:
+            if index is None:
+                index = Index(ndim=piece.shape[1], metric="ip", dtype="f16")
+            usable = np.flatnonzero(piece.any(axis=1))
+            index.add(rows + usable, piece[usable])
+            rows += len(piece)
+        if index is None:
+            raise ValueError("found no vectors, want at least one piece")
+        return cls(index, rows)
+
+    @classmethod
+    def open(cls, path: Path) -> "VectorIndex":
+        """Map a saved index into memory. Raises InputFileError when it is none."""
+        from usearch.index import Index  # noqa: PLC0415  # an extra
+
+        try:
+            rows = int(path.with_suffix(".rows").read_text())
+            return cls(Index.restore(str(path), view=True), rows)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputFileError(f"{path}: found no vector index: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Written under another name first; the number of rows stands beside it, with the suffix .rows."""
+        unfinished = path.with_name(path.name + ".part")
+        self._index.save(str(unfinished))
+        path.with_suffix(".rows").write_text(f"{self._rows}\n")
+        unfinished.rename(path)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def nearest(self, query: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
+        """Places of about the top_k nearest rows. query: [D] float32, unit."""
+        if query.shape != (self._index.ndim,):
+            raise ValueError(f"vectors: found width {self._index.ndim}, want {len(query)}")
+        return np.asarray(self._index.search(query, top_k).keys, np.intp)
+
+    def __getitem__(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
+        """[places, D] float32, unit rows."""
+        found = np.asarray(self._index.get(places.astype(np.uint64)), np.float32).reshape(len(places), -1)
+        rows: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return rows

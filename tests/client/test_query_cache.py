@@ -1,0 +1,84 @@
+"""A repeated query costs nothing, a new model empties the cache, and callers share what is on its way."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from querylife_client import Client, ClientConfig
+from querylife_client.errors import InvalidRequestError
+from querylife_client.query_cache import QueryCache
+from querylife_client.testing import Corrupt, Delay, Fail, FakeTriton
+
+
+def items(fake: FakeTriton) -> int:
+    return sum(request.items for request in fake.received)
+
+
+def test_a_repeated_query_is_answered_without_the_server(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, query_cache_items=100)
+    first = client.embed_queries(["red", "blue", "red"])
+    sent = items(fake)
+    assert np.array_equal(client.embed_queries(["blue", "red"]), first[[1, 0]])
+    assert items(fake) == sent
+    assert client.counts.cached == 3
+
+
+def test_callers_of_the_same_new_query_share_one_request(fake: FakeTriton) -> None:
+    with Client(fake.address, config=ClientConfig(query_cache_items=100)) as client:
+        client.embed_queries(["warm"])
+        fake.received.clear()
+        fake.script(Delay(0.3))
+        results: list[np.ndarray] = []
+        threads = [threading.Thread(target=lambda: results.append(client.embed_queries(["red"]))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(results) == 8
+    assert items(fake) == 1
+
+
+def test_a_failed_request_is_not_remembered(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, query_cache_items=100)
+    client.embed_queries(["warm"])
+    fake.script(*[Fail(grpc.StatusCode.INVALID_ARGUMENT)] * 2)
+    with pytest.raises(InvalidRequestError):
+        client.embed_queries(["red"])
+    assert client.embed_queries(["red"]).shape == (1, 32)
+
+
+def test_an_unusable_query_is_named_by_its_place_in_the_call(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, query_cache_items=100)
+    client.embed_queries(["red"])
+    with pytest.raises(InvalidRequestError, match="query 2: query_empty"):
+        client.embed_queries(["red", "blue", " "])
+
+
+def test_the_cache_is_bounded_and_forgets_the_least_used(fake: FakeTriton) -> None:
+    cache = QueryCache(2)
+    for query in ("a", "b", "a", "c"):
+        claim = cache.claim([query])
+        claim.fulfil(np.ones((len(claim.missing), 4), np.float32))
+    assert len(cache) == 2
+    assert cache.claim(["a", "b"]).missing == ["b"]
+
+
+def test_another_model_empties_the_cache() -> None:
+    cache = QueryCache(10)
+    cache.note_probe(np.ones(4, np.float32))
+    cache.claim(["red"]).fulfil(np.ones((1, 4), np.float32))
+    cache.note_probe(np.ones(4, np.float32) + 1e-5)
+    assert cache.claim(["red"]).missing == []
+    cache.note_probe(np.zeros(4, np.float32))
+    assert cache.claim(["red"]).missing == ["red"]
+
+
+def test_a_corrupt_answer_is_not_kept(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    client = connect(fake.address, query_cache_items=100)
+    client.embed_queries(["warm"])
+    fake.script(Corrupt(lambda answer: answer.raw_output_contents.pop()))
+    assert client.embed_queries(["red"]).shape == (1, 32)
