@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from querylife.data.fashion import load_products
 from querylife.data.features import ImageFeatures
@@ -141,23 +140,19 @@ def mask_quality(config: TrainingConfig, checkpoint: Path) -> Table:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
             cosines = (embed_queries(model, tokenizer, batch.queries) @ products.T).float()
+        names = [str(ids[row]) for row in batch.rows]
         others = ~np.eye(len(batch.queries), dtype=bool)
         truth = (batch.grades == EXACT) & others
         for name, count in counts.items():
-            mask = make_filter(name).mask(batch, [str(ids[row]) for row in batch.rows], cosines).numpy() & others
-            count += ((mask & truth).sum(), mask.sum(), truth.sum())
+            mask = make_filter(name).mask(batch, names, cosines).numpy() & others
+            counts[name] = count + np.array([(mask & truth).sum(), mask.sum(), truth.sum()])
     table = Table(f"False-negative masks over {MASK_BATCHES} batches of {config.batch}, against the attributes")
     for name, (hits, masked, true) in counts.items():
         precision, recall = hits / max(masked, 1), hits / max(true, 1)
         table.rows.append({"filter": name, "precision": f"{precision:.3f}", "recall": f"{recall:.3f}"})
-    table.rows.append(
-        {"filter": "share of negatives that are false", "recall": f"{_false_share(counts['oracle'], config):.4f}"}
-    )
+    share = counts["oracle"][2] / (MASK_BATCHES * config.batch * (config.batch - 1))
+    table.rows.append({"filter": "(share of all negatives that are false)", "recall": f"{share:.4f}"})
     return table
-
-
-def _false_share(oracle: NDArray[np.float64], config: TrainingConfig) -> float:
-    return float(oracle[2] / (MASK_BATCHES * config.batch * (config.batch - 1)))
 
 
 def summary(results: dict[str, list[dict[str, float]]]) -> Table:
