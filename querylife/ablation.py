@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from querylife.data.batches import Dropout
 from querylife.data.fashion import load_products
-from querylife.data.features import ImageFeatures
 from querylife.data.protocol import HUMAN, Protocol, fashion_protocols
 from querylife.data.requests import EXACT
 from querylife.encoding import embed_products, embed_queries, model_tokenizer
@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "embedding filter": {"filter": "embedding"},
     "oracle filter": {"filter": "oracle"},
 }
-PRODUCTS, QUERIES = 1500, 120  # of the val split, and of each protocol
+PRODUCTS, QUERIES = 1000, 100  # of the val split, and of each protocol
 MASK_BATCHES = 12
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 95%, by number of seeds
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts; adds the row GenFilt")
     parser.add_argument("--masks", type=Path, help="only measure the filters' masks, with this checkpoint's vectors")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
@@ -94,25 +94,28 @@ class Bench:
         products = load_products(data, "val")
         products = products.take(np.sort(np.random.default_rng(0).permutation(len(products))[:PRODUCTS]))
         self._protocols = fashion_protocols(data, products)
-        self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
+        model = QueryLife(QueryLifeConfig())
+        self._goods: Goods = fashion_goods(model, products, data, Path(base.cache))
+        self._batches, self._features, self._ids = fashion_data(base, model)
 
     def measure(self, config: TrainingConfig) -> dict[str, float]:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
         model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
-        batches, features, ids = fashion_data(config, model)
-        train(config, model, batches, features, ids)
-        return self._scores(model, features, config)
+        self._batches.seed = config.seed
+        self._batches.dropout = Dropout(modalities=config.modalities)
+        train(config, model, self._batches, self._features, self._ids)
+        return self._scores(model, config)
 
     @torch.inference_mode()
-    def _scores(self, model: QueryLife, features: ImageFeatures, config: TrainingConfig) -> dict[str, float]:
+    def _scores(self, model: QueryLife, config: TrainingConfig) -> dict[str, float]:
         goods, tokenizer = self._goods, model_tokenizer(model)
         count = len(goods.titles)
         titles = [""] * count if config.modalities == "image" else goods.titles
         rows = np.full(count, -1) if config.modalities == "title" else goods.rows
         kinds = goods.product_types if config.product_type else [""] * count
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
+            products = embed_products(model, tokenizer, titles, kinds, goods.features, rows).product.float()
         found = {}
         for name, protocol in self._protocols.items():
             part = Protocol(protocol.queries[:QUERIES], protocol.grades[:QUERIES], protocol.wanted[:QUERIES])

@@ -95,13 +95,13 @@ def train(
     rank, world = ranks.join()
     run = Run(config, model)
     filter_ = make_filter(config.filter, Path(config.ledger) if config.ledger else None)
-    salads = WordSalads(model, config)
+    salads = WordSalads(model, config) if config.keep > 0 else None
     started, first = time.monotonic(), run.step
     while run.step < config.steps:
         set_rates(run, config)
         batch = batches.sample(run.step)
         parts = batch_losses(config, model, run.losses, batch, features, ids, filter_, (rank, world))
-        if config.keep > 0:
+        if salads:
             parts["keep"] = config.keep * salads.loss(model.text, run.step, (rank, world))
         loss = torch.stack(list(parts.values())).sum()
         run.optimizer.zero_grad(set_to_none=True)
