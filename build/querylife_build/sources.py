@@ -35,14 +35,16 @@ def is_current(repository: Path, source: str) -> bool:
 def source_sha256(checkpoint: Path | None, roots: tuple[str, ...], options: str) -> str:
     """Hash a checkpoint's files, the roots' sources with every module of ours they import, versions and options.
 
-    checkpoint: a folder, or None for an untrained model. roots: module names. Raises ArtifactError when a file
-    cannot be read.
+    checkpoint: a folder, or None for an untrained model. roots: module names. Raises ArtifactError when there
+    is no such folder, or a file cannot be read.
     """
     digest = hashlib.sha256(options.encode())
     for package in PACKAGES:
         digest.update(f"{package}=={metadata.version(package)}\n".encode())
     for name, path in sorted(_reached(roots).items()):
         digest.update(f"{name} {file_sha256(path)}\n".encode())
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise ArtifactError(f"{checkpoint}: found no such folder, want a checkpoint")
     for path in sorted(checkpoint.iterdir()) if checkpoint is not None else ():
         if path.suffix in (".json", ".safetensors"):  # a reworded model card changes no vector
             digest.update(f"{path.name} {file_sha256(path)}\n".encode())

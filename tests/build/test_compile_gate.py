@@ -1,0 +1,89 @@
+"""The compile gate lets TensorRT's parser and builder judge every tower, and stops what they would reject."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from tiny import MAX_TOKENS
+
+from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOWERS
+from querylife.errors import ArtifactError
+from querylife_build.compile_gate import TARGET, check_compiles, load_rtx
+from querylife_build.compiler import Dialect, compile_plan
+from querylife_build.exports import export_folder
+from querylife_build.profiles import check_profile, tower_profiles
+from querylife_build.settings import Settings
+from querylife_build.sources import default_checkpoint, source_sha256
+
+pytest.importorskip("tensorrt_rtx", reason="optional: make compile-gate installs it")
+
+ROOT = Path(__file__).parents[2]
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_shipped_towers_compile_with_all_profiles(precision):
+    checkpoint = default_checkpoint()
+    # The same folder and source as `make compile-gate`, so that one export serves both.
+    source = source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.exports"), precision)
+    exported = export_folder(checkpoint, ROOT / "out" / "onnx", precision, source)
+    for tower, path in exported.files.items():
+        assert len(check_compiles(tower, path, exported.max_tokens)) > path.stat().st_size // 2
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_profile_takes_every_batch_and_length(exports, tower, precision):
+    for profile in tower_profiles(tower, exports[precision].files[tower], MAX_TOKENS):
+        check_profile(profile, MAX_BATCH)
+        for least, tuned, largest in profile.values():
+            assert (least[0], largest[0]) == (1, MAX_BATCH)
+            assert least[0] <= tuned[0] <= largest[0]
+    if tower is TEXT_TOWER:
+        assert profile["token_ids"] == ((1, 1), (MAX_BATCH, MAX_TOKENS), (MAX_BATCH, MAX_TOKENS))
+
+
+def test_a_graph_without_faults_passes(exports):
+    assert check_compiles(FUSION_TOWER, exports["fp16"].files[FUSION_TOWER], MAX_TOKENS)
+
+
+def test_an_operator_that_tensorrt_lacks_is_caught(exports, tmp_path):
+    model = onnx.load(str(exports["fp16"].files[FUSION_TOWER]))
+    output = model.graph.output[0]
+    product = next(node for node in model.graph.node if output.name in node.output)
+    product.output[0] = "before_fault"
+    model.graph.node.append(helper.make_node("StringConcat", ["before_fault", "before_fault"], [output.name]))
+    onnx.save(model, str(tmp_path / "fault.onnx"))
+    with pytest.raises(ArtifactError, match="cannot read it: StringConcat"):
+        check_compiles(FUSION_TOWER, tmp_path / "fault.onnx", MAX_TOKENS)
+
+
+def test_types_that_mix_are_caught(exports, tmp_path):
+    model = onnx.load(str(exports["fp16"].files[FUSION_TOWER]))
+    halves = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16 and len(w.dims) == 2]
+    weight = halves[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name))
+    onnx.save(model, str(tmp_path / "fault.onnx"))
+    with pytest.raises(ArtifactError, match=r"cannot (read|compile) it"):
+        check_compiles(FUSION_TOWER, tmp_path / "fault.onnx", MAX_TOKENS)
+
+
+def test_a_profile_whose_shapes_contradict_is_caught(exports):
+    path = exports["fp16"].files[FUSION_TOWER]
+    (profile, *_) = tower_profiles(FUSION_TOWER, path, MAX_TOKENS)
+    least, tuned, largest = profile["image_used"]
+    fault = profile | {"image_used": (largest, tuned, least)}
+    with pytest.raises(ArtifactError, match="want 0 < least <= tuned <= largest"):
+        check_profile(fault, MAX_BATCH)
+    with pytest.raises(ArtifactError, match=r"image_used|refuses|cannot compile"):
+        compile_plan(Dialect(load_rtx()), path, (fault,), Settings(), TARGET)
+
+
+def test_a_profile_for_other_widths_is_caught(exports):
+    path = exports["fp16"].files[FUSION_TOWER]
+    (profile, *_) = tower_profiles(FUSION_TOWER, path, MAX_TOKENS)
+    wider = profile | {"patch_states": tuple((*shape[:2], 64) for shape in profile["patch_states"])}
+    with pytest.raises(ArtifactError):
+        compile_plan(Dialect(load_rtx()), path, (wider,), Settings(), TARGET)

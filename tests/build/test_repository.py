@@ -1,0 +1,144 @@
+"""A repository is whole or refused: every part is locked, and a rebuild without a reason does nothing."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from querylife import pixels
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER
+from querylife.errors import ArtifactError
+from querylife.lock import LOCK_NAME, PlanLock, TensorRTLock, read_lock, verify, write_lock
+from querylife_build.__main__ import main
+from querylife_build.checkpoint import open_tokenizer
+from querylife_build.configs import check_configs
+from querylife_build.repository import tower_files
+from querylife_build.runners import onnx_runner
+from querylife_build.sources import is_current, source_sha256
+
+
+def test_a_built_repository_is_whole_and_can_serve(repository):
+    lock = verify(repository)
+    assert (lock.name, lock.weights, lock.embedding_width, lock.max_tokens, lock.image_size) == (
+        "tiny",
+        "random",
+        16,
+        32,
+        32,
+    )
+    assert sorted(lock.towers) == sorted(tower.name for tower in TOWERS)
+    assert lock.tensorrt is None
+    check_configs(repository, lock)
+
+
+def test_the_lock_says_nothing_of_tensorrt_where_there_was_none(repository):
+    assert "tensorrt" not in json.loads((repository / LOCK_NAME).read_text())
+
+
+def test_the_exported_chain_answers_the_canary(repository, model):
+    lock = read_lock(repository / LOCK_NAME)
+    canary, run = lock.canary, onnx_runner(tower_files(repository), "fp32")
+    tokenizer = open_tokenizer(model, repository / "tokenize" / "1" / "tokenizer.json")
+    title = tokenizer.encode([canary.title], [canary.product_type])
+    planes = pixels.decode(canary.image, lock.image_size)[None]
+    used = np.ones((1, 1), np.bool_)
+    states, text = run(TEXT_TOWER, [title.token_ids, title.segments])
+    patches, image = run(VISION_TOWER, [planes, used])
+    (product,) = run(FUSION_TOWER, [states, title.segments, text, patches, image, used])
+    query = tokenizer.encode([canary.query])
+    _, asked = run(TEXT_TOWER, [query.token_ids, query.segments])
+    np.testing.assert_allclose(product[0], canary.product_embedding, atol=1e-5)
+    np.testing.assert_allclose(asked[0], canary.query_embedding, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["text_tower/1/model.onnx", "fusion_tower/1/model.onnx", "tokenize/1/tokenizer.json"])
+def test_a_part_from_elsewhere_is_refused_with_both_sides_named(repository, part):
+    want = json.loads((repository / LOCK_NAME).read_text())
+    with (repository / part).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ArtifactError, match=r"found [0-9a-f]{64}, the lock wants [0-9a-f]{64}") as refusal:
+        verify(repository)
+    assert part in str(refusal.value)
+    tower = part.partition("/")[0]
+    assert (want["towers"][tower]["onnx_sha256"] if tower in want["towers"] else want["tokenizer_sha256"]) in str(
+        refusal.value
+    )
+
+
+@pytest.mark.parametrize("part", ["tokens_version", "pixels_version", "tokens_sha256", "pixels_sha256"])
+def test_other_preprocessing_is_refused(repository, part):
+    lock = read_lock(repository / LOCK_NAME)
+    other = dataclasses.replace(lock.preprocessing, **{part: "0" if part.endswith("sha256") else 0})
+    write_lock(dataclasses.replace(lock, preprocessing=other), repository / LOCK_NAME)
+    with pytest.raises(ArtifactError, match=f"preprocessing {part}: found .*, the lock wants 0"):
+        verify(repository)
+
+
+def test_a_missing_part_is_refused(repository):
+    (repository / "vision_tower" / "1" / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match="vision_tower"):
+        verify(repository)
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ("", "cannot be read"),
+        ("[]", "found lock format None, want 1"),
+        ('{"format": 2}', "found lock format 2, want 1"),
+        ('{"format": 1}', "damaged: KeyError"),
+    ],
+)
+def test_a_damaged_lock_is_refused(tmp_path, document, complaint):
+    (tmp_path / LOCK_NAME).write_text(document)
+    with pytest.raises(ArtifactError, match=complaint):
+        read_lock(tmp_path / LOCK_NAME)
+
+
+def test_a_lock_with_plans_survives_the_file(repository):
+    plan = PlanLock("a" * 64, "b" * 64, "fp16", ({"token_ids": ((1, 1), (8, 16), (64, 32))},), {"min_cosine": 0.9999})
+    tensorrt = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {"text_tower": plan})
+    lock = dataclasses.replace(read_lock(repository / LOCK_NAME), tensorrt=tensorrt)
+    write_lock(lock, repository / LOCK_NAME)
+    assert read_lock(repository / LOCK_NAME) == lock
+    with pytest.raises(ArtifactError, match=r"model\.plan"):
+        verify(repository)
+
+
+def test_reading_a_lock_needs_neither_torch_nor_tokenizers(repository):
+    program = (
+        "import sys, pathlib; from querylife.lock import read_lock; read_lock(pathlib.Path(sys.argv[1]));"
+        "print(sorted({'torch', 'tokenizers', 'PIL', 'onnx'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(repository / LOCK_NAME)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_rebuild_without_a_reason_does_nothing(checkpoint, repository):
+    arguments = ["repository", "--repository", str(repository), "--checkpoint", str(checkpoint)]
+    assert main(arguments) == 0  # the fixture's source is made up, so this one builds
+    before = {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()} == before
+
+
+def test_a_new_checkpoint_is_a_reason(checkpoint, repository, tmp_path):
+    source = source_sha256(checkpoint, ("querylife.model",), "fp32")
+    assert source == source_sha256(checkpoint, ("querylife.model",), "fp32")
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in checkpoint.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert source_sha256(other, ("querylife.model",), "fp32") != source
+    assert not is_current(repository, source)
+
+
+def test_a_missing_checkpoint_is_one_line_and_exit_1(tmp_path, capfd):
+    arguments = ["repository", "--repository", str(tmp_path / "r"), "--checkpoint", str(tmp_path / "none")]
+    assert main(arguments) == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "Error" in line]
+    assert line.startswith("ArtifactError: ")
