@@ -20,42 +20,53 @@ WIDTH = 384
 
 
 class MiniLmEmbedder:
-    """Implements Embedder. Remembers the vectors of the last texts."""
+    """Implements Embedder. Texts that wait together are computed together, and the last vectors are remembered."""
 
     def __init__(self, remembered: int = 50_000) -> None:
         folder = _folder()
+        torch.set_num_threads(1)  # of this process: the engine's core has its own, and needs the cores
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModel.from_pretrained(folder).eval()
         self._thread = ThreadPoolExecutor(1, "embedder")
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._limit = remembered
+        self._waiting: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
+        self._working: asyncio.Task[None] | None = None
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, 384] float32, unit rows."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._remembered]
-        if missing:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, missing)
-            known = dict(zip(missing, vectors, strict=True))
-        else:
-            known = {}
-        rows = [known[text] if text in known else self._remembered[text] for text in texts]
-        self._remembered.update(known)
-        while len(self._remembered) > self._limit:
-            self._remembered.popitem(last=False)
-        return np.stack(rows)
+        found: dict[str, NDArray[np.float32]] = {}
+        coming: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
+        for text in dict.fromkeys(texts):
+            if text in self._remembered:
+                found[text] = self._remembered[text]
+            else:
+                coming[text] = self._waiting.setdefault(text, asyncio.get_running_loop().create_future())
+        if coming and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._work())
+        for text, vector in coming.items():
+            found[text] = await asyncio.shield(vector)  # another caller may wait for it, too
+        return np.stack([found[text] for text in texts])
 
-    def _compute(self, texts: list[str]) -> NDArray[np.float32]:
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # batches of like lengths pad little
-        vectors = np.empty((len(texts), WIDTH), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(order), BATCH):
-                places = order[start : start + BATCH]
-                vectors[places] = self._forward([texts[place] for place in places])
-        return vectors
+    async def _work(self) -> None:
+        """Compute what waits, a batch at a time, until nothing does."""
+        while some := list(self._waiting)[:BATCH]:
+            try:
+                vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, some)
+            except Exception as error:
+                for text in some:
+                    self._waiting.pop(text).set_exception(error)
+                raise
+            for text, vector in zip(some, vectors, strict=True):
+                self._remembered[text] = vector
+                self._waiting.pop(text).set_result(vector)
+            while len(self._remembered) > self._limit:
+                self._remembered.popitem(last=False)
 
     def _forward(self, texts: list[str]) -> NDArray[np.float32]:
         batch = self._tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        states = self._model(**batch).last_hidden_state  # [batch, tokens, 384]
+        with torch.inference_mode():
+            states = self._model(**batch).last_hidden_state  # [batch, tokens, 384]
         mask = batch["attention_mask"][..., None]
         pooled = (states * mask).sum(1) / mask.sum(1)
         vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=-1).numpy()

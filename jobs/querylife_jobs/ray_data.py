@@ -22,6 +22,8 @@ from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.runner import FullError
 
 ROWS_PER_BATCH = 64
+BLOCKS_PER_WORKER = 4
+CPUS_PER_WORKER = 0.25  # a worker waits for the server; whole CPUs would leave none to read with
 
 
 class DescribeRows:
@@ -57,13 +59,14 @@ def describe_catalogue(catalogue: Path, out: Path, server: str, workers: int) ->
     import ray  # noqa: PLC0415  # an extra: the other jobs do without
 
     columns = [name for name in ("id", "title", "product_type") if name in pyarrow.parquet.read_schema(catalogue).names]
-    data = ray.data.read_parquet(str(catalogue), columns=columns)
-    data = data.map_batches(
+    data = ray.data.read_parquet(str(catalogue)).select_columns(columns)
+    data = data.repartition(BLOCKS_PER_WORKER * workers).map_batches(
         DescribeRows,
         fn_constructor_args=(server,),
         batch_format="pyarrow",
         batch_size=ROWS_PER_BATCH,
         concurrency=workers,
+        num_cpus=CPUS_PER_WORKER,
     )
     data.write_parquet(str(out))
 

@@ -7,14 +7,13 @@ import pytest
 from test_jobs import run, write_catalogue
 from words_process import Server
 
-pytest.importorskip("ray", reason="found no ray: pip install querylife[ray]")
+from querylife_jobs.ray_data import describe_catalogue
+
+ray = pytest.importorskip("ray", reason="found no ray: pip install querylife[ray]")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")  # of Ray's own making
 def test_two_ray_workers_write_what_the_job_writes(server: Server, tmp_path: Path) -> None:
-    import ray  # noqa: PLC0415
-
-    from querylife_jobs.ray_data import describe_catalogue  # noqa: PLC0415
-
     catalogue = write_catalogue(tmp_path / "in.parquet", 300, distinct=120)
     run("describe", catalogue, tmp_path / "job.parquet", "--server", server.address)
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
