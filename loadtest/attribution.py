@@ -1,0 +1,58 @@
+"""Where the server's time went: Triton's statistics of every model, after a run less before it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One model (ensembles contain their steps). Times are means of one request, in ms; batch: mean items together."""
+
+    model: str
+    requests: int
+    failures: int
+    batch: float
+    queue_ms: float
+    compute_input_ms: float
+    compute_infer_ms: float
+    compute_output_ms: float
+
+
+def read_statistics(address: str) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=10)
+
+
+def stage_times(before: Any, after: Any) -> list[StageTime]:
+    """Models that worked in between, in the order of the time they took."""
+    earlier = {model.name: model for model in before.model_stats}
+    found = [_stage(earlier.get(model.name), model) for model in after.model_stats]
+    worked = [stage for stage in found if stage.requests > 0]
+    return sorted(worked, key=lambda stage: -stage.requests * (stage.queue_ms + stage.compute_infer_ms))
+
+
+def _stage(before: Any, after: Any) -> StageTime:
+    def gained(read: Any) -> int:
+        now = read(after)
+        then = read(before) if before is not None else 0
+        return int(now - then if now >= then else now)  # a server that was restarted began again at 0
+
+    requests = gained(lambda model: model.inference_stats.success.count)
+    executions = gained(lambda model: model.execution_count)
+    means = {
+        f"{part}_ms": gained(lambda model, part=part: getattr(model.inference_stats, part).ns) / max(1, requests) / 1e6
+        for part in PARTS
+    }
+    return StageTime(
+        model=after.name,
+        requests=requests,
+        failures=gained(lambda model: model.inference_stats.fail.count),
+        batch=gained(lambda model: model.inference_count) / max(1, executions),
+        **means,
+    )
