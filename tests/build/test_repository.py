@@ -137,8 +137,8 @@ def test_a_new_checkpoint_is_a_reason(checkpoint, repository, tmp_path):
     assert not is_current(repository, source)
 
 
-def test_a_missing_checkpoint_is_one_line_and_exit_1(tmp_path, capfd):
+def test_a_missing_checkpoint_is_one_line_and_exit_1(tmp_path, caplog):
     arguments = ["repository", "--repository", str(tmp_path / "r"), "--checkpoint", str(tmp_path / "none")]
     assert main(arguments) == 1
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "Error" in line]
-    assert line.startswith("ArtifactError: ")
+    assert caplog.messages[-1].startswith("ArtifactError: ")
+    assert "\n" not in caplog.messages[-1]
