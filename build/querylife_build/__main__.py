@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from querylife.contract import TEXT_TOWER
 from querylife.errors import QuerylifeError
 from querylife.lock import verify
 from querylife_build.settings import Settings
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
         ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
+        ("int8", _int8, "quantise the text tower for the CPU, and measure what that costs and brings"),
+        ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
@@ -55,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
         if step is _engines:
             _add_engine_options(command)
-        if step in (_onnx, _compile_gate, _engines):
+        if step in (_onnx, _compile_gate, _engines, _gpu_check, _int8):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
-        if step not in (_onnx, _compile_gate):
+        if step not in (_onnx, _compile_gate, _gpu_check, _int8):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
         if step is not _check:
             command.add_argument(
@@ -124,6 +127,34 @@ def _compile_gate(options: argparse.Namespace) -> None:
         for tower, path in exported.files.items():
             check_compiles(tower, path, exported.max_tokens)
     log.info("compile gate: TensorRT takes every tower in %s", ", ".join(options.precision))
+
+
+def _int8(options: argparse.Namespace) -> None:
+    from querylife_build import checkpoint, eager, int8, sample  # noqa: PLC0415
+    from querylife_build.exports import export_folder  # noqa: PLC0415
+
+    folder = _checkpoint(options)
+    exported = export_folder(folder, options.folder, "fp32", _source(folder, "fp32"))
+    path = options.folder / "int8" / "text_tower.onnx"
+    int8.quantise_text_tower(exported.files[TEXT_TOWER], path)
+    model = checkpoint.open_model(folder)
+    tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
+    inputs = sample.make_sample(tokenizer, model.config.vision.image_size)
+    int8.measure_int8(exported, path, eager.run_eager(model, inputs))
+    log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+
+
+def _gpu_check(options: argparse.Namespace) -> None:
+    from querylife_build import checkpoint, gpu_check  # noqa: PLC0415
+    from querylife_build.exports import export_folder  # noqa: PLC0415
+
+    folder = _checkpoint(options)
+    gpu_check.gpu_check(checkpoint.open_model(folder), options.folder / "tokenizer.json")
+    try:
+        exported = export_folder(folder, options.folder, "fp16", _source(folder, "fp16"))
+        gpu_check.rtx_probe(exported.files, exported.max_tokens)
+    except QuerylifeError as error:
+        log.warning("TensorRT for RTX: %s", error)
 
 
 def _exports(options: argparse.Namespace) -> "Iterator[Exports]":
