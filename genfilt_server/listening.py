@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from genfilt_server.access import Token, TokenInterceptor, server_credentials
 from genfilt_server.config import ServerConfig
+from genfilt_server.malformed import MalformedInterceptor
 from genfilt_server.metrics import Metrics
 from genfilt_server.pipeline import Generator
 from genfilt_server.proto import genfilt_pb2 as pb
@@ -54,7 +55,7 @@ class Canary:
 async def listen(config: ServerConfig, servicer: GenFiltService, token: Token | None) -> tuple[Any, Any, int]:
     """A gRPC server on its port, not yet healthy. Returns (server, health servicer, port)."""
     server = grpc.aio.server(
-        interceptors=[TokenInterceptor(token)] if token else [],
+        interceptors=[*([TokenInterceptor(token)] if token else []), MalformedInterceptor()],
         maximum_concurrent_rpcs=STREAMS_AND_CALLS,
         options=(("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0), *KEEPALIVE),
     )

@@ -80,6 +80,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
 
     async def Filter(self, request: pb.FilterRequest, context: Any) -> pb.FilterResponse:
         async def answer(call: Call) -> pb.FilterResponse:
+            _check_filter(request)
             with self._admission.room_for(len(request.queries) + len(request.products)):
                 return await self._mask(request, call)
 
@@ -104,6 +105,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
     async def FilterStream(self, items: AsyncIterator[pb.FilterItem], context: Any) -> AsyncIterator[Any]:
         async def answer(item: pb.FilterItem, call: Call) -> pb.FilterItemResult:
             try:
+                _check_filter(item.request)
                 return pb.FilterItemResult(id=item.id, response=await self._mask(item.request, call))
             except InvalidRequestError as error:
                 failed = pb.ItemError(fault="invalid_request", detail=str(error))
@@ -123,8 +125,6 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
         return wire.judge_result(found)
 
     async def _mask(self, request: pb.FilterRequest, call: Call) -> pb.FilterResponse:
-        _check_count("queries", len(request.queries))
-        _check_count("products", len(request.products))
         call.items += len(request.queries) + len(request.products)
         mask = await self._filter.batch(request.queries, [wire.product(product) for product in request.products])
         for failure in (*mask.query_failures.values(), *mask.product_failures.values()):
@@ -207,6 +207,11 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
 def _check_count(name: str, count: int) -> None:
     if not 1 <= count <= MAX_BATCH:
         raise InvalidRequestError(f"{name}: found {count}, want 1 to {MAX_BATCH}")
+
+
+def _check_filter(request: pb.FilterRequest) -> None:
+    _check_count("queries", len(request.queries))
+    _check_count("products", len(request.products))
 
 
 async def _all(coroutines: Any) -> list[Any]:

@@ -71,6 +71,21 @@ def test_a_request_of_the_wrong_size_is_invalid(count: int) -> None:
     run(scenario)
 
 
+def test_an_empty_mask_is_invalid() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        assert await status_of(stub.Filter(pb.FilterRequest())) is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
+def test_bytes_that_are_no_message_are_invalid() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        call = channel.unary_unary("/querylife.genfilt.v1.GenFilt/Describe")
+        assert await status_of(call(b"\x0a\xff\xff\xff garbage")) is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
 def test_a_full_server_refuses_with_a_hint() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
         first = stub.Describe(titles(*(f"dress {n}" for n in range(8))))
