@@ -140,7 +140,8 @@ def _int8(options: argparse.Namespace) -> None:
     model = checkpoint.open_model(folder)
     tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
     inputs = sample.make_sample(tokenizer, model.config.vision.image_size)
-    int8.measure_int8(exported, path, eager.run_eager(model, inputs))
+    for line in int8.measure_int8(exported, path, eager.run_eager(model, inputs)):
+        print(line)
     log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
 
@@ -149,10 +150,12 @@ def _gpu_check(options: argparse.Namespace) -> None:
     from querylife_build.exports import export_folder  # noqa: PLC0415
 
     folder = _checkpoint(options)
-    gpu_check.gpu_check(checkpoint.open_model(folder), options.folder / "tokenizer.json")
+    for line in gpu_check.gpu_check(checkpoint.open_model(folder), options.folder / "tokenizer.json"):
+        print(line)
     try:
         exported = export_folder(folder, options.folder, "fp16", _source(folder, "fp16"))
-        gpu_check.rtx_probe(exported.files, exported.max_tokens)
+        for line in gpu_check.rtx_probe(exported.files, exported.max_tokens):
+            print(line)
     except QuerylifeError as error:
         log.warning("TensorRT for RTX: %s", error)
 

@@ -5,7 +5,7 @@ Also tells whether TensorRT for RTX, which the compile gate uses, runs on the ch
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -30,8 +30,8 @@ ROUNDS = 50
 PEAK_TFLOPS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125}
 
 
-def gpu_check(model: QueryLife, tokenizer_file: Path) -> None:
-    """Print one line per precision, tower and batch.
+def gpu_check(model: QueryLife, tokenizer_file: Path) -> Iterator[str]:
+    """One line per precision, tower and batch.
 
     Raises ArtifactError without a GPU, and ParityError for a half-precision tower outside its tolerance.
     """
@@ -44,14 +44,16 @@ def gpu_check(model: QueryLife, tokenizer_file: Path) -> None:
     eager = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
     for precision in PRECISIONS:
         for tower, parity in measure_parity(eager, torch_runner(model, precision, "cuda")).items():
-            print(f"parity   {precision} {tower.name:13} {parity.figures()}")
+            yield f"parity   {precision} {tower.name:13} {parity.figures()}"
             if precision != "fp32":  # float32 on a GPU may use TF32 tensor cores, which the gate does not judge
                 enforce(tower.name, parity, TOLERANCES[precision])
         for tower, module in tower_modules(model).items():
-            _time_tower(tower, for_export(tower, module, precision).cuda(), eager, precision, peak_tflops)
+            yield from _time_tower(tower, for_export(tower, module, precision).cuda(), eager, precision, peak_tflops)
 
 
-def _time_tower(tower: Model, module: torch.nn.Module, eager: Eager, precision: str, peak_tflops: int | None) -> None:
+def _time_tower(
+    tower: Model, module: torch.nn.Module, eager: Eager, precision: str, peak_tflops: int | None
+) -> Iterator[str]:
     compiled = torch.compile(module, dynamic=True)
     for batch in BATCHES:
         inputs = [torch.from_numpy(array[:batch]).cuda() for array in eager.inputs(tower)]
@@ -59,7 +61,7 @@ def _time_tower(tower: Model, module: torch.nn.Module, eager: Eager, precision: 
         for name, call in (("eager", module), ("torch.compile", compiled)):
             seconds = _median_seconds(lambda call=call, inputs=inputs: call(*inputs))  # type: ignore[misc]
             share = flops / seconds / 1e12 / peak_tflops if peak_tflops is not None else float("nan")
-            print(
+            yield (
                 f"latency  {precision} {tower.name:13} batch {batch:2} {name:13} {seconds * 1e3:7.3f} ms, "
                 f"{batch / seconds:9.0f} rows/s, {share:5.1%} of the half-precision peak"
             )
@@ -85,7 +87,7 @@ def _median_seconds(call: Callable[[], object]) -> float:
     return sorted(found)[ROUNDS // 2]
 
 
-def rtx_probe(files: Mapping[Model, Path], max_tokens: int) -> None:
+def rtx_probe(files: Mapping[Model, Path], max_tokens: int) -> Iterator[str]:
     """Say of each tower whether TensorRT for RTX compiles it for, and loads it on, the chip at hand."""
     from querylife_build.compile_gate import load_rtx  # noqa: PLC0415
     from querylife_build.compiler import Dialect, compile_plan  # noqa: PLC0415
@@ -98,4 +100,4 @@ def rtx_probe(files: Mapping[Model, Path], max_tokens: int) -> None:
         profiles = tower_profiles(tower, files[tower], max_tokens)
         plan = compile_plan(dialect, files[tower], profiles, Settings(), "CURRENT")
         engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
-        print(f"rtx      {tower.name:13} {'loads here' if engine is not None else 'does not load here'}")
+        yield f"rtx      {tower.name:13} {'loads here' if engine is not None else 'does not load here'}"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +28,18 @@ def quantise_text_tower(fp32: Path, int8: Path) -> None:
     unfinished.replace(int8)
 
 
-def measure_int8(exported: Exports, int8: Path, eager: Eager) -> None:
-    """Print parity of the whole chain with an int8 text tower, and its speed beside fp32 on the same cores."""
+def measure_int8(exported: Exports, int8: Path, eager: Eager) -> Iterator[str]:
+    """Lines with parity of the whole chain with an int8 text tower, and its speed beside fp32 on the same cores."""
     fp32_run = onnx_runner(exported.files, "fp32")
     int8_run = onnx_runner(exported.files | {TEXT_TOWER: int8}, "int8")
     for tower, parity in measure_parity(eager, int8_run).items():
-        print(f"parity   int8 text, {tower.name:13} {parity.figures()}")
+        yield f"parity   int8 text, {tower.name:13} {parity.figures()}"
     for batch, length in SHAPES:
         token_ids = np.random.default_rng(0).integers(1000, 20000, (batch, length)).astype(np.int32)
         inputs = [token_ids, np.full_like(token_ids, 2)]
         fp32_s, int8_s = _in_turns(fp32_run, int8_run, inputs)
         found = f"fp32 {fp32_s * 1e3:7.2f} ms, int8 {int8_s * 1e3:7.2f} ms, {fp32_s / int8_s:.2f} times as fast"
-        print(f"latency  [{batch}, {length}] {found}")
+        yield f"latency  [{batch}, {length}] {found}"
 
 
 def _in_turns(first: Runner, second: Runner, inputs: list[Array]) -> tuple[float, float]:
