@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-from certificates import DAY, Authority, Issued
 
+from client.certificates import DAY, Authority, Issued
 from querylife_client import Tls
 from querylife_client.errors import CredentialsError
 from querylife_client.testing import FakeTriton

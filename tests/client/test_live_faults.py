@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import REPOSITORY, Server, serving, with_short_queues
 
+from client.live_server import REPOSITORY, Server, serving, with_short_queues
 from querylife_client import Client, ClientConfig, Product, RetryPolicy
 from querylife_client.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from querylife_client.testing import FlakyNetwork
