@@ -58,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--masks", type=Path, help="only measure the filters' masks, with this checkpoint's vectors")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     variants = VARIANTS | ({"GenFilt": {"filter": "genfilt", "ledger": options.ledger}} if options.ledger else {})
     base = TrainingConfig(
         data=options.data, cache=options.cache, steps=options.steps, batch=options.batch, warmup=5,

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if options.home_depot:
-        tables = [home_depot(model, options.home_depot, options.fast)]
+        tables = [home_depot(model, options.home_depot, options.limit, options.fast)]
     elif options.pairs:
         goods, protocol = judged_goods(model, options.catalog, options.pairs, options.cache)
         tables = judge(model, goods, {"pairs": protocol}, out, options.fast)
@@ -106,6 +106,7 @@ def product_vectors(model: QueryLife, goods: Goods, fast: bool) -> dict[str, tor
     tokenizer = model_tokenizer(model)
     found: dict[str, list[torch.Tensor]] = {}
     order, groups = by_length(goods.titles)
+    silence = _text(model, tokenizer, [""], [""])
     for group in groups:
         titles, kinds = ([column[place] for place in group] for column in (goods.titles, goods.product_types))
         states, thumbnails, used = goods.features.take(goods.rows[group])
@@ -115,7 +116,7 @@ def product_vectors(model: QueryLife, goods: Goods, fast: bool) -> dict[str, tor
             plain = _text(model, tokenizer, titles, [""] * len(titles))
             parts = {
                 "titles only": (plain, nothing),
-                "images only": (_text(model, tokenizer, [""] * len(titles), [""] * len(titles)), image),
+                "images only": ([part.expand(len(titles), *part.shape[1:]) for part in silence], image),
                 "title and image": (plain, image),
                 "title, image and type": (_text(model, tokenizer, titles, kinds), image),
             }
@@ -222,9 +223,9 @@ def probability(cosines: Scores, calibration: Calibration) -> Scores:
     return found
 
 
-def home_depot(model: QueryLife, path: Path, fast: bool) -> Table:
+def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
     """Rank correlation of the text tower's cosine with human relevance, before and after training."""
-    judgements = load_judgements(path)
+    judgements = load_judgements(path, limit)
     tokenizer = model_tokenizer(model)
     texts = sorted(set(judgements.queries) | set(judgements.titles))
     place = {text: number for number, text in enumerate(texts)}
@@ -273,6 +274,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home-depot", type=Path, help="judgements.parquet; measures the text tower alone")
     parser.add_argument("--cache", type=Path, default=Path("out/val-features"), help="image features are kept here")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="report and plots go here")
+    parser.add_argument("--limit", type=int, default=0, help="Home Depot judgements to sample; 0 for all 59,010")
     parser.add_argument("--fast", action="store_true", help="compute in bfloat16: half the time, third digits move")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)

@@ -19,8 +19,11 @@ class Judgements:
     relevance: NDArray[np.float64]
 
 
-def load_judgements(path: Path) -> Judgements:
+def load_judgements(path: Path, limit: int = 0) -> Judgements:
+    """limit: a sample of so many, the same in every run; 0 for all."""
     if not path.is_file():
         raise InputFileError(f"{path}: found no file, want the Home Depot judgements")
     table = parquet.read_table(path, columns=["search_term", "product_title", "relevance"]).to_pydict()
-    return Judgements(table["search_term"], table["product_title"], np.array(table["relevance"], float))
+    rows = np.random.default_rng(0).permutation(len(table["relevance"]))[: limit or None]
+    queries, titles = ([table[name][row] for row in rows] for name in ("search_term", "product_title"))
+    return Judgements(queries, titles, np.array(table["relevance"], float)[rows])

@@ -85,9 +85,7 @@ def _judged(name: str, queries: list[Query], products: FashionProducts) -> Proto
     """The first queries of distinct text that enough products answer."""
     attributes = products.attributes
     chosen: dict[str, tuple[NDArray[np.int8], NDArray[np.bool_]]] = {}
-    for query in queries:
-        if query.text in chosen:
-            continue
+    for query in {query.text: query for query in queries}.values():
         grades = grade([query.request], attributes)[0]
         wanted = grades == EXACT
         if name == "lacks" and wanted.sum() >= ENOUGH:
