@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from querylife.contract import TEXT_TOWER
 from querylife.errors import QuerylifeError
 from querylife.lock import verify
+from querylife_build.runtime import check_machine
 from querylife_build.settings import Settings
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 
@@ -181,9 +182,7 @@ def _check(options: argparse.Namespace) -> None:
     lock = verify(options.repository)
     check_configs(options.repository, lock)
     if lock.tensorrt is not None:
-        from querylife_build.engines import check_engines  # noqa: PLC0415
-
-        check_engines(lock.tensorrt)
+        check_machine(lock.tensorrt)
     log.info("%s: %s (%s), parts belong together", options.repository, lock.name, lock.weights)
 
 

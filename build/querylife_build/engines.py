@@ -23,7 +23,7 @@ from querylife_build.parity import check_parity
 from querylife_build.profiles import Profile, check_profile, tower_profiles
 from querylife_build.repository import tokenizer_path
 from querylife_build.runners import Array, Runner
-from querylife_build.runtime import check_runtime, find_runtime, load_tensorrt
+from querylife_build.runtime import find_runtime, load_tensorrt
 from querylife_build.sample import make_sample
 from querylife_build.settings import Settings
 
@@ -80,11 +80,6 @@ def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, 
         _write(repository / tower.name / "1" / PLAN_NAME, plan)
     write_lock(replace(lock, tensorrt=locked), repository / LOCK_NAME)
     return locked
-
-
-def check_engines(lock: TensorRTLock) -> None:
-    """Raise ArtifactError, naming both sides, when this machine cannot run the locked plans."""
-    check_runtime(lock, find_runtime(load_tensorrt()))
 
 
 def plan_runner(

@@ -1,12 +1,15 @@
 """The TensorRT, GPU and driver of this machine, and whether they are those that plans were built for."""
 
 import importlib
+import logging
 import subprocess
 from dataclasses import dataclass
 from types import ModuleType
 
 from querylife.errors import ArtifactError
 from querylife.lock import TensorRTLock
+
+log = logging.getLogger(__name__)
 
 CONTAINER = "deploy/engines/build.sh"
 _QUERY = ("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
@@ -46,6 +49,19 @@ def runtime_from(version: str, answer: str) -> Runtime:
         raise ArtifactError(f"found GPUs {lines}, want one kind: choose with CUDA_VISIBLE_DEVICES and --gpus")
     compute_capability, driver = (part.strip() for part in lines[0].split(","))
     return Runtime(version, compute_capability, driver)
+
+
+def check_machine(lock: TensorRTLock) -> None:
+    """Raise ArtifactError, naming both sides, when this machine cannot run the locked plans.
+
+    A machine that cannot say (Triton's own image has no TensorRT for Python) is warned about, not refused.
+    """
+    try:
+        found = find_runtime(load_tensorrt())
+    except ArtifactError as error:
+        log.warning("plans not compared with this machine: %s", error)
+        return
+    check_runtime(lock, found)
 
 
 def check_runtime(lock: TensorRTLock, found: Runtime) -> None:

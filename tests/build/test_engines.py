@@ -14,7 +14,7 @@ from querylife.lock import TensorRTLock
 from querylife_build.compiler import Dialect
 from querylife_build.engines import nearest
 from querylife_build.profiles import check_profile
-from querylife_build.runtime import Runtime, check_runtime, runtime_from
+from querylife_build.runtime import Runtime, check_machine, check_runtime, runtime_from
 from querylife_build.settings import Settings
 
 LOCK = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {})
@@ -60,6 +60,12 @@ def test_plans_run_where_they_were_built_for(lock, found):
 def test_plans_from_elsewhere_are_refused_with_both_sides_named(lock, found, complaint):
     with pytest.raises(ArtifactError, match=complaint):
         check_runtime(lock, found)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_a_machine_that_cannot_say_is_warned_about(caplog):
+    check_machine(LOCK)
+    assert "plans not compared with this machine: found no TensorRT" in caplog.text
 
 
 def test_gpus_of_one_kind_are_read_and_mixtures_refused():
