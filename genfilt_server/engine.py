@@ -26,7 +26,7 @@ from querylife.pixels import decode
 
 log = logging.getLogger(__name__)
 
-MAX_DESCRIPTION_TOKENS = 96  # the schema's longest description is shorter
+MAX_DESCRIPTION_TOKENS = 192  # more than the characters of the schema's longest description
 CPU_BLOCK_TOKENS = 32  # vLLM's default of 128 on CPU never caches a prefix as short as ours
 CPU_CACHE_GIB = "1"
 IMAGE_SIZE = 448  # side of the square that a vision-language model is shown, in pixels

@@ -19,6 +19,7 @@ from genfilt_server.engine import VllmGenerator, engine_arguments
 from genfilt_server.evidence import Judge
 from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
+from genfilt_server.orphans import end_watcher, start_watcher
 from genfilt_server.pipeline import Describer, Filter
 from genfilt_server.prompts import PROMPTS, SCHEMA_VERSION
 from genfilt_server.proto import genfilt_pb2 as pb
@@ -42,7 +43,9 @@ async def serve(config: ServerConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    watcher = start_watcher()
     async with AsyncExitStack() as stack:
+        stack.callback(end_watcher, watcher)
         generator = VllmGenerator(engine_arguments(config, source))
         stack.callback(generator.close, config.drain_s)
         describer = Describer(generator, prompt, config.remembered)

@@ -25,6 +25,7 @@ class Live:
     openai: int
 
     def close(self) -> None:
+        """SIGKILL; may be called again."""
         self.process.kill()
         self.process.wait()
         if self.process.stdout is not None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,32 +176,41 @@ def test_a_thousand_hostile_requests_leave_it_serving(live: Live) -> None:
     assert live.process.poll() is None
 
 
-def test_a_picture_goes_through_a_vision_language_model(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server in front of a tiny vision-language model."""
     if not BIN.exists():
         pytest.skip("found no .venv-vllm: make genfilt-environment")
-    model = tmp_path / "tiny"
+    folder = tmp_path_factory.mktemp("tiny")
     program = Path(__file__).with_name("tiny_vision_language.py")
-    subprocess.run([str(BIN / "python"), str(program), str(model)], check=True, capture_output=True)
-    server = start(tmp_path, str(model))
-    try:
-        with grpc.insecure_channel(server.address) as channel:
-            stub = genfilt_pb2_grpc.GenFiltStub(channel)
-            products = [
-                pb.Product(title=b"Red dress", image=picture((200, 30, 30))),
-                pb.Product(image=picture((30, 30, 200))),
-                pb.Product(title=b"Red dress", image=b"no picture"),
-                pb.Product(title=b"Red dress"),
-            ]
-            request = pb.DescribeRequest(products=products)
-            found = stub.Describe(request, timeout=PATIENCE_S, metadata=BEARER)
-        assert found.provenance.reads_images
-        kinds = [result.WhichOneof("outcome") for result in found.results]
-        assert kinds == ["description", "description", "error", "description"]
-        assert found.results[2].error.fault == "image_not_decodable"
-        with_picture, without = found.results[0].usage.prompt_tokens, found.results[3].usage.prompt_tokens
-        assert with_picture > without + 50  # the picture's patches are part of the prompt
-    finally:
-        server.close()
+    subprocess.run([str(BIN / "python"), str(program), str(folder / "model")], check=True, capture_output=True)
+    server = start(folder, str(folder / "model"))
+    yield server
+    server.close()
+
+
+def test_a_picture_goes_through_a_vision_language_model(tiny: Live) -> None:
+    products = [
+        pb.Product(title=b"Red dress", image=picture((200, 30, 30))),
+        pb.Product(image=picture((30, 30, 200))),
+        pb.Product(title=b"Red dress", image=b"no picture"),
+        pb.Product(title=b"Red dress"),
+    ]
+    with grpc.insecure_channel(tiny.address) as channel:
+        stub = genfilt_pb2_grpc.GenFiltStub(channel)
+        found = stub.Describe(pb.DescribeRequest(products=products), timeout=PATIENCE_S, metadata=BEARER)
+    assert found.provenance.reads_images
+    assert [result.error.fault for result in found.results] == ["", "", "image_not_decodable", ""], found
+    with_picture, without = found.results[0].usage.prompt_tokens, found.results[3].usage.prompt_tokens
+    assert with_picture > without + 50  # the picture's patches are part of the prompt
+
+
+def test_a_killed_server_leaves_no_process_behind(tiny: Live) -> None:
+    family = psutil.Process(tiny.process.pid).children(recursive=True)
+    assert family
+    tiny.close()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
 
 
 def picture(colour: tuple[int, int, int]) -> bytes:
