@@ -30,7 +30,6 @@ from querylife.pretrained import encoder_source
 from querylife.serving.supervisor import free_port
 from querylife_client import AsyncClient, Client, Product
 
-REPOSITORY = Path("model_repository")
 TEXT_BATCHES = (1, 8, 32)
 PRODUCT_BATCHES = (8, 32)
 IN_FLIGHT = 32
@@ -52,11 +51,11 @@ class Figure:
 def main() -> None:
     options = _options()
     products = samples(options.products)
-    started = [_start_to_ready_s(options.server_python) for _ in range(options.starts)]
-    with _triton(options.server_python) as (address, _), _peer(options.checkpoint) as port:
-        text = _rounds(_text_contestants(address, port), options)
-        product = _rounds(_product_contestants(address, port, products), options)
-        latency_ms = [_added_latency_ms(address) for _ in range(options.rounds)]
+    started = [_start_to_ready_s(options) for _ in range(options.starts)]
+    with _triton(options) as (address, _), _peer(options.checkpoint) as port:
+        text = _rounds(_text_contestants(address, port, options.repository), options)
+        product = _rounds(_product_contestants(address, port, products, options.repository), options)
+        latency_ms = [_added_latency_ms(address, options.repository) for _ in range(options.rounds)]
     ratios = {
         "text_throughput_over_inprocess": _ratios(text, "served", "inprocess"),
         "product_throughput_over_inprocess": _ratios(product, "served", "inprocess"),
@@ -73,10 +72,10 @@ def main() -> None:
         options.out.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=1) + "\n")
 
 
-def _text_contestants(address: str, port: int) -> dict[str, Rate]:
+def _text_contestants(address: str, port: int, repository: Path) -> dict[str, Rate]:
     contestants: dict[str, Rate] = {"text served c32": lambda seconds: asyncio.run(_serve_text(address, seconds))}
     for threads, size in itertools.product(("1", "all"), TEXT_BATCHES):
-        tower = TextTower(REPOSITORY, threads)
+        tower = TextTower(repository, threads)
         batches = tower.batches(size)
         contestants[f"text inprocess t{threads} b{size}"] = _loop(lambda t=tower, b=batches: t.run(next(b)), size)
     for in_flight in PEER_IN_FLIGHT:
@@ -85,11 +84,11 @@ def _text_contestants(address: str, port: int) -> dict[str, Rate]:
     return contestants
 
 
-def _product_contestants(address: str, port: int, products: list) -> dict[str, Rate]:
+def _product_contestants(address: str, port: int, products: list, repository: Path) -> dict[str, Rate]:
     contestants: dict[str, Rate] = {
         "product served": lambda seconds: asyncio.run(_serve_products(address, products, seconds))
     }
-    towers = ProductTowers(REPOSITORY)
+    towers = ProductTowers(repository)
     for size in PRODUCT_BATCHES:
         batches = in_turn(products, size)
         contestants[f"product inprocess b{size}"] = _loop(lambda b=batches: towers.run(next(b)), size)
@@ -195,9 +194,9 @@ def _sentence_transformers() -> Rate:
     return _loop(lambda: encoder.encode(list(itertools.islice(asked, 32)), batch_size=32, show_progress_bar=False), 32)
 
 
-def _added_latency_ms(address: str) -> float:
+def _added_latency_ms(address: str, repository: Path) -> float:
     """Median of the served call minus median of tokenise and session in-process, one after the other in turns."""
-    tower = TextTower(REPOSITORY, "all")
+    tower = TextTower(repository, "all")
     asked = queries()
     served, alone = [], []
     with Client(address, timeout_s=120) as client:
@@ -241,16 +240,17 @@ def _report(figures: dict[str, Figure]) -> None:
         print(f"{name:44} {figure.value:8.3f}  [{figure.low:.3f}, {figure.high:.3f}] {figure.unit}")
 
 
-def _start_to_ready_s(python: str) -> float:
-    with _triton(python) as (_, seconds):
+def _start_to_ready_s(options: argparse.Namespace) -> float:
+    with _triton(options) as (_, seconds):
         return seconds
 
 
 @contextlib.contextmanager
-def _triton(python: str) -> Iterator[tuple[str, float]]:
+def _triton(options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """A supervised server: its address, and the seconds from start to ready."""
     port = free_port("127.0.0.1", 0)
-    command = [python, "-m", "querylife", "serve", "--grpc-port", str(port), "--metrics-port", "0"]
+    command = [options.server_python, "-m", "querylife", "serve", "--repository", str(options.repository)]
+    command += ["--grpc-port", str(port), "--metrics-port", "0"]
     started = time.perf_counter()
     with _until_ready(command, f"ready 127.0.0.1:{port}"):
         yield f"127.0.0.1:{port}", time.perf_counter() - started
@@ -283,6 +283,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each contestant in each round (%(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="measured starts of the server (%(default)s)")
     parser.add_argument("--products", type=int, default=256, help="different products (%(default)s)")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="(%(default)s)")
     parser.add_argument("--server-python", default=".venv/bin/python", help="interpreter of the server (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="the weights of the repository (default: starting weights)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")

@@ -44,7 +44,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("samples-*"), *folder.glob("done-*")):
         old.unlink()
-    with _server(options.address) as (address, pid):
+    with _server(options.address, options.repository) as (address, pid):
         before = read_statistics(address)
         with _memory(pid) as memory:
             _drive(scenario, address, folder, options)
@@ -98,14 +98,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _server(address: str | None) -> Iterator[tuple[str, int | None]]:
+def _server(address: str | None, repository: Path) -> Iterator[tuple[str, int | None]]:
     """The given server, or a supervised one for this run: its address, and its supervisor's process id."""
     if address is not None:
         yield address, None
         return
     address = f"127.0.0.1:{free_port('127.0.0.1', 0)}"
-    command = [sys.executable, "-m", "querylife", "serve", "--grpc-port", address.rpartition(":")[2]]
-    with subprocess.Popen([*command, "--metrics-port", "0"], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository)]
+    with subprocess.Popen(
+        [*command, "--grpc-port", address.rpartition(":")[2], "--metrics-port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline() != f"ready {address}\n":
@@ -184,6 +186,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("scenario", help="steady, step, spike, soak, or a .toml file")
     parser.add_argument("--address", help="host:port of a server that is there already")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="(%(default)s)")
     parser.add_argument("--genfilt", help="host:port of GenFilt, for Describer users")
     parser.add_argument("--workers", type=int, default=1, help="generator processes (%(default)s)")
     parser.add_argument("--locustfile", type=Path, default=LOCUSTFILE, help="your own users (%(default)s)")
