@@ -28,6 +28,7 @@ from bench_traffic import queries, samples
 
 from querylife.pretrained import encoder_source
 from querylife.serving.supervisor import free_port
+from querylife_build.sources import default_checkpoint
 from querylife_client import AsyncClient, Client, Product
 
 TEXT_BATCHES = (1, 8, 32)
@@ -285,7 +286,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--products", type=int, default=256, help="different products (%(default)s)")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="(%(default)s)")
     parser.add_argument("--server-python", default=".venv/bin/python", help="interpreter of the server (%(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="the weights of the repository (default: starting weights)")
+    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint(), help="of the repository (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     return parser.parse_args()
 
