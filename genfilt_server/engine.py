@@ -20,7 +20,7 @@ from genfilt_server.access import GuardedApp, Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.default_generator import Source
 from genfilt_server.pipeline import Generated, GenerationError, Usage
-from genfilt_server.prompts import schema
+from genfilt_server.prompts import schema_pattern
 from querylife.errors import UnavailableError
 from querylife.pixels import decode
 
@@ -71,7 +71,7 @@ def description_sampling() -> SamplingParams:
         temperature=0,
         max_tokens=MAX_DESCRIPTION_TOKENS,
         logprobs=0,
-        structured_outputs=StructuredOutputsParams(json=schema(), disable_any_whitespace=True),
+        structured_outputs=StructuredOutputsParams(regex=schema_pattern()),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 

@@ -56,6 +56,18 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
+def schema_pattern() -> str:
+    """The regular expression of the schema's JSON as json.dumps spaces it.
+
+    A decoder that is given the schema itself lets whitespace in between, and a weak generator may never leave it.
+    """
+    fields = []
+    for name, rule in schema()["properties"].items():
+        value = rule["pattern"].strip("^$") if "pattern" in rule else f"({'|'.join(rule['enum'])})"
+        fields.append(f'"{name}": "{value}"')
+    return r"\{" + ", ".join(fields) + r"\}"
+
+
 def spell(description: Description) -> str:
     """The JSON that a generator is trained on: spaced as the schema-constrained decoder spaces it."""
     return json.dumps(asdict(description))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genfilt_server.prompts import FEW_SHOT, PROMPTS, SCHEMA_VERSION, Description, schema, spell
+from genfilt_server.prompts import FEW_SHOT, PROMPTS, SCHEMA_VERSION, Description, schema, schema_pattern, spell
 
 ROOT = Path(__file__).parents[2]
 DIGESTS = {  # of what a version says; when one of these tests fails, raise the version
@@ -43,6 +43,21 @@ def test_every_example_satisfies_the_schema() -> None:
         for name in ("colour", "gender", "use"):
             assert example[name] in properties[name]["enum"]
         assert spell(Description(**example)) in FEW_SHOT.head
+        assert re.fullmatch(schema_pattern(), spell(Description(**example)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"product_type": "dress",\n"colour": "red", "gender": "men", "use": "home"}',
+        '{"product_type": "Dress", "colour": "red", "gender": "men", "use": "home"}',
+        '{"product_type": "dress", "colour": "reddish", "gender": "men", "use": "home"}',
+        '{"product_type": "dress", "colour": "red", "gender": "men"}',
+        '{"product_type": "dress", "colour": "red", "gender": "men", "use": "home", "price": 3}',
+    ],
+)
+def test_what_the_schema_forbids_the_decoder_cannot_say(text: str) -> None:
+    assert not re.fullmatch(schema_pattern(), text)
 
 
 def test_the_head_is_shared_so_that_it_is_cached_once() -> None:
