@@ -115,7 +115,8 @@ async def _in_flight(work: Callable[[], Awaitable[int]], in_flight: int, seconds
     async def caller() -> None:
         nonlocal done
         while time.perf_counter() - started < seconds:
-            done += await work()
+            items = await work()  # on a line of its own: `done += await` would read done before the wait
+            done += items
 
     await asyncio.gather(*(caller() for _ in range(in_flight)))
     return done / (time.perf_counter() - started)
@@ -267,7 +268,7 @@ def _peer(checkpoint: Path | None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _until_ready(command: list[str], line: str) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as process:
         try:
             assert process.stdout is not None
             found = process.stdout.readline().strip()
