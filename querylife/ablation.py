@@ -58,11 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--masks", type=Path, help="only measure the filters' masks, with this checkpoint's vectors")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--variants", nargs="+", help="only these; default all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     variants = VARIANTS | ({"GenFilt": {"filter": "genfilt", "ledger": options.ledger}} if options.ledger else {})
+    variants = {name: variants[name] for name in options.variants or variants}
     base = TrainingConfig(
         data=options.data, cache=options.cache, steps=options.steps, batch=options.batch, warmup=5,
         text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,

@@ -74,8 +74,8 @@ class TrainingConfig:
     product_type: bool = True
     qma: float = 0.25
     itc: float = 0.1
-    keep: float = 0.3
-    keep_texts: int = 32
+    keep: float = 2.0
+    keep_texts: int = 48
     products: int = 0
     save_every: int = 100
 
@@ -197,9 +197,16 @@ class WordSalads:
         self._tokenizer = model_tokenizer(model)
         self._words = self._tokenizer.whole_words()
 
+    def _draw(self, random_: random.Random) -> list[str]:
+        """One to ten words, at times with a measure, as the titles of hardware have them."""
+        drawn = random_.choices(self._words, k=random_.randint(1, 10))
+        if random_.random() < 0.4:
+            drawn.insert(random_.randint(0, len(drawn)), f"{random_.randint(1, 120)} {random_.choice(UNITS)}")
+        return drawn
+
     def loss(self, text: TextTower, step: int, place: tuple[int, int]) -> Tensor:
         random_ = random.Random(f"salad-{self._seed}-{step}")
-        texts = [" ".join(random_.choices(self._words, k=random_.randint(1, 7))) for _ in range(self._count)]
+        texts = [" ".join(self._draw(random_)) for _ in range(self._count)]
         texts[1::2] = [_shuffled_part(text, self._words, random_) for text in texts[::2]]  # pairs that share words
         rank, world = place
         found = self._tokenizer.encode(texts[rank * len(texts) // world : (rank + 1) * len(texts) // world])
@@ -210,6 +217,9 @@ class WordSalads:
                 states, _ = self._start(tokens, segments)
         start = nn.functional.normalize(masked_mean(states.float(), segments > 0), dim=-1)
         return kept_geometry(ranks.gathered(trained.float()), ranks.gathered(start))
+
+
+UNITS = ("in.", "ft.", "gal.", "lb.", "oz.", "watt", "volt", "pack", "mm", "piece")
 
 
 def _shuffled_part(text: str, words: Sequence[str], random_: random.Random) -> str:
