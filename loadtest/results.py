@@ -40,12 +40,12 @@ class Memory:
     megabytes: dict[str, list[float]] = field(default_factory=dict)
 
     def growth(self, process: str) -> float:
-        """Share by which the last tenth is above the second tenth."""
+        """Share by which the last tenth of the run is above the one before its middle; until then a server warms up."""
         values = np.array(self.megabytes.get(process, []))
         if len(values) < 20:
             return 0.0
         tenth = len(values) // 10
-        return float(values[-tenth:].mean() / values[tenth : 2 * tenth].mean() - 1)
+        return float(values[-tenth:].mean() / values[4 * tenth : 5 * tenth].mean() - 1)
 
 
 def read_samples(folder: Path) -> Samples:

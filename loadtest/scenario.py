@@ -19,7 +19,7 @@ class Stage:
 class Objectives:
     """Limits of a run; None: no limit. good_ms defines goodput, the share of arrivals answered within it.
 
-    memory_growth: of the server's resident memory, as a share, from the second tenth of the run to its end.
+    memory_growth: of the server's resident memory, as a share, from the middle of the run to its end.
     """
 
     good_ms: float = 1000.0
