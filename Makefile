@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository genfilt-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile)
@@ -61,7 +61,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
 		$(if $(LIMIT),--limit $(LIMIT))
 
-.PHONY: engines compile-gate gpu-check
+.PHONY: engines compile-gate compile-gate-environment gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
 engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
@@ -70,6 +70,8 @@ engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/compile-gate.lock
 	touch $@
+
+compile-gate-environment: $(COMPILE_GATE_INSTALLED)
 
 compile-gate: $(COMPILE_GATE_INSTALLED) ## compile the towers with TensorRT for RTX, which needs no GPU
 	$(BIN)/querylife-build compile-gate
