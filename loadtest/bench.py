@@ -5,7 +5,8 @@
 The limit is the same ONNX session, called in-process by the server's own code. The peers have the same weights: eager
 PyTorch behind FastAPI, and for text sentence-transformers in-process. In each round every contestant works alone for
 the same time; a figure is the median over rounds of the ratio within a round, low and high the lowest and highest, so a
-machine that slows down slows both sides. --out writes {name: {value, low, high, unit, command}}.
+machine that slows down slows both sides. Figures named ..._cpu_... compare items per second of processor time, of all
+processes together, which a busy machine distorts least. --out writes {name: {value, low, high, unit, command}}.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import base64
 import contextlib
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 from bench_http import Connection
 from bench_inprocess import ProductTowers, TextTower, in_turn
 from bench_traffic import queries, samples
@@ -34,9 +37,10 @@ from querylife_client import AsyncClient, Client, Product
 TEXT_BATCHES = (1, 8, 32)
 PRODUCT_BATCHES = (8, 32)
 IN_FLIGHT = 32
-PEER_IN_FLIGHT = (2, 32)
+PEER_IN_FLIGHT = (2, 8)
 PAIRS = 40  # calls of either kind in one round of the latency comparison
 
+Rates = dict[str, list[float]]  # contestant -> one number per round
 Rate = Callable[[float], float]  # seconds -> items per second
 
 
@@ -54,20 +58,29 @@ def main() -> None:
     products = samples(options.products)
     started = [_start_to_ready_s(options) for _ in range(options.starts)]
     with _triton(options) as (address, _), _peer(options.checkpoint) as port:
-        text = _rounds(_text_contestants(address, port, options.repository), options)
-        product = _rounds(_product_contestants(address, port, products, options.repository), options)
+        text, text_cpu = _rounds(_text_contestants(address, port, options.repository), options)
+        product, product_cpu = _rounds(_product_contestants(address, port, products, options.repository), options)
         latency_ms = [_added_latency_ms(address, options.repository) for _ in range(options.rounds)]
     ratios = {
         "text_throughput_over_inprocess": _ratios(text, "served", "inprocess"),
         "product_throughput_over_inprocess": _ratios(product, "served", "inprocess"),
+        "text_cpu_over_inprocess": _ratios(text_cpu, "served", "inprocess"),
+        "product_cpu_over_inprocess": _ratios(product_cpu, "served", "inprocess"),
+        "text_cpu_over_best_peer": _ratios(text_cpu, "served", "peer"),
+        "product_cpu_over_best_peer": _ratios(product_cpu, "served", "peer"),
         "text_over_best_peer": _ratios(text, "served", "peer"),
         "product_over_best_peer": _ratios(product, "served", "peer"),
     }
     figures = {name: _figure(values, "ratio") for name, values in ratios.items()}
     figures["text_added_latency_ms"] = _figure(latency_ms, "ms")
     figures["start_to_ready_s"] = _figure(started, "s")
-    for rates in (text, product):
-        figures |= {name: _figure(values, "items/s") for name, values in rates.items()}
+    for rates, unit in (
+        (text, "items/s"),
+        (product, "items/s"),
+        (text_cpu, "items/cpu-s"),
+        (product_cpu, "items/cpu-s"),
+    ):
+        figures |= {f"{name} {unit}": _figure(values, unit) for name, values in rates.items()}
     _report(figures)
     if options.out is not None:
         options.out.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=1) + "\n")
@@ -75,7 +88,7 @@ def main() -> None:
 
 def _text_contestants(address: str, port: int, repository: Path) -> dict[str, Rate]:
     contestants: dict[str, Rate] = {"text served c32": lambda seconds: asyncio.run(_serve_text(address, seconds))}
-    for threads, size in itertools.product(("1", "all"), TEXT_BATCHES):
+    for threads, size in (("1", 8), *(("all", size) for size in TEXT_BATCHES)):
         tower = TextTower(repository, threads)
         batches = tower.batches(size)
         contestants[f"text inprocess t{threads} b{size}"] = _loop(lambda t=tower, b=batches: t.run(next(b)), size)
@@ -213,23 +226,40 @@ def _added_latency_ms(address: str, repository: Path) -> float:
     return 1000 * (statistics.median(served) - statistics.median(alone))
 
 
-def _rounds(contestants: dict[str, Rate], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Items per second of every contestant in every round, after one short warm-up each."""
+def _rounds(contestants: dict[str, Rate], options: argparse.Namespace) -> tuple[Rates, Rates]:
+    """Items per second, and per second of processor time, of every contestant in every round."""
     for rate in contestants.values():
         rate(0.5)
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    rates: Rates = {name: [] for name in contestants}
+    per_cpu: Rates = {name: [] for name in contestants}
     for number in range(options.rounds):
         for name, rate in contestants.items():
+            cpu_s, started = _cpu_s(), time.perf_counter()
             rates[name].append(rate(options.seconds))
-            print(f"round {number + 1}: {name:40} {rates[name][-1]:8.1f} items/s", file=sys.stderr, flush=True)
-    return rates
+            items = rates[name][-1] * (time.perf_counter() - started)
+            used_s = _cpu_s() - cpu_s
+            per_cpu[name].append(items / used_s if used_s > 0 else math.nan)  # a server that was restarted took its own
+            found = f"{rates[name][-1]:8.1f} items/s {per_cpu[name][-1]:8.1f} items/cpu-s"
+            print(f"round {number + 1}: {name:40} {found}", file=sys.stderr, flush=True)
+    return rates, per_cpu
 
 
-def _ratios(rates: dict[str, list[float]], ours: str, others: str) -> list[float]:
+def _cpu_s() -> float:
+    """Processor time so far of this process, the server and the peer; only one contestant works at a time."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _ratios(rates: Rates, ours: str, others: str) -> list[float]:
     """Ours over the other contestant that is best in the median, round by round."""
     best = max((name for name in rates if others in name), key=lambda name: statistics.median(rates[name]))
     (mine,) = (values for name, values in rates.items() if ours in name)
-    return [a / b for a, b in zip(mine, rates[best], strict=True)]
+    return [a / b for a, b in zip(mine, rates[best], strict=True) if not math.isnan(a / b)]
 
 
 def _figure(values: list[float], unit: str) -> Figure:
