@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             if options.descriptions:
                 with options.descriptions.open("a", encoding="utf-8") as file:
                     for row, query, product in zip(some, asked, offered, strict=True):
-                        file.write(json.dumps([row["query"], str(query), row["title"], str(product)]) + "\n")
+                        sides = {"query": asdict(query), "product": asdict(product)}
+                        file.write(json.dumps({"id": row["id"], "part": name, **sides}) + "\n")
     finally:
         generator.close(5.0)
     if options.fit_out:

@@ -53,10 +53,11 @@ class Server:
 
 
 def recorded(ledger: Path) -> int:
-    if not ledger.exists():
+    try:
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT COUNT(*) FROM units").fetchone()[0])
+    except sqlite3.OperationalError:  # not yet made
         return 0
-    with closing(sqlite3.connect(ledger)) as database:
-        return int(database.execute("SELECT COUNT(*) FROM units").fetchone()[0])
 
 
 def start_job(options: argparse.Namespace, out: Path, port: int) -> subprocess.Popen[str]:
