@@ -10,7 +10,7 @@ import time
 
 import psutil
 import pytest
-from conftest import REPOSITORY
+from servers import REPOSITORY
 
 from querylife.drawn_catalog import drawn_products
 

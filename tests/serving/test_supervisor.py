@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import REPOSITORY, start_triton, stop_triton
+from servers import REPOSITORY, start_triton, stop_triton
 from serving.strangers import embed_products, embed_queries, picture, score
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
