@@ -76,6 +76,7 @@ class TrainingConfig:
     itc: float = 0.1
     keep: float = 2.0
     keep_texts: int = 48
+    share: float = 0.8
     products: int = 0
     save_every: int = 100
 
@@ -349,6 +350,14 @@ def judged_data(
     return PairBatches(judged, config.batch, config.seed), features, list(range(len(judged.products)))
 
 
+@torch.no_grad()
+def part_way(model: QueryLife, share: float) -> None:
+    """Go only share of the way from the text encoder's start (Wortsman 2022): general relevance partly comes back."""
+    start = dict(TextTower(model.config.text).encoder.named_parameters())
+    for name, value in model.text.encoder.named_parameters():
+        value.copy_(torch.lerp(start[name], value, share))
+
+
 @torch.inference_mode()
 def calibrate(
     config: TrainingConfig,
@@ -385,6 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train(config, model, batches, features, ids)
         if ranks.join()[0] == 0:
             out = Path(config.out)
+            part_way(model, config.share)
             model.config = dataclasses.replace(
                 model.config, calibration=calibrate(config, model, batches, features, ids)
             )
