@@ -152,7 +152,7 @@ def test_one_failed_request_cancels_its_neighbours(connect: Callable[..., Any], 
     client = connect(fake.address, max_items=1, concurrency=4)
     with pytest.raises((InvalidRequestError, DeadlineExceededError)):
         client.embed_queries(["a", "b", "c", "d"], timeout_s=2)
-    assert await_condition(lambda: fake.cancelled == 3)
+    assert await_condition(lambda: fake.cancelled >= len(fake.received) - 1), "a neighbour was left to finish"
 
 
 CORRUPTIONS: dict[str, Callable[[Any], object]] = {
