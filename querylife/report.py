@@ -22,6 +22,7 @@ class Table:
 
 
 def write_report(out: Path, title: str, tables: list[Table]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(f"## {title}\n\n" + "\n".join(table.markdown() for table in tables))
     (out / "report.json").write_text(json.dumps({table.title: table.rows for table in tables}, indent=1) + "\n")
 

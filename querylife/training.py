@@ -76,7 +76,7 @@ class TrainingConfig:
     itc: float = 0.1
     keep: float = 2.0
     keep_texts: int = 48
-    share: float = 0.8
+    share: float = 1.0
     products: int = 0
     save_every: int = 100
 
