@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while the
-    processors are idle, or for busy_s whatever they do; a slow answer from a busy server is not a fault.
+    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while it asks
+    for no processor time, or for busy_s whatever it does; a slow answer from a busy or starved server is no fault.
     """
 
     repository: Path = Path("model_repository")
@@ -40,7 +40,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_port: int = 8002
-    canary_interval_s: float = 0.5
+    canary_interval_s: float = 1.0
     stopped_s: float = 1.0
     stuck_s: float = 3.0
     busy_s: float = 30.0
@@ -140,7 +140,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 return f"not ready in {self.config.start_s:g} s: {problem}"
             try:
-                canary.call(timeout_s=5.0)
+                canary.call_all(timeout_s=5.0)
                 return ""
             except (grpc.RpcError, ServerFaultError) as error:
                 problem = _describe(error)
@@ -174,7 +174,7 @@ class Vitals:
         self._config = config
         self._members = process.members()
         self._stopped_since: float | None = None
-        self._cpu_s = process.cpu_s()
+        self._demand_s = process.demand_s()
         self._sampled = time.monotonic()
 
     def fault(self) -> str:
@@ -199,14 +199,14 @@ class Vitals:
         return ""
 
     def _idle(self) -> bool:
-        """Whether the server used less than a twentieth of a processor over the last second or so."""
-        now, cpu_s = time.monotonic(), self._process.cpu_s()
-        if now - self._sampled < 1.0:
+        """Whether the server asked for less than a twentieth of a processor over the last second or so."""
+        now, demand_s = time.monotonic(), self._process.demand_s()
+        passed_s = now - self._sampled
+        if passed_s < 1.0:
             return False
-        usage = (cpu_s - self._cpu_s) / (now - self._sampled)
-        fresh = now - self._sampled < 3.0
-        self._cpu_s, self._sampled = cpu_s, now
-        return fresh and usage < 0.05
+        rate = (demand_s - self._demand_s) / passed_s
+        self._demand_s, self._sampled = demand_s, now
+        return passed_s < 3.0 and rate < 0.05  # an older sample tells nothing about now
 
 
 class CanaryPulse:

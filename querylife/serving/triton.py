@@ -147,16 +147,12 @@ class TritonProcess:
         """The server and the Python backends' processes."""
         return _session_members(self.pid)
 
-    def cpu_s(self) -> float:
-        """Processor time used so far by the server and its stubs, in seconds."""
-        total = 0.0
-        for process in _session_members(self.pid):
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
-        return total
+    def demand_s(self) -> float:
+        """Processor time that the server and its backends have used or waited for, in seconds.
+
+        Waiting counts because a server that others starve is not idle.
+        """
+        return sum(_demand_ns(task) for member in self.members() for task in _tasks(member.pid)) / 1e9
 
     def terminate(self, timeout_s: float = 10.0) -> None:
         """Ask the server to exit by itself; what is left after timeout_s is for kill."""
@@ -198,6 +194,19 @@ def remove_stale_shared_memory() -> None:
         owner = region.name.removeprefix(SHM_PREFIX).partition("_")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             region.unlink(missing_ok=True)
+
+
+def _tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def _demand_ns(schedstat: Path) -> int:
+    """Nanoseconds on a processor and in a run queue (Linux, Documentation/scheduler/sched-stats.rst)."""
+    try:
+        running, waiting, _ = schedstat.read_text().split()
+    except (OSError, ValueError):  # the thread has ended
+        return 0
+    return int(running) + int(waiting)
 
 
 def _session_members(session: int) -> list[psutil.Process]:

@@ -1,0 +1,66 @@
+"""A silent server is stuck when it wants no processor; a busy or starved one is only slow."""
+
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from querylife.serving.supervisor import ServerConfig, Vitals
+from querylife.serving.triton import _demand_ns, _tasks
+
+CONFIG = ServerConfig(stuck_s=3, busy_s=30)
+
+
+class Server:
+    """A process whose demand for the processor is told, not measured."""
+
+    def __init__(self) -> None:
+        self.demand = 0.0
+
+    def members(self):
+        return [psutil.Process()]
+
+    def demand_s(self):
+        return self.demand
+
+    def exit_status(self):
+        return None
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when the test says so."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("demand_per_s", "stuck"), [(0.0, True), (0.01, True), (0.3, False), (2.0, False)])
+def test_a_server_silent_for_some_seconds_is_judged_by_its_demand(clock, demand_per_s, stuck):
+    server = Server()
+    vitals = Vitals(server, CONFIG)
+    reasons = []
+    for second in range(5):
+        clock[0] += 1
+        server.demand += demand_per_s
+        reasons.append(vitals.stuck(silent_s=4.0 + second))
+    assert bool(reasons[-1]) is stuck
+
+
+def test_nobody_may_be_silent_for_ever(clock):
+    assert Vitals(Server(), CONFIG).stuck(silent_s=31)
+
+
+def test_a_short_silence_is_nothing(clock):
+    assert not Vitals(Server(), CONFIG).stuck(silent_s=2)
+
+
+def test_a_process_that_computes_has_demand_and_one_that_sleeps_has_none():
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as busy, subprocess.Popen(["sleep", "60"]) as idle:
+        time.sleep(1)
+        demands = [sum(_demand_ns(task) for task in _tasks(process.pid)) / 1e9 for process in (busy, idle)]
+        busy.kill()
+        idle.kill()
+    assert demands[0] > 0.5
+    assert demands[1] < 0.1
