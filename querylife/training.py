@@ -1,6 +1,6 @@
 """Trains Query-LIFE: read from top to bottom.
 
-    python -m querylife.training --data ../shared/data --cache /tmp/features --out out/mini
+    querylife train --data ../shared/data --cache out/features --out out/querylife-mini
 
 The vision encoder is frozen and its features are computed once (querylife.data.features); the text encoder's layers,
 the colour stem, the heads and the fusion tower are trained. Under torchrun the contrastive batch is gathered across
