@@ -38,7 +38,8 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str) -> 
     """
     repository.mkdir(parents=True, exist_ok=True)
     model = open_model(checkpoint)
-    unfinished = Path(tempfile.mkdtemp(dir=repository, prefix=".unfinished-"))
+    # Beside the repository, not in it: a Triton that starts meanwhile takes every folder there for a model.
+    unfinished = Path(tempfile.mkdtemp(dir=repository.resolve().parent, prefix=".unfinished-"))
     try:
         write_onnx(model, unfinished)
         lock = lock_repository(model, unfinished, source)
@@ -67,7 +68,8 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     sample = make_sample(tokenizer, config.vision.image_size)
     found = check_parity(run_eager(model, sample), onnx_runner(tower_files(repository), "fp32"), "fp32")
     for tower, parity in found.items():
-        log.info("%s: fp32 parity %s", tower.name, parity.figures())
+        figures = ", ".join(f"{name} {value:.8g}" for name, value in parity.figures().items())
+        log.info("%s: fp32 parity: %s", tower.name, figures)
     canary = make_canary(model, tokenizer)
     path = tokenizer_path(repository)
     lock = EngineLock(

@@ -65,13 +65,11 @@ class Supervisor:
     """Keeps a right-answering server on one port until told to stop."""
 
     def __init__(self, config: ServerConfig) -> None:
-        """Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is
-        taken: another server there could answer our canary.
-        """
+        """Raises ArtifactError when there is no Triton to run."""
         self.config = config
         self.ready = threading.Event()
         self._stopping = False
-        self._lock = verify(config.repository)
+        self._was_ready = False
         self._installation = find_installation()
         remove_stale_shared_memory()
 
@@ -80,10 +78,19 @@ class Supervisor:
         self._stopping = True
 
     def run(self) -> None:
-        """Serve until stop. Raises ServerFaultError when the server will not become or stay ready."""
+        """Serve until stop.
+
+        Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is taken
+        (another server there could answer our canary), ServerFaultError when the server will not become ready.
+        """
         failures = 0
         while not self._stopping:
-            reason, was_ready = self._serve_once()
+            try:
+                reason, was_ready = self._serve_once()
+            except ArtifactError as error:
+                if not self._was_ready:
+                    raise
+                reason, was_ready = str(error), False  # a rebuild may be under way
             if self._stopping:
                 break
             failures = 0 if was_ready else failures + 1
@@ -112,13 +119,15 @@ class Supervisor:
             extra=(*control.options(), *self.config.triton),
         )
         started = time.monotonic()
+        lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
         process = TritonProcess(self._installation, options)
-        canary = CanaryCaller(self.config.address, self._lock.canary)
+        canary = CanaryCaller(self.config.address, lock.canary)
         try:
             reason = self._await_ready(process, canary)
             if reason:
                 return reason, False
             log.info("ready in %.1f s, metrics on 127.0.0.1:%d", time.monotonic() - started, options.metrics_port)
+            self._was_ready = True
             self.ready.set()
             reason = self._watch(process, canary)
             self.ready.clear()
