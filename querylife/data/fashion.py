@@ -1,4 +1,4 @@
-"""The shared fashion catalogue (shared/data/README.md): products, pictures, and crowd-written queries."""
+"""The fashion catalogue in the folder layout that shared/data has: products, pictures, and crowd-written queries."""
 
 import re
 from collections import Counter
@@ -40,7 +40,7 @@ def load_products(folder: Path, split: str) -> FashionProducts:
     """folder: shared/data. split: "train" or "val"."""
     path = folder / "fashion" / "products.parquet"
     if not path.is_file():
-        raise InputFileError(f"{path}: found no file, want the shared fashion catalogue")
+        raise InputFileError(f"{path}: found no file, want the fashion catalogue (docs/model.md)")
     table = parquet.read_table(path).to_pydict()
     brands = _brands(table["title"])
     rows = np.array([row for row, name in enumerate(table["split"]) if name == split], np.int64)
