@@ -51,7 +51,7 @@ class Adapter(ABC):
         wanted = frozenset(name for request in live for name in request.requested_output_names())
         inputs = [self._unpack(request) for request in live]
         if self.merges_requests:
-            answers = self._answer_together(inputs, wanted)
+            answers = self._answer_alike(inputs, wanted)
         else:
             answers = [self._answer(arrays, wanted) for arrays in inputs]
         waiting = iter(answers)
@@ -61,6 +61,17 @@ class Adapter(ABC):
     def _unpack(self, request: Any) -> Arrays:
         found = {tensor.name: triton.get_input_tensor_by_name(request, tensor.name) for tensor in self.model.inputs}
         return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+
+    def _answer_alike(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
+        """Compute requests of one length as one batch each: Triton's own batches may hold several lengths."""
+        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for place, arrays in enumerate(requests):
+            groups.setdefault(tuple(array.shape[1:] for array in arrays.values()), []).append(place)
+        answers: list[Any] = [None] * len(requests)
+        for places in groups.values():
+            for place, answer in zip(places, self._answer_together([requests[p] for p in places], wanted), strict=True):
+                answers[place] = answer
+        return answers
 
     def _answer_together(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
         """Compute all requests as one batch; when that fails, each by itself, so that only the guilty one fails."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import SIDE, write_text_encoder, write_vision_encoder
+from tiny_runs import SIDE, write_text_encoder, write_vision_encoder
 
 from querylife.contract import Segment
 from querylife.encoding import embed_queries, model_tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import WORDS, tiny_model
+from tiny_runs import WORDS, tiny_model
 
 from querylife import evaluation, training
 from querylife.data.pairs import PairBatches, judged_catalog

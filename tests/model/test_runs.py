@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyBatches, tiny_model, tiny_run, write_features
+from tiny_runs import TinyBatches, tiny_model, tiny_run, write_features
 
 from querylife.encoding import embed_products, model_tokenizer
 
@@ -27,7 +27,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(shared: Path, out: Path, steps: int, rank: int = 0, **variables: str) -> subprocess.Popen[bytes]:
     out.mkdir(exist_ok=True)
-    script = Path(__file__).with_name("tiny.py")
+    script = Path(__file__).with_name("tiny_runs.py")
     command = [sys.executable, str(script), str(shared), str(out), str(steps), str(rank)]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables)
 
