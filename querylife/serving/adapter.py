@@ -64,9 +64,10 @@ class Adapter(ABC):
 
     def _answer_alike(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
         """Compute requests of one length as one batch each: Triton's own batches may hold several lengths."""
-        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[int]] = {}
         for place, arrays in enumerate(requests):
-            groups.setdefault(tuple(array.shape[1:] for array in arrays.values()), []).append(place)
+            alike = tuple((name, array.shape[1:]) for name, array in arrays.items())
+            groups.setdefault(alike, []).append(place)
         answers: list[Any] = [None] * len(requests)
         for places in groups.values():
             for place, answer in zip(places, self._answer_together([requests[p] for p in places], wanted), strict=True):
@@ -79,7 +80,7 @@ class Adapter(ABC):
             return [self._answer(arrays, wanted) for arrays in requests]
         sizes = [len(next(iter(arrays.values()))) for arrays in requests]
         try:
-            outputs = self.compute(_concatenate(requests, sizes), wanted)
+            outputs = self.compute(_concatenate(requests), wanted)
         except Exception:
             log.warning("a batch of %d requests failed, answering one by one", len(requests), exc_info=True)
             return [self._answer(arrays, wanted) for arrays in requests]
@@ -108,17 +109,6 @@ def _response(outputs: Arrays, rows: slice) -> Any:
     return triton.InferenceResponse([triton.Tensor(name, array[rows]) for name, array in outputs.items()])
 
 
-def _concatenate(requests: list[Arrays], sizes: list[int]) -> Arrays:
-    """One array per input name over all requests; an input that a request left out is empty bytes there."""
-    if len(requests) == 1:
-        return requests[0]
-    names = {name: None for arrays in requests for name in arrays}
-    return {
-        name: np.concatenate(
-            [
-                arrays.get(name, np.full((size, 1), b"", np.object_))
-                for arrays, size in zip(requests, sizes, strict=True)
-            ]
-        )
-        for name in names
-    }
+def _concatenate(requests: list[Arrays]) -> Arrays:
+    """One array per input name over all requests, which have the same inputs."""
+    return {name: np.concatenate([arrays[name] for arrays in requests]) for name in requests[0]}
