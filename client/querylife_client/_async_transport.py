@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import grpc
 
 from querylife.errors import ContractError
+from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, request_metadata
 from querylife_client._rpc import CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import from_rpc
+from querylife_client.errors import Failure, from_rpc
 from querylife_client.retry import Deadline, RetryBudget
 from querylife_client.statistics import Statistics
 
@@ -45,7 +46,7 @@ class AsyncTransport:
             try:
                 response = await self._send(rpc, request, remaining_s, state)
             except grpc.RpcError as error:
-                delay_s = state.delay_after(from_rpc(error, self.address))
+                delay_s = state.delay_after(await self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
                 return response
@@ -56,7 +57,7 @@ class AsyncTransport:
         try:
             return await self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
         except grpc.RpcError as error:
-            raise from_rpc(error, self.address).error from error
+            raise (await self._failure(error, timeout_s)).error from error
 
     async def answers(
         self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, reads_files: bool
@@ -77,6 +78,12 @@ class AsyncTransport:
             for task in window:
                 task.cancel()
             await asyncio.gather(*window, return_exceptions=True)
+
+    async def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
+        failure = from_rpc(error, self.address)
+        if _hang_up.is_hang_up(failure):
+            return await asyncio.to_thread(_hang_up.explained, failure, self.address, self._config.tls, timeout_s)
+        return failure
 
     async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
         return part.read(await self.call(part.rpc, part.request(), deadline))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 
+from querylife.contract import TOKEN_HEADER
 from querylife_client.config import ClientConfig, Tls, Token
 
 Metadata = tuple[tuple[str, str], ...]
@@ -43,8 +44,10 @@ def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 def request_metadata(config: ClientConfig, trace: Metadata) -> Metadata:
-    authorization = () if config.token is None else (("authorization", f"Bearer {_current(config.token)}"),)
-    return (*config.metadata, *trace, *authorization)
+    if config.token is None:
+        return (*config.metadata, *trace)
+    bearer = f"Bearer {_current(config.token)}"  # for proxies and GenFilt, and once more where Triton looks for it
+    return (*config.metadata, *trace, ("authorization", bearer), (TOKEN_HEADER, bearer))
 
 
 def _current(token: Token) -> str:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import grpc
 
 from querylife.errors import ContractError
+from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, request_metadata
 from querylife_client._rpc import CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import from_rpc
+from querylife_client.errors import Failure, from_rpc
 from querylife_client.retry import Deadline, RetryBudget
 from querylife_client.statistics import Statistics
 
@@ -77,7 +78,7 @@ class Transport:
             try:
                 response = self._send(rpc, request, remaining_s, scope, state)
             except grpc.RpcError as error:
-                delay_s = state.delay_after(from_rpc(error, self.address))
+                delay_s = state.delay_after(self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
                 return response
@@ -91,7 +92,7 @@ class Transport:
         try:
             return self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
         except grpc.RpcError as error:
-            raise from_rpc(error, self.address).error from error
+            raise self._failure(error, timeout_s).error from error
 
     def answers(self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline]) -> Iterator[A]:
         """The answers to parts, in order, with at most config.concurrency requests in flight."""
@@ -113,6 +114,12 @@ class Transport:
                     yield window.popleft().result()
             finally:
                 scope.cancel()
+
+    def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
+        failure = from_rpc(error, self.address)
+        if _hang_up.is_hang_up(failure):
+            return _hang_up.explained(failure, self.address, self._config.tls, timeout_s)
+        return failure
 
     def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
         return part.read(self.call(part.rpc, part.request(), deadline, scope))

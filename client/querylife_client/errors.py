@@ -76,13 +76,28 @@ _CODES: dict[grpc.StatusCode, tuple[type[ServiceError], bool]] = {
     Code.CANCELLED: (UnavailableError, True),  # by the server: the caller's own cancel never gets here
 }
 
+_WRONG_NAME = ("verification check failed", "hostname verification")
+
 # Where servers say more in their details than in their status.
 _DETAILS: tuple[tuple[grpc.StatusCode, tuple[str, ...], type[ServiceError], bool], ...] = (
     (Code.UNAVAILABLE, ("timeout expired",), DeadlineExceededError, False),  # left Triton's queue unanswered
     (Code.UNAVAILABLE, ("exceeds maximum queue size",), OverloadedError, True),
-    (Code.UNAVAILABLE, ("certificate", "handshake", "verification check failed"), CredentialsError, False),
+    (Code.UNAVAILABLE, ("certificate", "tls handshake", "ssl handshake", *_WRONG_NAME), CredentialsError, False),
+    (Code.UNAVAILABLE, ("protocol is restricted",), CredentialsError, False),  # Triton's word for a wrong token
     (Code.RESOURCE_EXHAUSTED, ("larger than max",), InvalidRequestError, False),
     (Code.INTERNAL, ("not healthy", "unhealthy", "stub process"), UnavailableError, True),  # a backend process died
+)
+
+
+# What to do about credentials that were refused: the first mark that is found counts.
+_HINTS: tuple[tuple[str, str], ...] = (
+    ("certificate has expired", "who runs the server must renew its certificate"),
+    ("certificate is not yet valid", "who runs the server, or a clock, must change"),
+    ("local issuer certificate", "name the authority that signed it: Tls(authority=...)"),
+    ("self-signed", "name the authority that signed it: Tls(authority=...)"),
+    ("wrong_version_number", "the server speaks no TLS: leave ClientConfig(tls=...) out"),
+    *((mark, "name the host that the certificate is for: Tls(server_name=...)") for mark in _WRONG_NAME),
+    ("", "change ClientConfig(token=...)"),
 )
 
 
@@ -101,7 +116,10 @@ def _sorted(error: grpc.RpcError, address: str) -> Failure:
         if code is marked and any(mark in text for mark in marks):
             raised, retriable = other, other_retriable
             break
-    return Failure(raised(f"{address}: {details} ({code.name})"), retriable, _pushback_s(error))
+    message = f"{address}: {details} ({code.name})"
+    if raised is CredentialsError:
+        message += ": " + next(hint for mark, hint in _HINTS if mark in text)
+    return Failure(raised(message), retriable, _pushback_s(error))
 
 
 def _pushback_s(error: grpc.RpcError) -> float | None:

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Sequence
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
@@ -12,6 +11,7 @@ from tritonclient.grpc import service_pb2_grpc
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS, Model
 from querylife.errors import ServerFaultError
 from querylife.lock import Canary
+from querylife.serving.access import Access
 
 PRIORITY = 1  # ahead of every caller's requests; see priority_levels in config.pbtxt
 
@@ -22,9 +22,10 @@ _Expected = tuple[pb.ModelInferRequest, str, tuple[float, ...], float]  # reques
 class CanaryCaller:
     """Asks one server for the canary's answers, over and over, on one channel."""
 
-    def __init__(self, address: str, canary: Canary) -> None:
+    def __init__(self, address: str, canary: Canary, access: Access) -> None:
         self._canary = canary
-        self._channel = grpc.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 200)])
+        self._metadata = access.metadata
+        self._channel = access.channel(address, [("grpc.max_reconnect_backoff_ms", 200)])
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         product = {"title": canary.title.encode(), "image": canary.image, "product_type": canary.product_type.encode()}
         query = {"query": canary.query.encode()}
@@ -52,7 +53,10 @@ class CanaryCaller:
         self._call(self._requests[-1:], timeout_s)
 
     def _call(self, requests: Sequence[_Expected], timeout_s: float) -> None:
-        calls = [self._stub.ModelInfer.future(request, timeout=timeout_s) for request, *_ in requests]
+        calls = [
+            self._stub.ModelInfer.future(request, timeout=timeout_s, metadata=self._metadata)
+            for request, *_ in requests
+        ]
         for call, (request, output, expected, tolerance) in zip(calls, requests, strict=True):
             found = _fp32_output(call.result(), output)
             difference = _difference(found, expected)

@@ -4,8 +4,10 @@ import argparse
 import logging
 import signal
 import threading
+from dataclasses import fields
 from pathlib import Path
 
+from querylife.serving.access import AccessConfig
 from querylife.serving.supervisor import ServerConfig, Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,11 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument(
         "--max-restarts", type=int, default=default.max_restarts, help="that fail in a row (%(default)s)"
     )
+    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
+    parser.add_argument("--tls-client-authority", type=Path, metavar="PEM", help="callers need certificates of these")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="callers must show its text as a bearer token")
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
-    return ServerConfig(**options | {"triton": tuple(options["triton"])})
+    access = AccessConfig(**{entry.name: options.pop(entry.name) for entry in fields(AccessConfig)})
+    return ServerConfig(**options | {"access": access, "triton": tuple(options["triton"])})

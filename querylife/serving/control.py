@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS
+from querylife.serving.access import Access
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +22,33 @@ STAGES = ((SCORE_PRODUCTS,), (EMBED_QUERY, EMBED_PRODUCT))
 
 
 class RepositoryControl:
-    """The right to load and unload models, which nobody else on the port has."""
+    """The right to load and unload models, which nobody else on the port has.
 
-    def __init__(self, address: str) -> None:
+    Nobody at all has Triton's shared memory (it would let a caller name the backends' own regions), trace and log
+    settings (they name files); they are behind the same key.
+    """
+
+    def __init__(self, address: str, access: Access) -> None:
         self._address = address
+        self._access = access
         self._key = secrets.token_hex(16)
+
+    @property
+    def secrets(self) -> list[str]:
+        return [self._key]
 
     def options(self) -> list[str]:
         """What tritonserver needs to give the right to this object alone."""
         return [
             "--model-control-mode=explicit",
             "--load-model=*",
-            f"--grpc-restricted-protocol=model-repository:control-key={self._key}",
+            f"--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:control-key={self._key}",
         ]
 
     def drain(self, timeout_s: float) -> bool:
         """Unload the ensembles and wait for their last requests. Returns whether none is left."""
         deadline = time.monotonic() + timeout_s
-        with grpc.insecure_channel(self._address) as channel:
+        with self._access.channel(self._address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             try:
                 return all(self._unload(stub, [model.name for model in stage], deadline) for stage in STAGES)

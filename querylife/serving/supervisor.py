@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -17,6 +17,7 @@ import psutil
 
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.lock import verify
+from querylife.serving.access import Access, AccessConfig
 from querylife.serving.canary import CanaryCaller
 from querylife.serving.control import RepositoryControl
 from querylife.serving.triton import (
@@ -48,6 +49,7 @@ class ServerConfig:
     drain_s: float = 30.0
     max_restarts: int = 5  # without a server that became ready in between
     max_pause_s: float = 10.0
+    access: AccessConfig = field(default_factory=AccessConfig)
     triton: tuple[str, ...] = ()  # further tritonserver options
 
     def __post_init__(self) -> None:
@@ -109,23 +111,29 @@ class Supervisor:
 
     def _serve_once(self) -> tuple[str, bool]:
         """One server from start to end. Returns why it ended, and whether it had been ready."""
-        control = RepositoryControl(self.config.address)
+        with Access(self.config.access) as access:
+            return self._serve(access)
+
+    def _serve(self, access: Access) -> tuple[str, bool]:
+        control = RepositoryControl(self.config.address, access)
         options = TritonOptions(
             repository=self.config.repository,
             profile=self.config.profile,
             host=self.config.host,
             grpc_port=free_port(self.config.host, self.config.grpc_port),
             metrics_port=free_port("127.0.0.1", self.config.metrics_port),
-            extra=(*control.options(), *self.config.triton),
+            secrets=(*control.secrets, *access.secrets),
+            extra=(*control.options(), *access.options, *self.config.triton),
         )
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
         process = TritonProcess(self._installation, options)
-        canary = CanaryCaller(self.config.address, lock.canary)
+        canary = CanaryCaller(self.config.address, lock.canary, access)
         try:
             reason = self._await_ready(process, canary)
             if reason:
                 return reason, False
+            process.hide_secrets()
             log.info("ready in %.1f s, metrics on 127.0.0.1:%d", time.monotonic() - started, options.metrics_port)
             self._was_ready = True
             self.ready.set()
@@ -146,6 +154,7 @@ class Supervisor:
         while not self._stopping:
             if (status := process.exit_status()) is not None:
                 return f"server exited with status {status} while starting"
+            process.hide_secrets()
             if time.monotonic() > deadline:
                 return f"not ready in {self.config.start_s:g} s: {problem}"
             try:

@@ -80,13 +80,17 @@ def _lay_out_python_backend(triton: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How one tritonserver process is started. host is where gRPC listens; metrics stay on loopback."""
+    """How one tritonserver process is started. host is where gRPC listens; metrics stay on loopback.
+
+    secrets: parts of the arguments that other users of the machine must not see.
+    """
 
     repository: Path
     profile: str
     host: str
     grpc_port: int
     metrics_port: int
+    secrets: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
@@ -128,6 +132,7 @@ class TritonProcess:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._secrets = [secret.encode() for secret in options.secrets]
         threading.Thread(target=self._forward_log, name="triton-log", daemon=True).start()
 
     def _forward_log(self) -> None:
@@ -138,6 +143,12 @@ class TritonProcess:
                 if not any(phrase in line for phrase in ABOUT_NO_GPU):
                     sys.stderr.buffer.write(line)
                     sys.stderr.flush()
+
+    def hide_secrets(self) -> None:
+        """Blank the secrets in the command line, which everybody may read, once the server has parsed it."""
+        if self._secrets and len(self.members()) > 1:  # backends are started long after
+            _blank_arguments(self.pid, self._secrets)
+            self._secrets = []
 
     def exit_status(self) -> int | None:
         """None while the server runs."""
@@ -176,6 +187,22 @@ class TritonProcess:
             time.sleep(0.02)
         self._process.wait(5)
         remove_shared_memory(os.getpid())
+
+
+def _blank_arguments(pid: int, secrets: list[bytes]) -> None:
+    """Overwrite parts of a child's command line, where ps finds it: in the child's memory (Linux, proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end
+        with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            arguments = memory.read(end - start)
+            for secret in secrets:
+                arguments = arguments.replace(secret, b"*" * len(secret))
+            memory.seek(start)
+            memory.write(arguments)
+    except OSError as error:
+        log.warning("Triton's secrets stay visible in its command line: %s", error)
 
 
 def shm_prefix(pid: int) -> str:

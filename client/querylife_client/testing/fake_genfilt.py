@@ -9,7 +9,7 @@ from genfilt_server.proto import genfilt_pb2 as genfilt
 from genfilt_server.proto import genfilt_pb2_grpc
 from querylife.errors import ItemError, ItemFault
 from querylife_client.testing.fake_model import read_text
-from querylife_client.testing.faults import describe
+from querylife_client.testing.faults import Script, describe
 from querylife_client.testing.server import LocalServer
 
 _COLOURS = {"black", "blue", "green", "red", "white", "yellow"}
@@ -22,7 +22,7 @@ class FakeGenFilt(LocalServer):
     def __init__(self, *, token: str | None = None, credentials: grpc.ServerCredentials | None = None) -> None:
         service = _Service(self)
         super().__init__(
-            lambda server: genfilt_pb2_grpc.add_GenFiltServicer_to_server(service, server), token, credentials
+            lambda server: genfilt_pb2_grpc.add_GenFiltServicer_to_server(service, server), Script(token), credentials
         )
 
 

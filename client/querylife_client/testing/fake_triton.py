@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc import service_pb2_grpc
 
-from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, ENSEMBLES, RELEVANCE, SCORE_PRODUCTS, Model
+from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, ENSEMBLES, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
 from querylife.errors import ItemError
 from querylife.scoring import Calibration, relevance
 from querylife_client.testing.fake_model import check_image, product_vector, read_text, stack, text_vector
-from querylife_client.testing.faults import describe
+from querylife_client.testing.faults import Script, describe
 from querylife_client.testing.server import LocalServer
 
+_RESTRICTED = f"This protocol is restricted, expecting header '{TOKEN_HEADER}'"  # Triton's words and status
 _LENGTH = struct.Struct("<I")
 _MODELS = {model.name: model for model in (*ENSEMBLES, RELEVANCE)}
 
@@ -35,7 +36,7 @@ class FakeTriton(LocalServer):
         service = _Service(self, width)
         super().__init__(
             lambda server: service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server),
-            token,
+            Script(token, TOKEN_HEADER, (grpc.StatusCode.UNAVAILABLE, _RESTRICTED)),
             credentials,
         )
 

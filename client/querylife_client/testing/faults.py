@@ -52,6 +52,8 @@ class Script:
     """The faults to come, and the requests that came."""
 
     token: str | None = None
+    token_header: str = "authorization"
+    refusal: tuple[grpc.StatusCode, str] = (grpc.StatusCode.UNAUTHENTICATED, "found no valid bearer token, want one")
     received: list[Received] = field(default_factory=list)
     cancelled: int = 0
     in_flight: int = 0
@@ -78,8 +80,8 @@ class Script:
                 self.in_flight -= 1
 
     def _admit(self, received: Received, context: grpc.ServicerContext) -> None:
-        if self.token is not None and received.metadata.get("authorization") != f"Bearer {self.token}":
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "found another token, want the right one")
+        if self.token is not None and received.metadata.get(self.token_header) != f"Bearer {self.token}":
+            context.abort(*self.refusal)
 
     def _answer(self, fault: Fault | None, context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
         if isinstance(fault, Delay) and not self._wait(fault.seconds, context):

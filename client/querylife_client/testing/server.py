@@ -22,11 +22,11 @@ class LocalServer:
     """What FakeTriton and FakeGenFilt have in common. register: adds their service to a server."""
 
     def __init__(
-        self, register: Callable[[grpc.Server], None], token: str | None, credentials: grpc.ServerCredentials | None
+        self, register: Callable[[grpc.Server], None], script: Script, credentials: grpc.ServerCredentials | None
     ) -> None:
         self._register = register
         self._credentials = credentials
-        self._script = Script(token)
+        self._script = script
         self._port = 0
         self.start()
 

@@ -1,0 +1,51 @@
+"""Why a server hung up on a new connection.
+
+gRPC says "Socket closed" whether the server wants TLS, wants another client certificate, or is just going away. A TLS
+handshake of our own tells: a server that takes it wants TLS; one that takes it and then hangs up wants a certificate.
+"""
+
+import socket
+import ssl
+
+from querylife_client.config import Tls
+from querylife_client.errors import CredentialsError, Failure
+
+_PATIENCE_S = 2.0
+
+
+def is_hang_up(failure: Failure) -> bool:
+    text = str(failure.error)
+    return "failed to connect to all addresses" in text and ("closed" in text or "reset" in text)
+
+
+def explained(failure: Failure, address: str, tls: Tls | None, timeout_s: float) -> Failure:
+    """The same failure, or a CredentialsError that says what the server wants. Connects once: see is_hang_up."""
+    try:
+        wish = _wish(address, tls, min(_PATIENCE_S, max(0.01, timeout_s)))
+    except (OSError, ValueError):  # nobody there, no answer, an address that only gRPC can read
+        return failure
+    if wish is None:
+        return failure
+    error = CredentialsError(f"{address}: the server hung up: {wish}")
+    error.__cause__ = failure.error.__cause__
+    return Failure(error, False)
+
+
+def _wish(address: str, tls: Tls | None, timeout_s: float) -> str | None:
+    """What the server wants that it does not get. Raises OSError when it does not say."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent; gRPC does the verifying
+    context.set_alpn_protocols(["h2"])
+    if tls is not None and tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    host, _, port = address.rpartition(":")
+    there = (host.strip("[]"), int(port))
+    with socket.create_connection(there, timeout_s) as connection, context.wrap_socket(connection) as encrypted:
+        if tls is None:
+            return "it wants TLS: give ClientConfig(tls=Tls(...))"
+        if encrypted.recv(1):
+            return None
+    if tls.certificate is None:
+        return "it wants a client certificate: give Tls(certificate=..., key=...)"
+    return f"it does not accept the client certificate {tls.certificate}: renew it, or have its authority trusted"

@@ -1,0 +1,157 @@
+"""Who may call a server: TLS, client certificates, a bearer token, and the supervisor's own way in past them.
+
+Triton compares a header with a fixed value, the whole "Bearer <token>"; querylife_client sends that header.
+"""
+
+import datetime
+import logging
+import re
+import shutil
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from querylife.contract import TOKEN_HEADER
+from querylife.errors import ArtifactError
+
+log = logging.getLogger(__name__)
+
+_TRITONS_PREFIX = "triton-grpc-protocol-"
+_GUARDED = "inference,metadata,model-config,statistics"  # health stays open: probes carry no token
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750
+_SOON = datetime.timedelta(days=14)
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """tls_certificate, tls_key: the server's (PEM). tls_client_authority: callers must show a certificate that it
+    signed (PEM). token_file: callers must show this file's text as a bearer token. All are read at every start.
+    """
+
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_authority: Path | None = None
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ArtifactError("--tls-certificate and --tls-key: found one, want both or neither")
+        if self.tls_client_authority is not None and self.tls_certificate is None:
+            raise ArtifactError("--tls-client-authority: found no --tls-certificate, want one")
+
+
+class Access:
+    """The access rules of one server process. Use as a context manager; keep it open while the server runs.
+
+    options: for tritonserver. secrets: those among them that nobody else may see. metadata: of the supervisor's calls.
+    """
+
+    def __init__(self, config: AccessConfig) -> None:
+        """Raises ArtifactError when a file cannot be used: unreadable, expired, or a key of another certificate."""
+        self.options: list[str] = []
+        self.secrets: list[str] = []
+        self.metadata: tuple[tuple[str, str], ...] = ()
+        self._credentials: grpc.ChannelCredentials | None = None
+        self._channel_options: list[tuple[str, object]] = []
+        self._folder: Path | None = None
+        if config.token_file is not None:
+            self._demand_token(read_token(config.token_file))
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self._encrypt(config.tls_certificate, config.tls_key, config.tls_client_authority)
+
+    def __enter__(self) -> "Access":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def channel(self, address: str, options: Sequence[tuple[str, object]] = ()) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(address, options)
+        return grpc.secure_channel(address, self._credentials, [*options, *self._channel_options])
+
+    def _demand_token(self, token: str) -> None:
+        header, value = TOKEN_HEADER.removeprefix(_TRITONS_PREFIX), f"Bearer {token}"
+        self.options.append(f"--grpc-restricted-protocol={_GUARDED}:{header}={value}")
+        self.secrets.append(token)
+        self.metadata = ((TOKEN_HEADER, value),)
+
+    def _encrypt(self, certificate: Path, key: Path, client_authority: Path | None) -> None:
+        name = _check(certificate, key)
+        self.options += [f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]
+        # The supervisor trusts this very certificate, by whatever name it goes and whoever signed it.
+        self._channel_options = [("grpc.ssl_target_name_override", name)]
+        if client_authority is None:
+            self.options.append("--grpc-use-ssl=true")
+            self._credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+            return
+        own_certificate, own_key = _certificate_of_ones_own()
+        self._folder = Path(tempfile.mkdtemp(prefix="querylife-"))
+        trusted = self._folder / "authorities.pem"
+        trusted.write_bytes(_read(client_authority) + b"\n" + own_certificate)
+        self.options += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={trusted}"]
+        self._credentials = grpc.ssl_channel_credentials(certificate.read_bytes(), own_key, own_certificate)
+
+
+def read_token(path: Path) -> str:
+    """Raises ArtifactError when the file holds no token."""
+    token = _read(path).decode("ascii", "replace").strip()
+    if not _TOKEN.fullmatch(token):
+        raise ArtifactError(f"{path}: found no token, want one of letters, digits and ._~+/=- only")
+    return token
+
+
+def _check(certificate: Path, key: Path) -> str:
+    """Returns a name that the certificate holds. Raises ArtifactError when the pair cannot serve."""
+    from cryptography import x509  # noqa: PLC0415  # a server without TLS needs none
+
+    try:
+        found = x509.load_pem_x509_certificate(_read(certificate))
+        names: Any = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"{certificate}, {key}: found no certificate with names and its key: {detail}") from error
+    now, end = datetime.datetime.now(datetime.UTC), found.not_valid_after_utc
+    if not found.not_valid_before_utc <= now <= end:
+        raise ArtifactError(
+            f"{certificate}: found a certificate for {found.not_valid_before_utc:%F %T} to {end:%F %T} UTC, "
+            f"want one for now, {now:%F %T}: renew it"
+        )
+    if end - now < _SOON:
+        log.warning("%s expires at %s UTC: renew it and restart", certificate, f"{end:%F %T}")
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return str([*names.get_values_for_type(x509.DNSName), *addresses][0]).replace("*", "supervisor")
+
+
+def _certificate_of_ones_own() -> tuple[bytes, bytes]:
+    """A certificate that signs itself, and its key (PEM), for the supervisor's own calls. The key is never written."""
+    from cryptography import x509  # noqa: PLC0415  # as above
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "querylife supervisor")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    return certificate.public_bytes(encoding), key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
