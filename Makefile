@@ -35,8 +35,10 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
 
-.PHONY: genfilt genfilt-environment genfilt-proto
+.PHONY: genfilt genfilt-environment genfilt-judge genfilt-proto
 GENFILT_PORT ?= 8010
+LABELLED ?= ../shared/data/fashion/products.parquet
+JUDGING := out/genfilt
 GENERATOR ?= smollm2-135m
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/.installed
@@ -53,6 +55,13 @@ genfilt-environment: $(VLLM_INSTALLED)
 
 genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GENERATOR, until Ctrl-C
 	@$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
+
+# Descriptions are kept: after new weights of the text tower this takes seconds, the first time minutes.
+genfilt-judge: $(INSTALLED) $(VLLM_INSTALLED) ## fit GenFilt's judge to the shipped weights on LABELLED products, and measure it
+	mkdir -p $(JUDGING)
+	$(BIN)/python -m querylife_jobs.labelled_pairs $(LABELLED) $(JUDGING)/pairs.jsonl
+	$(VLLM)/bin/python -m genfilt_server.quality $(JUDGING)/pairs.jsonl --descriptions $(JUDGING)/descriptions.jsonl \
+		--fit-out genfilt_server/judges/querylife_mini.json
 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto

@@ -20,6 +20,8 @@ class ServerConfig:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     prompt: str | None = None  # one of PROMPTS; None: what suits the model
+    judge_encoder: str = "querylife-mini"  # or minilm, or a checkpoint folder
+    judge: Path | None = None  # numbers from genfilt_server.quality; None: those shipped for the encoder
     max_waiting: int = 512  # items admitted and not yet answered
     max_sequences: int = 32  # items that the engine works on at once
     remembered: int = 100_000  # descriptions kept in memory

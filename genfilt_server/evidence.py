@@ -1,17 +1,20 @@
 """From two descriptions to a verdict: features of a (query, product) pair, and the numbers that weigh them.
 
-The weights are a logistic regression fitted on labelled pairs by querylife_jobs.judge_fit, and shipped as numbers in
-judges/<version>.json together with the two thresholds between which the judge abstains.
+The weights are a logistic regression fitted on labelled pairs by genfilt_server.quality, and shipped as numbers in
+judges/<name>.json together with the two thresholds between which the judge abstains, and with what they were fitted
+on: likenesses of another encoder, or another generator's descriptions, mean something else.
 """
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from importlib import resources
-from typing import Any
+from pathlib import Path
 
 from genfilt_server.prompts import Description
+from querylife.errors import ArtifactError
 
 UNKNOWN = "unknown"
 ATTRIBUTES = ("colour", "gender", "use")
@@ -99,20 +102,41 @@ def _agreement(attribute: str, asked: str, offered: str) -> str:
 
 @dataclass(frozen=True)
 class Judge:
-    """probability = sigmoid(bias + weights . features); at least match_from: match; below no_match_to: no match."""
+    """probability = sigmoid(bias + weights . features); at least match_from: match; below no_match_to: no match.
 
-    version: str
+    fitted_on: the identities of what made the evidence that the numbers were fitted on ("encoder", "generator").
+    """
+
     bias: float
     weights: dict[str, float]
     match_from: float
     no_match_to: float
+    fitted_on: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, version: str) -> "Judge":
-        """Read judges/<version>.json."""
-        file = resources.files("genfilt_server") / "judges" / f"{version.replace('-', '_')}.json"
-        numbers: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return cls(version, numbers["bias"], numbers["weights"], numbers["match_from"], numbers["no_match_to"])
+    def load(cls, path: Path) -> "Judge":
+        """Raises ArtifactError when the file holds no judge."""
+        try:
+            return cls(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            wanted = "want JSON from genfilt_server.quality --fit-out"
+            raise ArtifactError(f"{path}: found {type(error).__name__} ({error}), {wanted}") from error
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+
+    @property
+    def version(self) -> str:
+        """A hash of the numbers: other numbers are another judge."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def strangers(self, **found: str) -> list[str]:
+        """A sentence for each maker of evidence (encoder=, generator=) that is not the one fitted on."""
+        return [
+            f"the judge was fitted on the {kind} {self.fitted_on.get(kind, 'unknown')}, found {identity}"
+            for kind, identity in found.items()
+            if self.fitted_on.get(kind) != identity
+        ]
 
     def judge(self, evidence: Evidence) -> Judgement:
         features = evidence.features()
@@ -126,3 +150,9 @@ class Judge:
     def nothing() -> Judgement:
         """For a pair with a faulty side."""
         return Judgement(Verdict.ABSTAIN, 0.0)
+
+
+def shipped_judge(encoder: str) -> Path:
+    """The numbers that come with the package for this encoder; for somebody's own text tower, those of ours."""
+    name = "minilm.json" if encoder == "minilm" else "querylife_mini.json"
+    return Path(str(resources.files("genfilt_server") / "judges" / name))

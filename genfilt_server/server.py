@@ -14,9 +14,10 @@ from genfilt_server.access import Token
 from genfilt_server.admission import Admission
 from genfilt_server.config import ServerConfig
 from genfilt_server.default_generator import fingerprint, generator_source
-from genfilt_server.embedder import MiniLmEmbedder
+from genfilt_server.embedder import ThreadedEmbedder
+from genfilt_server.encoders import load_encoder
 from genfilt_server.engine import VllmGenerator, engine_arguments
-from genfilt_server.evidence import Judge
+from genfilt_server.evidence import Judge, shipped_judge
 from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
 from genfilt_server.orphans import end_watcher, start_watcher
@@ -39,6 +40,11 @@ async def serve(config: ServerConfig) -> int:
     token = Token.read(config.token_file) if config.token_file else None
     source = generator_source(config.model)
     prompt = PROMPTS[config.prompt] if config.prompt else source.prompt
+    made_by = f"{source.name}@{fingerprint(source.path)}"
+    encoder = load_encoder(config.judge_encoder)
+    judge = Judge.load(config.judge or shipped_judge(config.judge_encoder))
+    for stranger in judge.strangers(encoder=encoder.identity, generator=made_by):
+        log.warning("%s: its probabilities are off; fit it again (genfilt_server.quality --fit-out)", stranger)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -49,17 +55,20 @@ async def serve(config: ServerConfig) -> int:
         generator = VllmGenerator(engine_arguments(config, source))
         stack.callback(generator.close, config.drain_s)
         describer = Describer(generator, prompt, config.remembered)
-        judge = Judge.load("tuned-v1")
         metrics = Metrics(prometheus_client.REGISTRY)
         provenance = pb.Provenance(
-            generator=f"{source.name}@{fingerprint(source.path)}",
+            generator=made_by,
             prompt_version=prompt.version,
             schema_version=SCHEMA_VERSION,
-            judge_version=judge.version,
+            judge_version=f"{judge.version} {encoder.identity}",
             reads_images=generator.reads_images,
         )
         servicer = GenFiltService(
-            describer, Filter(describer, MiniLmEmbedder(), judge), provenance, Admission(config.max_waiting), metrics
+            describer,
+            Filter(describer, ThreadedEmbedder(encoder), judge),
+            provenance,
+            Admission(config.max_waiting),
+            metrics,
         )
         server, healthy, port = await listen(config, servicer, token)
         canary = Canary(generator, prompt.of_title(CANARY_TITLE), healthy, metrics)

@@ -14,16 +14,17 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import onnx  # imported where the graph is read: a text encoder does without
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,9 @@ def dinov2_from_graph(path: Path) -> Dinov2Model:
     matrix is found through the bias that is added to its product. Position embeddings are folded too, and are read
     off a run of the graph. Raises ArtifactError when a weight is not found or the outputs differ.
     """
+    import onnx  # noqa: PLC0415
+    from onnx import numpy_helper  # noqa: PLC0415
+
     graph = onnx.load(str(path)).graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
@@ -127,7 +131,7 @@ Array = NDArray[np.float32]
 _PREFIX = "backbone."
 
 
-def _folded_matrices(graph: onnx.GraphProto, weights: dict[str, Array]) -> dict[str, Array]:
+def _folded_matrices(graph: "onnx.GraphProto", weights: dict[str, Array]) -> dict[str, Array]:
     bias_of = {
         operand: bias
         for node in graph.node
@@ -152,6 +156,9 @@ def _dinov2_name(name: str) -> str:
 
 def _run_dinov2_graph(path: Path, pixels: Array) -> tuple[Array, Array]:
     """The graph's position embeddings [1, 257, 384] and last hidden state [batch, 257, 384]."""
+    import onnx  # noqa: PLC0415
+    import onnxruntime  # noqa: PLC0415
+
     model = onnx.load(str(path))
     nodes = model.graph.node
     concats = {node.output[0] for node in nodes if node.op_type == "Concat"}

@@ -26,7 +26,7 @@ from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger
 from querylife_jobs.progress import Progress
-from querylife_jobs.runner import Runner, Summary, Unit, Work
+from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
 
 log = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ class JobConfig:
 async def _run(
     config: JobConfig,
     units: Sequence[Unit],
-    per_request: int,
+    split: Split,
     work: Work,
     ready: Callable[[], Awaitable[None]],
     ledger: Ledger,
 ) -> Summary:
     window = Window(min(FIRST_WINDOW, config.max_in_flight), config.max_in_flight)
-    runner = Runner(work, ready, ledger, window=window, units_per_request=per_request)
+    runner = Runner(work, ready, ledger, window=window, split=split)
     summary = await runner.run(units, Progress("pairs" if config.job == "filter" else "products"))
     summary.rows = len(units)
     return summary
@@ -98,14 +98,14 @@ async def run_generator_job(config: JobConfig, catalogue: Sequence[CatalogProduc
         if config.job == "describe":
             units = describe.units(catalogue, provenance)
             batch = lambda some: describe.work(endpoint, some)  # noqa: E731
-            summary = await _run(config, units, describe.UNITS_PER_REQUEST, batch, endpoint.ready, ledger)
+            summary = await _run(config, units, evenly(describe.UNITS_PER_REQUEST), batch, endpoint.ready, ledger)
             _write(config, describe.columns(catalogue, units, ledger), describe.SCHEMA, made_by)
         else:
             assert config.pairs is not None
             pairs = [(query, product) for query, product in tables.read_columns(config.pairs, ("query", "product_id"))]
             units = filter_pairs.units(pairs, {product.id: product for product in catalogue}, provenance)
             batch = lambda some: filter_pairs.work(endpoint, some)  # noqa: E731
-            summary = await _run(config, units, filter_pairs.UNITS_PER_REQUEST, batch, endpoint.ready, ledger)
+            summary = await _run(config, units, filter_pairs.split, batch, endpoint.ready, ledger)
             _write(config, filter_pairs.columns(pairs, units, ledger), filter_pairs.SCHEMA, made_by)
     return summary
 
@@ -121,7 +121,7 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
         model = await embed.fingerprint(client)
         units = embed.units(catalogue, model)
         batch = lambda some: embed.work(client, some)  # noqa: E731
-        summary = await _run(config, units, embed.UNITS_PER_REQUEST, batch, ready, ledger)
+        summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)
         _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, {"model": model})
     return summary
 

@@ -70,6 +70,9 @@ class GenFiltEndpoint:
     async def judge(self, request: pb.JudgeRequest) -> pb.JudgeResponse:
         return await self._call(self._stub.Judge, request, self._timeout_s)
 
+    async def filter(self, request: pb.FilterRequest) -> pb.FilterResponse:
+        return await self._call(self._stub.Filter, request, self._timeout_s)
+
     async def ready(self) -> None:
         """Return once the server answers. Raises UnavailableError when it has been away for patience_s."""
         until = time.monotonic() + self._patience_s

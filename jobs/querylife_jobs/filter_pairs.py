@@ -1,7 +1,11 @@
-"""Job: which (query, product) pairs match, so that training does not take a match for a negative."""
+"""Job: which (query, product) pairs match, so that training does not take a match for a negative.
+
+Pairs that follow each other and share queries and products, as those of a training batch do, are asked for as a block:
+every query of a few against every product, in one request.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow
@@ -14,7 +18,8 @@ from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.runner import Unit
 
-UNITS_PER_REQUEST = 8
+QUERIES_PER_BLOCK, PRODUCTS_PER_BLOCK = 16, 48  # each is a generation where it is new
+SPARSE = 0.25  # a block with less of its pairs asked for is judged pair by pair
 VERDICTS = {pb.VERDICT_MATCH: "match", pb.VERDICT_NO_MATCH: "no_match", pb.VERDICT_ABSTAIN: "abstain"}
 SCHEMA = pyarrow.schema(
     [
@@ -49,16 +54,62 @@ def units(pairs: Sequence[Pair], catalogue: Mapping[str, CatalogProduct], proven
     return found
 
 
+def split(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Runs of units that a block has room for."""
+    some: list[Unit] = []
+    queries: set[bytes] = set()
+    products: set[bytes] = set()
+    for unit in units:
+        query, product = unit.payload.query, _content(unit)
+        full_of_queries = len(queries) == QUERIES_PER_BLOCK and query not in queries
+        if full_of_queries or (len(products) == PRODUCTS_PER_BLOCK and product not in products):
+            yield some
+            some, queries, products = [], set(), set()
+        some.append(unit)
+        queries.add(query)
+        products.add(product)
+    if some:
+        yield some
+
+
 async def work(endpoint: GenFiltEndpoint, some: Sequence[Unit]) -> list[Record]:
-    """Judge a few pairs: the batch function that a cluster runs, too."""
-    response = await endpoint.judge(pb.JudgeRequest(pairs=[unit.payload for unit in some]))
-    return [_record(unit.key, result) for unit, result in zip(some, response.results, strict=True)]
+    """Judge pairs that split put together: the batch function that a cluster runs, too."""
+    queries = {query: place for place, query in enumerate(dict.fromkeys(unit.payload.query for unit in some))}
+    contents = {_content(unit): unit.payload.product for unit in some}
+    products = {content: place for place, content in enumerate(contents)}
+    if len(some) < SPARSE * len(queries) * len(products):
+        response = await endpoint.judge(pb.JudgeRequest(pairs=[unit.payload for unit in some]))
+        return [_judged(unit.key, result) for unit, result in zip(some, response.results, strict=True)]
+    block = await endpoint.filter(pb.FilterRequest(queries=list(queries), products=list(contents.values())))
+    return [_cell(unit, block, queries[unit.payload.query], products[_content(unit)], len(products)) for unit in some]
 
 
-def _record(key: str, result: pb.JudgeResult) -> Record:
+def _content(unit: Unit) -> bytes:
+    content: bytes = unit.payload.product.SerializeToString(deterministic=True)
+    return content
+
+
+def _judged(key: str, result: pb.JudgeResult) -> Record:
     if result.HasField("error"):
-        return Record(key, fault=result.error.fault, detail=result.error.detail)
-    found = {"verdict": VERDICTS[result.judgement.verdict], "probability": result.judgement.probability}
+        return _set_aside(key, result.error)
+    return _record(key, result.judgement.verdict, result.judgement.probability)
+
+
+def _cell(unit: Unit, block: pb.FilterResponse, query: int, product: int, products: int) -> Record:
+    if query in block.query_errors:
+        return _set_aside(unit.key, block.query_errors[query])
+    if product in block.product_errors:
+        return _set_aside(unit.key, block.product_errors[product])
+    place = query * products + product  # row-major
+    return _record(unit.key, block.verdicts[place], block.probabilities[place])
+
+
+def _set_aside(key: str, error: pb.ItemError) -> Record:
+    return Record(key, fault=error.fault, detail=error.detail)
+
+
+def _record(key: str, verdict: pb.Verdict, probability: float) -> Record:
+    found = {"verdict": VERDICTS[verdict], "probability": probability}
     return Record(key, json.dumps(found, sort_keys=True).encode())
 
 

@@ -7,7 +7,7 @@ is away makes it wait; a unit that was in flight every time the server went away
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,15 @@ Work = Callable[[Sequence[Unit]], Awaitable[Sequence[Record]]]
 """Answers a few units with one request: a record each. Raises ServiceError when the request as a whole fails."""
 
 
+Split = Callable[[Sequence[Unit]], Iterable[Sequence[Unit]]]
+"""Units to requests, in order."""
+
+
+def evenly(count: int) -> Split:
+    """Requests of so many units."""
+    return lambda units: [units[start : start + count] for start in range(0, len(units), count)]
+
+
 class Runner:
     """One run. ready: returns once the server answers, and raises UnavailableError when patience ends."""
 
@@ -81,13 +90,13 @@ class Runner:
         ledger: Ledger,
         *,
         window: Window,
-        units_per_request: int,
+        split: Split,
     ) -> None:
         self._work = work
         self._ready = ready
         self._ledger = ledger
         self._window = window
-        self._units_per_request = units_per_request
+        self._split = split
         self._attempts: dict[str, int] = {}
         self._summary = Summary()
         self._returning: asyncio.Task[None] | None = None
@@ -100,9 +109,9 @@ class Runner:
         self._summary = Summary(units=len(distinct), resumed=len(known))
         progress.start(len(pending))
         async with asyncio.TaskGroup() as group:
-            for start in range(0, len(pending), self._units_per_request):
+            for some in self._split(pending):
                 await self._window.enter()
-                group.create_task(self._finish(pending[start : start + self._units_per_request], progress))
+                group.create_task(self._finish(some, progress))
         self._summary.seconds = progress.seconds
         for record in self._ledger.find(distinct):
             if record.fault:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from words_server import WordEmbedder, WordGenerator
 
-from genfilt_server.evidence import Judge, Verdict
+from genfilt_server.evidence import Judge, Verdict, shipped_judge
 from genfilt_server.pipeline import READ_CHARACTERS, Described, Describer, Failure, Filter, Product
 from genfilt_server.prompts import TUNED, Description
 from querylife.errors import UnavailableError
@@ -106,7 +106,9 @@ def test_a_dead_engine_is_no_items_fault() -> None:
             raise UnavailableError("the engine has died")
 
     async def scenario() -> None:
-        await Filter(describer(DeadGenerator()), WordEmbedder(), Judge.load("tuned-v1")).batch([b"q"], [Product(b"t")])
+        await Filter(describer(DeadGenerator()), WordEmbedder(), Judge.load(shipped_judge("minilm"))).batch(
+            [b"q"], [Product(b"t")]
+        )
 
     with pytest.raises(UnavailableError):
         asyncio.run(scenario())
@@ -116,14 +118,14 @@ def test_a_mask_costs_a_generation_per_query_and_product_not_per_pair() -> None:
     generator = WordGenerator()
     queries = [f"red dress {number}".encode() for number in range(5)]
     products = [Product(f"blue shirt {number}".encode()) for number in range(7)]
-    filter_ = Filter(describer(generator), WordEmbedder(), Judge.load("tuned-v1"))
+    filter_ = Filter(describer(generator), WordEmbedder(), Judge.load(shipped_judge("minilm")))
     mask = asyncio.run(filter_.batch(queries, products))
     assert len(generator.seen) == 12
     assert [len(row) for row in mask.judgements] == [7] * 5
 
 
 def test_a_faulty_side_abstains_and_its_neighbours_do_not() -> None:
-    filter_ = Filter(describer(WordGenerator()), WordEmbedder(), Judge.load("tuned-v1"))
+    filter_ = Filter(describer(WordGenerator()), WordEmbedder(), Judge.load(shipped_judge("minilm")))
     products = [Product(b"Red Dress"), Product(b"\xff"), Product(b"Blue Wallet")]
     mask = asyncio.run(filter_.batch([b"red dress", b""], products))
     verdicts = [[cell.verdict for cell in row] for row in mask.judgements]

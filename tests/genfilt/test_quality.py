@@ -1,14 +1,18 @@
 """The numbers that quality reports, on cases small enough to work out by hand."""
 
-import json
-from importlib import resources
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from genfilt_server.evidence import Evidence, Judge, Verdict
+from genfilt_server.encoders import checkpoint_folder, load_encoder, tower_identity
+from genfilt_server.evidence import Evidence, Judge, Verdict, shipped_judge
 from genfilt_server.prompts import Description
-from genfilt_server.scores import area, best_threshold, fit_logistic, mask_figures
+from genfilt_server.scores import area, best_threshold, f1_gain, fit_logistic, mask_figures
+from querylife.errors import ArtifactError
+
+JUDGES = ("minilm", "querylife-mini")
 
 
 def evidence(query: Description, product: Description, likeness: float) -> Evidence:
@@ -43,23 +47,64 @@ def test_a_fit_finds_known_weights() -> None:
     assert weights == pytest.approx([2.0, -1.0], abs=0.1)
 
 
+def test_a_gain_over_oneself_is_nothing_and_over_no_mask_is_the_f1() -> None:
+    labels = np.array([True, False, False, True, False, True])
+    assert f1_gain(labels, labels, labels, queries=3) == {"mean": 0, "low": 0, "high": 0}
+    assert f1_gain(labels, np.zeros(6, bool), labels, queries=3)["mean"] == 1
+
+
+@pytest.mark.parametrize("encoder", JUDGES)
 @pytest.mark.parametrize(
     ("product", "likeness", "verdict"),
     [
-        (Description("dress", "red", "women", "casual"), 0.8, Verdict.MATCH),
+        (Description("dress", "red", "women", "casual"), 0.9, Verdict.MATCH),
         (Description("dress", "black", "men", "sports"), 0.1, Verdict.NO_MATCH),
         (Description("wallet", "red", "men", "casual"), 0.0, Verdict.NO_MATCH),
     ],
 )
-def test_the_shipped_judge_on_plain_cases(product: Description, likeness: float, verdict: Verdict) -> None:
+def test_the_shipped_judges_on_plain_cases(
+    encoder: str, product: Description, likeness: float, verdict: Verdict
+) -> None:
     query = Description("dress", "red", "women")
-    assert Judge.load("tuned-v1").judge(evidence(query, product, likeness)).verdict is verdict
+    assert Judge.load(shipped_judge(encoder)).judge(evidence(query, product, likeness)).verdict is verdict
 
 
-def test_the_shipped_judge_weighs_features_that_exist() -> None:
-    judge = Judge.load("tuned-v1")
+@pytest.mark.parametrize("encoder", JUDGES)
+def test_a_shipped_judge_weighs_features_that_exist(encoder: str) -> None:
+    judge = Judge.load(shipped_judge(encoder))
     known = evidence(Description("dress"), Description("dress"), 0.5).features()
     assert set(judge.weights) == set(known)
     assert 0 < judge.no_match_to <= judge.match_from < 1
-    file = resources.files("genfilt_server") / "judges" / "tuned_v1.json"
-    assert set(json.loads(file.read_text())) == {"bias", "weights", "match_from", "no_match_to"}
+
+
+def test_the_shipped_judge_was_fitted_on_the_shipped_text_tower() -> None:
+    """Where the weights are new: make genfilt-judge."""
+    judge = Judge.load(shipped_judge("querylife-mini"))
+    assert judge.strangers(encoder=tower_identity(checkpoint_folder("querylife-mini"))) == []
+
+
+def test_a_judge_names_both_where_it_was_fitted_on_something_else() -> None:
+    judge = Judge(0.0, {}, 0.5, 0.5, {"encoder": "mine@1"})
+    assert judge.strangers(encoder="mine@1") == []
+    assert judge.strangers(encoder="mine@2") == ["the judge was fitted on the encoder mine@1, found mine@2"]
+    assert judge.strangers(generator="g@1") == ["the judge was fitted on the generator unknown, found g@1"]
+
+
+def test_a_judge_is_read_as_it_was_written_and_other_numbers_are_another_version(tmp_path: Path) -> None:
+    judge = Judge(-1.0, {"type_same": 2.0}, 0.5, 0.25, {"encoder": "mine@1"})
+    judge.save(tmp_path / "judge.json")
+    assert Judge.load(tmp_path / "judge.json") == judge
+    assert replace(judge, bias=-1.1).version != judge.version == Judge.load(tmp_path / "judge.json").version
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", '{"bias": 1}', '{"surprise": 1}'])
+def test_a_file_that_is_no_judge_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "judge.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"judge\.json: found .*, want JSON from genfilt_server\.quality"):
+        Judge.load(tmp_path / "judge.json")
+
+
+def test_an_encoder_that_is_none_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="want querylife-mini, minilm or a folder"):
+        load_encoder(str(tmp_path))

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from genfilt_server.access import Token
 from genfilt_server.admission import Admission
 from genfilt_server.config import ServerConfig
-from genfilt_server.evidence import Judge
+from genfilt_server.evidence import Judge, shipped_judge
 from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
 from genfilt_server.pipeline import Describer, Filter, Generated, GenerationError, Usage
@@ -100,7 +100,7 @@ async def hosted(
     provenance = pb.Provenance(
         generator="words@1", prompt_version="tuned-v1", schema_version="v1", judge_version="tuned-v1"
     )
-    filter_ = Filter(describer, WordEmbedder(), Judge.load("tuned-v1"))
+    filter_ = Filter(describer, WordEmbedder(), Judge.load(shipped_judge("minilm")))
     service = GenFiltService(describer, filter_, provenance, admission, metrics)
     server, health, port = await listen(config, service, token)
     canary = Canary(generator, TUNED.of_title("red dress"), health, metrics)

@@ -10,7 +10,7 @@ import pytest
 from querylife.errors import InvalidRequestError, UnavailableError
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
-from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, FullError, Runner, Summary, Unit
+from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, FullError, Runner, Summary, Unit, evenly
 from querylife_jobs.window import Window
 
 
@@ -20,7 +20,7 @@ async def ready() -> None:
 
 def run(work: object, units: Sequence[Unit], folder: Path, per_request: int = 4) -> tuple[Summary, dict[str, Record]]:
     with Ledger(folder / "ledger.sqlite") as ledger:
-        runner = Runner(work, ready, ledger, window=Window(4, 8, hold_s=0.0), units_per_request=per_request)  # type: ignore[arg-type]
+        runner = Runner(work, ready, ledger, window=Window(4, 8, hold_s=0.0), split=evenly(per_request))  # type: ignore[arg-type]
         summary = asyncio.run(runner.run(units, Progress("units", io.StringIO())))
         return summary, {record.key: record for record in ledger.find(unit.key for unit in units)}
 
