@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from querylife_client._tracing import span
 from querylife_client._transport import Transport
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, Judgement
-from querylife_client.metadata import ServerMetadata, read_metadata
+from querylife_client.metadata import ServerMetadata, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import QueryCache
 from querylife_client.retry import Deadline
@@ -42,7 +42,7 @@ class Client:
         self._config = config or ClientConfig()
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
-        self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
+        self._cache = QueryCache.of(self._config)
         self._triton = Transport(address, self._config, self._statistics) if address else None
         self._genfilt = Transport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
 
@@ -153,10 +153,10 @@ class Client:
         return True
 
     def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
-        """Which server answers, and with vectors of which width."""
+        """Which server answers, and with which model."""
         deadline = self._deadline(timeout_s)
-        server = self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadline)
-        return read_metadata(server, self._embed_queries([_parts.PROBE], deadline))
+        probe = self._embed_uncached([_parts.PROBE], deadline)
+        return read_metadata(self._server(deadline), probe)
 
     @property
     def counts(self) -> Counts:
@@ -166,8 +166,10 @@ class Client:
     def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
         if self._cache is None or not queries:
             return self._embed_uncached(queries, deadline)
-        if self._cache.wants_probe():
-            self._cache.note_probe(self._embed_uncached([_parts.PROBE], deadline)[0])
+        if self._cache.wants_model():
+            self._check_model(self._cache, deadline)
+        if not self._cache.usable:
+            return self._embed_uncached(queries, deadline)
         claim = self._cache.claim(queries)
         try:
             claim.fulfil(self._embed_uncached(claim.missing, deadline))
@@ -180,6 +182,16 @@ class Client:
             raise
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
+
+    def _check_model(self, cache: QueryCache, deadline: Deadline) -> None:
+        try:
+            cache.note_model(read_identity(self._server(deadline)))
+        except BaseException:
+            cache.note_silence()
+            raise
+
+    def _server(self, deadline: Deadline) -> Any:
+        return self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadline)
 
     def _embed_uncached(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
         return _parts.join_queries(self._answers(_parts.query_parts(queries, self._config.limits), deadline))

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from querylife.catalog import CatalogProduct, load_catalog
+from querylife.errors import InvalidRequestError
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
 from querylife_client.products import Product
@@ -107,13 +108,19 @@ def _parser(verb: str, purpose: str | None, *, catalog: bool) -> argparse.Argume
     parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help="(%(default)g)")
     parser.add_argument("--tls", action="store_true", help=f"encrypt; a bearer token is read from ${TOKEN_VARIABLE}")
     parser.add_argument("--authority", type=Path, metavar="PEM", help="trust these certificates; implies --tls")
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="show this certificate; implies --tls")
+    parser.add_argument("--key", type=Path, metavar="PEM", help="its key")
     return parser
 
 
 def _client(options: argparse.Namespace) -> Client:
-    tls = Tls(options.authority) if options.tls or options.authority else None
-    config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE))
-    return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
+    encrypted = options.tls or options.authority or options.certificate or options.key
+    try:
+        tls = Tls(options.authority, options.certificate, options.key) if encrypted else None
+        config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE))
+        return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
+    except (ValueError, OSError) as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _catalog(path: Path) -> list[CatalogProduct]:

@@ -1,9 +1,9 @@
 """Vectors of queries that were asked before. No I/O.
 
 Shoppers' queries have a long tail but a heavy head: a few thousand vectors answer most of the traffic. The key is a
-hash of the text and of the model's identity. That identity is watched by its behaviour: the vector of one probe query
-is asked for again every recheck_s, and when it moves, the model or its preprocessing has changed, and nothing kept is
-used. Callers who ask for the same new query at the same time share one request (single flight).
+hash of the text and of the model's identity (its fingerprint, preprocessing and precision). The server is asked for
+that again every recheck_s; when it has changed, nothing kept is used, and a server that does not say is not cached.
+Callers who ask for the same new query at the same time share one request (single flight).
 """
 
 import hashlib
@@ -17,45 +17,60 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.identity import ModelIdentity
+from querylife_client.config import ClientConfig
 from querylife_client.products import Text
 
 Vector = NDArray[np.float32]
-
-_SAME_MODEL = 1e-3  # batches and machines move a vector's component by 1e-5; another model by 1e-1
 
 
 class QueryCache:
     """Least recently used goes first. Safe to share between threads."""
 
-    def __init__(self, items: int, *, recheck_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, items: int, *, recheck_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._items = items
         self._recheck_s = recheck_s
         self._clock = clock
-        self._probed_at = -float("inf")
-        self._probe: Vector | None = None
-        self._fingerprint = b""
+        self._checked_at = -float("inf")
+        self._model = b""
         self._vectors: OrderedDict[bytes, Future[Vector]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, config: ClientConfig) -> "QueryCache | None":
+        """The cache of one client; None where the config wants none."""
+        return (
+            cls(config.query_cache_items, recheck_s=config.query_cache_recheck_s) if config.query_cache_items else None
+        )
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def wants_probe(self) -> bool:
-        """Whether it is time to ask for the probe's vector. Says so to one caller only."""
+    @property
+    def usable(self) -> bool:
+        """Whether the model is known."""
+        return bool(self._model)
+
+    def wants_model(self) -> bool:
+        """Whether it is time to ask the server for its model. Says so to one caller only."""
         with self._lock:
-            due = self._clock() - self._probed_at >= self._recheck_s
+            due = self._clock() - self._checked_at >= self._recheck_s
             if due:
-                self._probed_at = self._clock()
+                self._checked_at = self._clock()
             return due
 
-    def note_probe(self, vector: Vector) -> None:
+    def note_model(self, model: ModelIdentity | None) -> None:
+        """What the server said; None: nothing."""
+        found = hashlib.sha256(model.encode().encode()).digest() if model is not None else b""
         with self._lock:
-            before = self._probe
-            same = before is not None and before.shape == vector.shape and np.abs(vector - before).max() < _SAME_MODEL
-            if not same:
-                self._probe = vector.copy()
-                self._fingerprint = hashlib.sha256(vector.tobytes()).digest()
+            if found != self._model:
+                self._model = found
                 self._vectors.clear()
+
+    def note_silence(self) -> None:
+        """The server did not answer: it may come back with another model."""
+        with self._lock:
+            self._checked_at = -float("inf")
 
     def claim(self, queries: Sequence[Text]) -> "Claim":
         """Which of these queries are known or on their way, and which the caller has to ask for."""
@@ -78,7 +93,7 @@ class QueryCache:
 
     def _key(self, query: Text) -> bytes:
         content = query if isinstance(query, bytes) else query.encode("utf-8", "surrogatepass")
-        return hashlib.sha256(self._fingerprint + content).digest()
+        return hashlib.sha256(self._model + content).digest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import grpc
 import psutil
 
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
+from querylife.identity import identity
 from querylife.lock import verify
 from querylife.serving.access import Access, AccessConfig
 from querylife.serving.canary import CanaryCaller
@@ -116,17 +117,18 @@ class Supervisor:
 
     def _serve(self, access: Access) -> tuple[str, bool]:
         control = RepositoryControl(self.config.address, access)
+        started = time.monotonic()
+        lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
         options = TritonOptions(
             repository=self.config.repository,
             profile=self.config.profile,
+            server_id=identity(lock, self.config.profile).encode(),
             host=self.config.host,
             grpc_port=free_port(self.config.host, self.config.grpc_port),
             metrics_port=free_port("127.0.0.1", self.config.metrics_port),
             secrets=(*control.secrets, *access.secrets),
             extra=(*control.options(), *access.options, *self.config.triton),
         )
-        started = time.monotonic()
-        lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
         process = TritonProcess(self._installation, options)
         canary = CanaryCaller(self.config.address, lock.canary, access)
         try:

@@ -82,11 +82,13 @@ def _lay_out_python_backend(triton: Path, folder: Path) -> None:
 class TritonOptions:
     """How one tritonserver process is started. host is where gRPC listens; metrics stay on loopback.
 
-    secrets: parts of the arguments that other users of the machine must not see.
+    server_id: what clients get as the server's name. secrets: parts of the arguments that other users of the machine
+    must not see.
     """
 
     repository: Path
     profile: str
+    server_id: str
     host: str
     grpc_port: int
     metrics_port: int
@@ -96,6 +98,7 @@ class TritonOptions:
     def arguments(self) -> list[str]:
         profile = [f"--model-config-name={self.profile}"] if self.profile != "gpu" else []
         return [
+            f"--id={self.server_id}",
             f"--model-repository={self.repository}",
             *profile,
             "--disable-auto-complete-config",

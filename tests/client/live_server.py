@@ -50,11 +50,16 @@ def serving(repository: Path, log: Path) -> Iterator[Server]:
             process.wait(60)
 
 
+def copied(folder: Path) -> Path:
+    """A copy of the model repository."""
+    copy = folder / "model_repository"
+    shutil.copytree(REPOSITORY, copy, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(".*"))
+    return copy
+
+
 def with_short_queues(folder: Path) -> Path:
     """A copy of the model repository whose towers refuse what they cannot work on at once."""
-    copy = folder / "model_repository"
-    unfinished = shutil.ignore_patterns(".*")
-    shutil.copytree(REPOSITORY, copy, copy_function=_link_or_copy, ignore=unfinished)
+    copy = copied(folder)
     for config in copy.glob("*/configs/cpu.pbtxt"):
         text = config.read_text()
         assert "max_queue_size: 512" in text

@@ -180,7 +180,7 @@ def test_a_catalogue_is_streamed_piece_by_piece(connect: Callable[..., Any], fak
 def test_ready_and_metadata_say_who_answers(client: Any, fake: FakeTriton) -> None:
     assert client.ready()
     metadata = client.metadata()
-    assert (metadata.server, metadata.embedding_width) == ("fake triton", 32)
+    assert (metadata.server, metadata.embedding_width, metadata.model) == ("triton", 32, fake.model)
     fake.stop()
     assert not client.ready(timeout_s=1)
 

@@ -61,6 +61,18 @@ def test_a_failed_call_is_one_line_and_exit_status_one(
     assert "query 0: query_empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [(["--certificate", "mine.pem"], "want both or neither"), (["--authority", "missing.pem"], "missing.pem")],
+)
+def test_certificates_that_cannot_be_used_are_one_line(
+    fake: FakeTriton, capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
+) -> None:
+    assert main(["embed", "red", "--address", fake.address, *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
 def test_bad_usage_is_exit_status_two(fake: FakeTriton) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["embed", "--address", fake.address])

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.live_server import REPOSITORY
+from querylife.lock import LOCK_NAME, read_lock
 from querylife_client import AsyncClient, Client, ClientConfig, Product
 from querylife_client.errors import DeadlineExceededError, InvalidRequestError, ItemFault
 
@@ -20,7 +22,17 @@ def live(triton: Any) -> Any:
 
 def test_ready_is_a_real_answer(live: Client) -> None:
     assert live.ready(timeout_s=PATIENCE_S)
-    assert live.metadata().server == "triton"
+
+
+def test_metadata_is_the_models_own(live: Client) -> None:
+    lock, metadata = read_lock(REPOSITORY / LOCK_NAME), live.metadata()
+    assert metadata.server == "triton"
+    assert metadata.embedding_width == lock.embedding_width == live.embed_queries(["red"]).shape[1]
+    assert metadata.model is not None
+    assert (metadata.model.name, metadata.model.fingerprint) == (lock.name, lock.model_fingerprint)
+    assert metadata.model.calibration == lock.calibration
+    assert metadata.model.precision == "fp32"
+    assert metadata.model.preprocessing.startswith("tokens ")
 
 
 def test_parts_faults_and_neighbours(live: Client) -> None:

@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from client.live_server import REPOSITORY, Server, serving, with_short_queues
+from client.live_server import REPOSITORY, Server, copied, serving, with_short_queues
+from querylife.lock import LOCK_NAME, read_lock, write_lock
 from querylife_client import Client, ClientConfig, Product, RetryPolicy
 from querylife_client.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from querylife_client.testing import FlakyNetwork
@@ -76,6 +78,29 @@ def test_a_network_that_dies_and_heals_loses_nothing(server: Server) -> None:
         healing.start()
         assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
         healing.join()
+
+
+def test_a_server_restarted_with_another_model_is_not_answered_from_the_cache(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    config = ClientConfig(query_cache_items=100, query_cache_recheck_s=0)
+    with (
+        serving(repository, tmp_path / "server.log") as server,
+        Client(server.address, timeout_s=PATIENCE_S, config=config) as client,
+    ):
+        for _ in range(2):
+            client.embed_queries(["red dress"])
+        assert client.counts.cached == 1
+        server.triton().kill()
+        client.embed_queries(["red dress"])
+        assert client.counts.cached == 2, "the same model came back"
+        lock = read_lock(repository / LOCK_NAME)
+        write_lock(replace(lock, model_fingerprint="0" * 64), repository / LOCK_NAME)
+        server.triton().kill()
+        client.embed_queries(["red dress"])
+        assert client.counts.cached == 2
+        metadata = client.metadata()
+        assert metadata.model is not None
+        assert metadata.model.fingerprint == "0" * 64
 
 
 def test_a_full_queue_is_an_overload_and_passes(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def expired(tmp_path: Path) -> Iterator[tuple[str, Authority]]:
     options = TritonOptions(
         repository=tmp_path / "models",
         profile="cpu",
+        server_id="triton",
         host="127.0.0.1",
         grpc_port=port,
         metrics_port=free_port("127.0.0.1", 0),

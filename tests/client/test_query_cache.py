@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -59,7 +60,7 @@ def test_an_unusable_query_is_named_by_its_place_in_the_call(connect: Callable[.
 
 
 def test_the_cache_is_bounded_and_forgets_the_least_used(fake: FakeTriton) -> None:
-    cache = QueryCache(2)
+    cache = QueryCache(2, recheck_s=1)
     for query in ("a", "b", "a", "c"):
         claim = cache.claim([query])
         claim.fulfil(np.ones((len(claim.missing), 4), np.float32))
@@ -67,14 +68,47 @@ def test_the_cache_is_bounded_and_forgets_the_least_used(fake: FakeTriton) -> No
     assert cache.claim(["a", "b"]).missing == ["b"]
 
 
-def test_another_model_empties_the_cache() -> None:
-    cache = QueryCache(10)
-    cache.note_probe(np.ones(4, np.float32))
-    cache.claim(["red"]).fulfil(np.ones((1, 4), np.float32))
-    cache.note_probe(np.ones(4, np.float32) + 1e-5)
-    assert cache.claim(["red"]).missing == []
-    cache.note_probe(np.zeros(4, np.float32))
-    assert cache.claim(["red"]).missing == ["red"]
+@pytest.mark.parametrize("changed", ["fingerprint", "preprocessing", "precision"])
+def test_a_server_that_returns_with_another_model_is_asked_again(
+    connect: Callable[..., Any], fake: FakeTriton, changed: str
+) -> None:
+    client = connect(fake.address, query_cache_items=100, query_cache_recheck_s=0)
+    client.embed_queries(["red"])
+    fake.stop()
+    fake.start()
+    client.embed_queries(["red"])
+    assert items(fake) == 1, "the same model came back"
+    fake.stop()
+    fake.model = replace(fake.model, **{changed: "another"})
+    fake.start()
+    client.embed_queries(["red"])
+    assert items(fake) == 2
+
+
+def test_the_model_is_asked_for_once_in_its_time() -> None:
+    now = [0.0]
+    cache = QueryCache(10, recheck_s=5, clock=lambda: now[0])
+    assert [cache.wants_model(), cache.wants_model()] == [True, False]
+    now[0] = 5.0
+    assert [cache.wants_model(), cache.wants_model()] == [True, False]
+    cache.note_silence()
+    assert cache.wants_model()
+
+
+def test_a_server_that_does_not_say_its_model_is_not_cached(connect: Callable[..., Any], fake: FakeTriton) -> None:
+    fake.model = Nameless()
+    client = connect(fake.address, query_cache_items=100)
+    for _ in range(2):
+        client.embed_queries(["red"])
+    assert items(fake) == 2
+    assert client.metadata().model is None
+
+
+class Nameless:
+    """What a Triton says that was started without an id."""
+
+    def encode(self) -> str:
+        return "triton"
 
 
 def test_a_corrupt_answer_is_not_kept(connect: Callable[..., Any], fake: FakeTriton) -> None:

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, ENSEMBLES, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
 from querylife.errors import ItemError
+from querylife.identity import ModelIdentity
 from querylife.scoring import Calibration, relevance
 from querylife_client.testing.fake_model import check_image, product_vector, read_text, stack, text_vector
 from querylife_client.testing.faults import Script, describe
@@ -28,11 +29,15 @@ Outputs = dict[str, NDArray[Any] | list[bytes]]
 
 
 class FakeTriton(LocalServer):
-    """width: of its vectors. token: refuse callers without it. credentials: serve TLS with them."""
+    """width: of its vectors. token: refuse callers without it. credentials: serve TLS with them.
+
+    model: the one that it says it serves; may be changed while it runs.
+    """
 
     def __init__(
         self, *, width: int = 32, token: str | None = None, credentials: grpc.ServerCredentials | None = None
     ) -> None:
+        self.model = ModelIdentity("fake", "0" * 64, "words 1", "fp32", width, Calibration())
         service = _Service(self, width)
         super().__init__(
             lambda server: service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server),
@@ -62,7 +67,7 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         return triton.ModelReadyResponse(ready=request.name in _MODELS)
 
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return triton.ServerMetadataResponse(name="fake triton", version="0")
+        return triton.ServerMetadataResponse(name=self._server.model.encode(), version="0")
 
     def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         response = triton.ModelStatisticsResponse()
