@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
@@ -28,10 +29,10 @@ def check_graph(tower: Model, path: Path) -> None:
         model = onnx.load(str(path), load_external_data=False)
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except DecodeError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
     except (OSError, ValidationError, InferenceError, ValueError) as error:
         raise ArtifactError(f"{path}: not a valid graph: {error}") from error
-    except Exception as error:  # protobuf's DecodeError is private to its implementation
-        raise ArtifactError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
     graph = model.graph
     external = [w.name for w in graph.initializer if w.data_location == TensorProto.EXTERNAL]
     found_debris = {name: n for name, n in Counter(node.op_type for node in graph.node).items() if name in DEBRIS}
