@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
+from connection import open_channel
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -24,9 +24,10 @@ class StageTime:
 
 
 def read_statistics(address: str) -> Any:
-    with grpc.insecure_channel(address) as channel:
+    channel, metadata = open_channel(address)
+    with channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        return stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=10)
+        return stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=10, metadata=metadata)
 
 
 def stage_times(before: Any, after: Any) -> list[StageTime]:

@@ -19,19 +19,16 @@ from typing import Any
 
 import gevent
 import grpc.experimental.gevent
+from connection import client_config
 from gevent.pool import Pool
 from locust import User
+from openloop_files import FOLDER_VARIABLE, GENFILT_VARIABLE, SCENARIO_VARIABLE, SHARE_VARIABLE
 from scenario import Scenario, load_scenario
 
 from querylife.errors import QuerylifeError
-from querylife_client import Client, ClientConfig
+from querylife_client import Client
 
 grpc.experimental.gevent.init_gevent()
-
-SCENARIO_VARIABLE = "LOADTEST_SCENARIO"
-FOLDER_VARIABLE = "LOADTEST_FOLDER"
-GENFILT_VARIABLE = "LOADTEST_GENFILT"
-SHARE_VARIABLE = "LOADTEST_SHARE"  # "index/number": which share of the arrivals this process makes
 
 MAX_WAITING = 2000  # requests of one process that have no answer yet; further arrivals are dropped and reported
 FIELDS = ("intended_s", "user", "action", "late_ms", "latency_ms", "service_ms", "outcome")
@@ -50,7 +47,7 @@ class OpenLoopUser(User):
             f"{self.scenario.seed} {os.environ.get(SHARE_VARIABLE, '0/1')} {type(self).__name__}"
         )
         genfilt = os.environ.get(GENFILT_VARIABLE)
-        self.querylife = Client(self.host, genfilt=genfilt, timeout_s=self.timeout_s, config=ClientConfig())
+        self.querylife = Client(self.host, genfilt=genfilt, timeout_s=self.timeout_s, config=client_config())
         self._waiting = Pool(MAX_WAITING)
 
     def run(self) -> None:

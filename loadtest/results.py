@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,10 @@ class Samples:
     def ok(self) -> NDArray[np.bool_]:
         return self.outcome == "ok"
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Samples":
+        """chosen: [arrivals] bool."""
+        return Samples(**{entry.name: getattr(self, entry.name)[chosen] for entry in fields(Samples)})
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -46,6 +50,31 @@ class Memory:
             return 0.0
         tenth = len(values) // 10
         return float(values[-tenth:].mean() / values[4 * tenth : 5 * tenth].mean() - 1)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of the scenario: what arrived in it, whenever it was answered."""
+
+    seconds: float
+    intended_per_s: float
+    arrivals: int
+    errors: int
+    goodput: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+def by_stage(samples: Samples, scenario: Scenario) -> list[StageResult]:
+    found, begins_s = [], 0.0
+    for stage in scenario.stages:
+        inside = samples.only((samples.intended_s >= begins_s) & (samples.intended_s < begins_s + stage.seconds))
+        p50, p95, p99, _ = percentiles(inside.latency_ms[inside.ok])
+        counts = (len(inside.outcome), int((~inside.ok).sum()), goodput(inside, scenario.objectives.good_ms))
+        found.append(StageResult(stage.seconds, stage.arrivals_per_s, *counts, p50, p95, p99))
+        begins_s += stage.seconds
+    return found
 
 
 def read_samples(folder: Path) -> Samples:
@@ -99,11 +128,11 @@ def missed_objectives(samples: Samples, memory: Memory, objectives: Objectives) 
     found = {
         "p99_ms": percentiles(samples.latency_ms[samples.ok])[2],
         "error_rate": float((~samples.ok).mean()) if len(samples.outcome) else 1.0,
-        "memory_growth": memory.growth("server"),
     }
+    found |= {f"memory_growth of the {name}": memory.growth(name) for name in memory.megabytes}
     missed = []
     for name, value in found.items():
-        limit = getattr(objectives, name)
+        limit = getattr(objectives, name.partition(" ")[0])
         if limit is not None and not value <= limit:
             missed.append(f"{name}: found {value:.4g}, want at most {limit:g}")
     good = goodput(samples, objectives.good_ms)

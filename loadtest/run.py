@@ -4,7 +4,7 @@
     .venv/bin/python loadtest/run.py spike --address HOST:PORT       a server that is there already
     .venv/bin/python loadtest/run.py steady --workers 2              two generator processes under one Locust master
 
-For generators on several machines see docs/loadtest.md.
+For generators on several machines see docs/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
 """
 
 import argparse
@@ -22,79 +22,53 @@ from pathlib import Path
 
 import psutil
 from attribution import read_statistics, stage_times
-from report import write_page, write_summary
+from connection import PEM_VARIABLES
+from generators import IN_FLIGHT, Generators
+from report import write_page, write_stages, write_summary
 from results import Memory, Samples, invalid_because, missed_objectives, percentiles, read_samples
 from scenario import FOLDER, Scenario, load_scenario
 
-from querylife.errors import QuerylifeError
+from querylife.errors import QuerylifeError, ServerFaultError
 from querylife.serving.supervisor import free_port
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-GRACE_S = 60  # for the last answers, and for Locust to start and stop
 
 
 def main() -> int:
     options = _options()
+    for name, variable in PEM_VARIABLES.items():
+        if getattr(options, name):
+            os.environ[variable] = str(getattr(options, name).resolve())
     try:
-        scenario = load_scenario(_scenario_path(options.scenario))
+        return _run(options, load_scenario(_scenario_path(options.scenario)))
     except QuerylifeError as error:
         print(error, file=sys.stderr)
         return 1
-    folder = options.out / scenario.name
+
+
+def _run(options: argparse.Namespace, scenario: Scenario) -> int:
+    folder = options.out.resolve() / scenario.name
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("samples-*"), *folder.glob("done-*")):
-        old.unlink()
+    (folder / "locust.log").unlink(missing_ok=True)
+    facts = _facts(options, scenario)
     with _server(options.address, options.repository) as (address, pid):
+        generators = Generators(address, folder, options.locustfile.resolve(), options.workers, options.genfilt)
+        if scenario.needs_capacity:
+            capacity_per_s = generators.measure_capacity(scenario)
+            scenario = scenario.at(capacity_per_s)
+            facts["capacity before the run"] = f"{capacity_per_s:.1f} answers/s to this mix, {IN_FLIGHT} callers"
         before = read_statistics(address)
         with _memory(pid) as memory:
-            _drive(scenario, address, folder, options)
+            generators.drive(scenario)
         stages = stage_times(before, read_statistics(address))
+    facts["load average at the end"] = f"{os.getloadavg()[0]:.1f}"
     samples = read_samples(folder)
     verdict = invalid_because(samples, scenario) + missed_objectives(samples, memory, scenario.objectives)
     write_summary(folder / "summary.csv", samples, scenario.objectives.good_ms)
-    write_page(folder / "report.html", scenario, samples, stages, memory, verdict, _facts(options, scenario))
+    write_stages(folder / "stages.csv", samples, scenario)
+    write_page(folder / "report.html", scenario, samples, stages, memory, verdict, facts)
     _say(samples, verdict, memory, folder)
     return 1 if verdict else 0
-
-
-def _drive(scenario: Scenario, address: str, folder: Path, options: argparse.Namespace) -> None:
-    """Locust in a process of its own; with workers, one master and that many more processes."""
-    files = f"{LOCUSTFILE.with_name('mix.py')},{options.locustfile}"
-    base = [sys.executable, "-m", "locust", "-f", files, "--host", address, "Mix"]
-    headless = ["--headless", "--run-time", f"{int(scenario.seconds + GRACE_S)}s", "--csv", str(folder / "locust")]
-    environment = os.environ | {
-        "LOADTEST_SCENARIO": str(_scenario_path(options.scenario)),
-        "LOADTEST_FOLDER": str(folder),
-    }
-    if options.genfilt:
-        environment["LOADTEST_GENFILT"] = options.genfilt
-    with (folder / "locust.log").open("w") as log, contextlib.ExitStack() as workers:
-        commands: list[tuple[list[str], dict[str, str]]] = []
-        if options.workers == 1:
-            commands.append(([*base, *headless, "-u", "1", "-r", "1"], environment))
-        else:
-            port = str(free_port("127.0.0.1", 0))
-            spawn = ["-u", str(options.workers), "-r", str(options.workers)]
-            expect = ["--expect-workers", str(options.workers)]
-            commands.append(([*base, *headless, *spawn, "--master", "--master-bind-port", port, *expect], environment))
-            for number in range(options.workers):
-                share = {"LOADTEST_SHARE": f"{number}/{options.workers}"}
-                commands.append(([*base, "--worker", "--master-port", port], environment | share))
-        for command, variables in reversed(commands):
-            process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
-            workers.callback(_end, process)
-        end = time.monotonic() + scenario.seconds + GRACE_S
-        while process.poll() is None and time.monotonic() < end and len(list(folder.glob("done-*"))) < options.workers:
-            time.sleep(0.2)
-        process.terminate()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -111,7 +85,7 @@ def _server(address: str | None, repository: Path) -> Iterator[tuple[str, int | 
         try:
             assert process.stdout is not None
             if process.stdout.readline() != f"ready {address}\n":
-                raise RuntimeError("the server did not become ready")
+                raise ServerFaultError("the server did not become ready: its log is above")
             yield address, process.pid
         finally:
             process.terminate()
@@ -158,7 +132,7 @@ def _resident_mb(process: psutil.Process) -> float:
 def _facts(options: argparse.Namespace, scenario: Scenario) -> dict[str, str]:
     return {
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the end",
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} processors",
         "versions": ", ".join(f"{name} {version(name)}" for name in ("querylife", "locust", "grpcio", "tritonclient")),
         "server": options.address or "a supervised server on this machine, CPU profile",
         "seed": str(scenario.seed),
@@ -190,6 +164,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--genfilt", help="host:port of GenFilt, for Describer users")
     parser.add_argument("--workers", type=int, default=1, help="generator processes (%(default)s)")
     parser.add_argument("--locustfile", type=Path, default=LOCUSTFILE, help="your own users (%(default)s)")
+    for name, about in (
+        ("authority", "trust these certificates"),
+        ("certificate", "show this one"),
+        ("key", "its key"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, metavar="PEM", help=f"TLS: {about}")
     parser.add_argument("--out", type=Path, default=Path("out/loadtest"), help="(%(default)s)")
     return parser.parse_args()
 

@@ -1,15 +1,19 @@
 """A load run asks what its scenario says, whatever the server does, and reports every arrival."""
 
 import csv
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import generators
 import grpc
 import numpy as np
 import pytest
+from client.certificates import Authority
 from results import read_samples
+from scenario import Scenario, Stage
 
 from querylife_client.testing import Delay, Fail, FakeTriton
 
@@ -80,20 +84,38 @@ mix = { Shopper = 1 }
 
 
 def test_a_user_of_ones_own_takes_few_lines(tmp_path: Path) -> None:
+    """The one of docs/loadtest.md, as it stands there."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loadtest.md").read_text(), re.DOTALL)
+    assert len(example.splitlines()) <= 20
     locustfile = tmp_path / "mine.py"
-    locustfile.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT / 'loadtest')!r})\n"
-        "from locust import task\n"
-        "from openloop import OpenLoopUser\n"
-        "\n"
-        "class Browser(OpenLoopUser):\n"
-        "    @task\n"
-        "    def look(self):\n"
-        "        self.querylife.embed_queries(['red dress'])\n"
-    )
+    locustfile.write_text(example)
     scenario = "stages = [{ seconds = 1, arrivals_per_s = 20 }]\nmix = { Browser = 1 }\n"
     with FakeTriton() as fake:
         samples = read_samples(run(fake, tmp_path, scenario, "--locustfile", str(locustfile))[1])
         assert len(samples.outcome) == len(fake.received) > 0
-    assert set(samples.action.tolist()) == {"look"}
+    assert set(samples.action.tolist()) == {"search", "rank"}
+
+
+def test_a_rate_may_be_a_share_of_what_the_server_bears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [Stage(3, of_capacity=0.1)]
+    scenario = Scenario("share", tuple(stages), {"Shopper": 1}, seed=2)
+    monkeypatch.setattr(generators, "CAPACITY_S", 3.0)
+    with FakeTriton() as fake:
+        running = generators.Generators(fake.address, tmp_path, ROOT / "loadtest" / "locustfile.py")
+        capacity_per_s = running.measure_capacity(scenario)
+        asked = len(fake.received)
+        assert asked > capacity_per_s > 10
+        running.drive(scenario.at(capacity_per_s))
+        made = len(read_samples(tmp_path).outcome)
+        assert made == len(fake.received) - asked
+    assert made == pytest.approx(0.3 * capacity_per_s, rel=0.5)
+
+
+def test_a_server_with_tls_and_a_token_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    credentials = grpc.ssl_server_credentials([authority.issue("server").pair()])
+    scenario = "stages = [{ seconds = 1, arrivals_per_s = 20 }]\nmix = { Shopper = 1 }\n"
+    monkeypatch.setenv("QUERYLIFE_TOKEN", "secret")
+    with FakeTriton(token="secret", credentials=credentials) as fake:
+        _, folder = run(fake, tmp_path, scenario, "--authority", str(authority.certificate))
+        assert set(read_samples(folder).outcome.tolist()) == {"ok"}

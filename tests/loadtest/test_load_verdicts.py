@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attribution import stage_times
-from results import Memory, Samples, goodput, invalid_because, missed_objectives
-from scenario import FOLDER, Objectives, Scenario, Stage, load_scenario
+from results import Memory, Samples, by_stage, goodput, invalid_because, missed_objectives
+from scenario import FOLDER, Objectives, Scenario, Stage, load_scenario, write_scenario
 from tritonclient.grpc import service_pb2
 
 from querylife.errors import InputFileError
@@ -49,10 +49,18 @@ def test_a_missed_objective_is_named(found: Samples, objectives: Objectives, mis
     assert line.startswith(missed)
 
 
-def test_growing_memory_is_an_objective_too() -> None:
-    leak = Memory(list(range(100)), {"server": [100.0 + second for second in range(100)]})
-    (line,) = missed_objectives(samples(FAST), leak, Objectives(memory_growth=0.1))
-    assert line.startswith("memory_growth")
+@pytest.mark.parametrize("side", ["server", "generator"])
+def test_memory_that_grows_on_either_side_is_an_objective_too(side: str) -> None:
+    seconds = list(range(100))
+    flat, leak = [100.0] * 100, [100.0 + second for second in seconds]
+    memory = Memory(seconds, {"server": flat, "generator": flat} | {side: leak})
+    (line,) = missed_objectives(samples(FAST), memory, Objectives(memory_growth=0.1))
+    assert line.startswith(f"memory_growth of the {side}")
+
+
+def test_memory_that_grows_while_a_server_warms_up_is_no_leak() -> None:
+    memory = Memory(list(range(100)), {"server": [50.0 + min(second, 40) for second in range(100)]})
+    assert missed_objectives(samples(FAST), memory, Objectives(memory_growth=0.01)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,8 +86,30 @@ def test_goodput_counts_errors_and_slow_answers_as_bad() -> None:
 def test_the_shipped_scenarios_can_be_read(path: Path) -> None:
     scenario = load_scenario(path)
     assert scenario.seconds > 0
-    assert scenario.rate_at(0) == scenario.stages[0].arrivals_per_s
+    assert scenario.at(10.0).rate_at(0) > 0
     assert scenario.rate_at(scenario.seconds + 1) == 0
+
+
+def test_rates_may_be_shares_of_a_capacity_and_are_written_down(tmp_path: Path) -> None:
+    stages = (Stage(5, of_capacity=0.5), Stage(5, arrivals_per_s=3))
+    scenario = Scenario(
+        "half", stages, {"Shopper": 3, "Indexer": 1}, Objectives(goodput=0.9, memory_growth=0.1), seed=4
+    )
+    assert scenario.needs_capacity
+    found = scenario.at(40.0)
+    assert [stage.arrivals_per_s for stage in found.stages] == [20.0, 3]
+    assert not found.needs_capacity
+    write_scenario(found, tmp_path / "half.toml")
+    assert load_scenario(tmp_path / "half.toml") == found
+
+
+def test_a_stage_owns_the_arrivals_that_were_intended_in_it() -> None:
+    slow = np.where(np.linspace(0, 10, 1000) < 5, 10.0, 4000.0)
+    scenario = Scenario("two", (Stage(5, 100), Stage(5, 100)), {"Shopper": 1}, Objectives(good_ms=50))
+    first, second = by_stage(samples(slow), scenario)
+    assert (first.goodput, second.goodput) == (1.0, 0.0)
+    assert (first.p99_ms, second.p50_ms) == (10.0, 4000.0)
+    assert first.arrivals + second.arrivals == 999, "the last one is at the end of the run"
 
 
 @pytest.mark.parametrize(
