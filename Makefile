@@ -29,8 +29,8 @@ check: $(INSTALLED) ## ruff and mypy --strict
 test: repository genfilt-environment compile-gate-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
-repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile)
-	$(BIN)/querylife-build repository
+repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
+	$(BIN)/querylife-build repository $(if $(INT8),--int8)
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
@@ -70,7 +70,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
 		$(if $(LIMIT),--limit $(LIMIT))
 
-.PHONY: engines compile-gate compile-gate-environment gpu-check
+.PHONY: engines compile-gate compile-gate-environment dali gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
 engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
@@ -84,6 +84,21 @@ compile-gate-environment: $(COMPILE_GATE_INSTALLED)
 
 compile-gate: $(COMPILE_GATE_INSTALLED) ## compile the towers with TensorRT for RTX, which needs no GPU
 	$(BIN)/querylife-build compile-gate
+
+DALI := .venv-dali
+DALI_INSTALLED := $(DALI)/.installed
+
+# 425 MB, for one optional step and its tests: an environment of its own beside the base one.
+$(DALI_INSTALLED): requirements/dali.lock $(INSTALLED)
+	$(PYTHON) -m venv $(DALI)
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+		> $(DALI)/lib/python3.11/site-packages/base.pth
+	$(DALI)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/dali.lock
+	touch $@
+
+dali: $(DALI_INSTALLED) repository ## DALI's decoder for DEVICE=gpu (or cpu), held to decode_image and tested
+	$(DALI)/bin/python -m pytest tests/build/test_dali.py
+	$(DALI)/bin/python -m querylife_build dali --device $(or $(DEVICE),gpu)
 
 gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(BIN)/querylife-build gpu-check

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from querylife.contract import TEXT_TOWER
+from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import QuerylifeError
-from querylife.lock import verify
+from querylife.lock import LOCK_NAME, read_lock, verify
 from querylife_build.runtime import check_machine
 from querylife_build.settings import Settings
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
         ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
-        ("int8", _int8, "quantise the text tower for the CPU, and measure what that costs and brings"),
+        ("int8", _int8, "quantise the towers for the CPU, and measure what that costs and brings"),
+        ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
         ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
@@ -59,11 +60,20 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
         if step is _engines:
             _add_engine_options(command)
+        if step is _repository:
+            command.add_argument("--int8", action="store_true", help="towers whose large matrix products run in int8")
+        if step is _dali:
+            command.add_argument(
+                "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
+            )
+            command.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="which decodes")
+        if step is _int8:
+            _add_int8_options(command)
         if step in (_onnx, _compile_gate, _engines, _gpu_check, _int8):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
         if step not in (_onnx, _compile_gate, _gpu_check, _int8):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-        if step is not _check:
+        if step not in (_check, _dali):
             command.add_argument(
                 "--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights, else starting weights"
             )
@@ -81,15 +91,23 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--timing-cache", type=Path, default=cache, metavar="FILE")
 
 
+def _add_int8_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--evaluate", action="store_true", help="judge relevance beside fp32: minutes")
+    command.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the shared data")
+    cache = Path("out/int8-pictures")
+    command.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="picture vectors are kept here")
+
+
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
-    source = _source(checkpoint)
+    is_int8 = getattr(options, "int8", False)
+    source = _source(checkpoint, "int8" if is_int8 else "fp32")
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
     else:
         from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
 
-        repository.build_repository(checkpoint, options.repository, source)
+        repository.build_repository(checkpoint, options.repository, source, is_int8=is_int8)
     _check(options)
 
 
@@ -131,19 +149,43 @@ def _compile_gate(options: argparse.Namespace) -> None:
 
 
 def _int8(options: argparse.Namespace) -> None:
-    from querylife_build import checkpoint, eager, int8, sample  # noqa: PLC0415
+    from querylife_build import checkpoint, eager, int8, int8_cost, parity, runners, sample  # noqa: PLC0415
     from querylife_build.exports import export_folder  # noqa: PLC0415
 
     folder = _checkpoint(options)
-    exported = export_folder(folder, options.folder, "fp32", _source(folder, "fp32"))
-    path = options.folder / "int8" / "text_tower.onnx"
-    int8.quantise_text_tower(exported.files[TEXT_TOWER], path)
+    fp32 = export_folder(folder, options.folder, "fp32", _source(folder, "fp32")).files
+    files = {tower: options.folder / "int8" / f"{tower.name}.onnx" for tower in TOWERS}
     model = checkpoint.open_model(folder)
     tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
-    inputs = sample.make_sample(tokenizer, model.config.vision.image_size)
-    for line in int8.measure_int8(exported, path, eager.run_eager(model, inputs)):
-        print(line)
-    log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+    answers = eager.run_eager(model, sample.make_sample(tokenizer, model.config.vision.image_size))
+    int8.quantise_towers(fp32, files, answers)
+    for tower, found in parity.measure_parity(answers, runners.onnx_runner(files, "int8")).items():
+        print(f"parity   {tower.name:13} {found.figures()}", flush=True)
+    for line in int8_cost.measure_cost(fp32, files, answers):
+        print(line, flush=True)
+    if options.evaluate:
+        from querylife_build import int8_relevance  # noqa: PLC0415
+
+        variants = {
+            "fp32": fp32,
+            "int8 text": fp32 | {TEXT_TOWER: files[TEXT_TOWER]},
+            "int8 vision": fp32 | {VISION_TOWER: files[VISION_TOWER]},
+            "int8": files,
+        }
+        goods = int8_relevance.fashion_goods(options.data)
+        size = model.config.vision.image_size
+        tables, lost = int8_relevance.compare(variants, goods, tokenizer, size, options.cache)
+        print("", *(table.markdown() for table in tables), sep="\n")
+        print(f"relevance: {', '.join(lost) or 'nothing'} loses more than {int8_relevance.MARGIN}")
+
+
+def _dali(options: argparse.Namespace) -> None:
+    from querylife_build.dali import load_dali, write_decoder  # noqa: PLC0415
+
+    load_dali()  # say what is missing first
+    size = read_lock(options.repository / LOCK_NAME).image_size
+    write_decoder(options.repository, options.out, size, options.device)
+    log.info("%s: written for the %s; give Triton this folder as a second repository", options.out, options.device)
 
 
 def _gpu_check(options: argparse.Namespace) -> None:

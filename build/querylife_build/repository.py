@@ -1,11 +1,13 @@
 """Checkpoint to model repository: export, gate, lock, and only then into place."""
 
+import hashlib
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from querylife.contract import TOKENIZE, TOWERS, Model
+from querylife.contract import TEXT_TOWER, TOKENIZE, TOWERS, Model
 from querylife.lock import (
     LOCK_NAME,
     ONNX_NAME,
@@ -23,18 +25,22 @@ from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.eager import run_eager
 from querylife_build.export import OPSETS, export_towers
 from querylife_build.hygiene import check_graph
+from querylife_build.int8 import quantise_towers
 from querylife_build.parity import Parity, check_parity
+from querylife_build.rows import run_on_rows
 from querylife_build.runners import onnx_runner
 from querylife_build.sample import make_sample
 
 log = logging.getLogger(__name__)
 
+INT8_CANARY = 0.05  # how far a healthy server's answer may be from the eager model's, in a component or in the score
 
-def build_repository(checkpoint: Path | None, repository: Path, source: str) -> EngineLock:
+
+def build_repository(checkpoint: Path | None, repository: Path, source: str, *, is_int8: bool = False) -> EngineLock:
     """Fill the repository from a checkpoint (None: the untrained model).
 
-    source: sources.source_sha256 of this build. Raises ArtifactError for a bad checkpoint and ParityError for an
-    export that answers otherwise; the repository then stays as it was.
+    source: sources.source_sha256 of this build. is_int8: whether the towers are quantised. Raises ArtifactError for a
+    bad checkpoint and ParityError for an export that answers otherwise; the repository then stays as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
     model = open_model(checkpoint)
@@ -43,6 +49,8 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str) -> 
     try:
         write_onnx(model, unfinished)
         lock = lock_repository(model, unfinished, source)
+        if is_int8:
+            lock = quantise_repository(model, unfinished, lock)
         _place(unfinished, repository)
     finally:
         shutil.rmtree(unfinished)
@@ -54,6 +62,7 @@ def write_onnx(model: QueryLife, repository: Path) -> None:
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
     example = run_eager(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
     export_towers(model, example, "fp32", tower_files(repository))
+    run_on_rows(tower_files(repository)[TEXT_TOWER])
 
 
 def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLock:
@@ -88,6 +97,31 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
+
+
+def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) -> EngineLock:
+    """Quantise a locked repository's float32 towers in place, hold them to int8's tolerance, and lock them again.
+
+    The fingerprint changes with it: vectors of int8 and of float32 towers are near one another, but not the same.
+    """
+    files = tower_files(repository)
+    tokenizer = open_tokenizer(model, tokenizer_path(repository))
+    eager = run_eager(model, make_sample(tokenizer, lock.image_size))
+    quantise_towers(files, files, eager)
+    found = check_parity(eager, onnx_runner(files, "int8"), "int8")
+    for tower, parity in found.items():
+        log.info("%s: int8 parity: %s", tower.name, parity.figures())
+    locked = replace(
+        lock,
+        model_fingerprint=hashlib.sha256(f"{lock.model_fingerprint} int8".encode()).hexdigest(),
+        towers={
+            tower.name: TowerLock(file_sha256(files[tower]), "int8", OPSETS["fp32"], parity.figures())
+            for tower, parity in found.items()
+        },
+        canary=replace(lock.canary, embedding_tolerance=INT8_CANARY, score_tolerance=INT8_CANARY),
+    )
+    write_lock(locked, repository / LOCK_NAME)
+    return locked
 
 
 def tower_files(repository: Path) -> dict[Model, Path]:
