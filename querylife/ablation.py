@@ -29,7 +29,9 @@ from querylife.fusion_tower import FusionTowerConfig
 from querylife.metrics import ndcg_at, recall_at_twice
 from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint
 from querylife.report import Cell, Table, write_report
-from querylife.training import TrainingConfig, fashion_data, image_rows, train
+from querylife.training import image_rows, train
+from querylife.training_data import fashion_data
+from querylife.training_run import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "image only": {"modalities": "image"},
     "mean instead of QMF": {"mix": "mean"},
     "no product type": {"product_type": False},
-    "no QMA": {"qma": 0.0},
+    "no QMA": {"qma": 0.0, "qma_graded": 0.0},
     "no filter": {"filter": "none"},
     "embedding filter": {"filter": "embedding"},
     "oracle filter": {"filter": "oracle"},
@@ -107,7 +109,7 @@ class Bench:
         model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
-        train(config, model, self._batches, self._features, self._ids)
+        train(config, model, self._batches, self._features, self._ids, None)
         return self._scores(model, config)
 
     @torch.inference_mode()

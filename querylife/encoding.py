@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from querylife.contract import Segment
 from querylife.data.features import ImageFeatures
 from querylife.model import QueryLife
 from querylife.pretrained import write_tokenizer
@@ -39,7 +40,7 @@ def model_tokenizer(model: QueryLife) -> Tokenizer:
 def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:
     """[queries, width]. Texts of like length share a pass, so that little of it is padding."""
     order, groups = by_length(queries)
-    return torch.cat([model.embed_query(*_tokens(tokenizer, _take(queries, group))) for group in groups])[order]
+    return torch.cat([model.embed_query(*tokens_of(tokenizer, _take(queries, group))) for group in groups])[order]
 
 
 def embed_products(
@@ -54,7 +55,7 @@ def embed_products(
     order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for group in groups:
-        tokens, segments = _tokens(tokenizer, _take(titles, group), _take(product_types, group))
+        tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
         text_states, title = model.text(tokens, segments)
         states, thumbnails, used = features.take(rows[group])
         patch_states, image = model.vision.add_colour(states, thumbnails, used)
@@ -63,10 +64,10 @@ def embed_products(
     return ProductVectors(title, image, product)
 
 
-def by_length(texts: Sequence[str]) -> tuple[Tensor, list[list[int]]]:
+def by_length(texts: Sequence[str], group: int = GROUP) -> tuple[Tensor, list[list[int]]]:
     """Groups of places with texts of like length, and the order that undoes the grouping."""
     sorted_places = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    groups = [sorted_places[first : first + GROUP] for first in range(0, len(texts), GROUP)]
+    groups = [sorted_places[first : first + group] for first in range(0, len(texts), group)]
     return torch.argsort(torch.tensor(sorted_places)), groups
 
 
@@ -74,6 +75,7 @@ def _take(texts: Sequence[str], places: list[int]) -> list[str]:
     return [texts[place] for place in places]
 
 
-def _tokens(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
+def tokens_of(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
     found = tokenizer.encode(texts, product_types)
-    return torch.from_numpy(found.token_ids), torch.from_numpy(found.segments)
+    used = (found.segments != Segment.PADDING).any(axis=0)  # buckets are for serving; here padding only costs time
+    return torch.from_numpy(found.token_ids[:, used]), torch.from_numpy(found.segments[:, used])

@@ -44,15 +44,21 @@ def graded_matching(cosines: Tensor, grades: Tensor, scale: Tensor, used: Tensor
     return total / weight
 
 
-def kept_geometry(trained: Tensor, start: Tensor, scale: float = 20.0) -> Tensor:
+def kept_geometry(trained: Tensor, start: Tensor, group: int, scale: float = 20.0) -> Tensor:
     """How far the trained text tower strays from its starting weights on general text.
 
-    trained: [texts, width], start: [texts, start width], unit rows. Compares each text's distribution of similarity
-    to the others (relational distillation, Park 2019). Returns a scalar.
+    trained: [texts, width], start: [texts, start width], unit rows; each run of group texts is about one thing.
+    Compares each text's distribution of similarity to the others (relational distillation, Park 2019), and the
+    similarities themselves, within groups as much as between them. Returns a scalar.
     """
-    itself = torch.eye(len(trained), dtype=torch.bool, device=trained.device)
-    wanted = F.softmax((scale * start @ start.T).masked_fill(itself, -1e4), dim=1)
-    found = F.log_softmax((scale * trained @ trained.T).masked_fill(itself, -1e4), dim=1)
-    softly = F.kl_div(found, wanted, reduction="batchmean")
-    exactly = ((trained @ trained.T - start @ start.T).masked_fill(itself, 0.0) ** 2).mean()
-    return softly + 10 * exactly
+    number = torch.arange(len(trained), device=trained.device)
+    itself = number.unsqueeze(0) == number.unsqueeze(1)
+    together = (number.unsqueeze(0) // group == number.unsqueeze(1) // group) & ~itself
+    found, wanted = trained @ trained.T, start @ start.T
+    softly = F.kl_div(
+        F.log_softmax((scale * found).masked_fill(itself, -1e4), dim=1),
+        F.softmax((scale * wanted).masked_fill(itself, -1e4), dim=1),
+        reduction="batchmean",
+    )
+    squared = (found - wanted) ** 2
+    return softly + 10 * (squared[together].mean() + squared[~together & ~itself].mean())

@@ -17,7 +17,7 @@ from querylife.data.vocabulary import is_held_out, vocabulary
 
 GROUP = 6  # products of one type drawn together, so that a batch holds hard negatives
 TYPE_EVENNESS = 0.6  # types are drawn by their number of products to this power
-STYLE_SHARES = {"attributes": 0.22, "sentence": 0.28, "need": 0.38, "crowd": 0.12}
+STYLE_SHARES = {"attributes": 0.28, "sentence": 0.26, "need": 0.34, "crowd": 0.12}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Home Depot search relevance: human judgements of (query, title), text only. Never trained on."""
+"""Home Depot search relevance: human judgements of (query, title), text only. No judgement is ever trained on.
+
+Training holds the text tower by the texts of one query in two (querylife.data.general_texts); the other half, and every
+title it was shown with, is text that training never sees.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from querylife.data.general_texts import is_held_back
 from querylife.errors import InputFileError
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """relevance: [pairs] float64, 1 to 3."""
+    """relevance: [pairs] float64, 1 to 3. held_back: [pairs] bool, whether training never sees the texts."""
 
     queries: list[str]
     titles: list[str]
     relevance: NDArray[np.float64]
+    held_back: NDArray[np.bool_]
 
 
 def load_judgements(path: Path, limit: int = 0) -> Judgements:
@@ -26,4 +32,5 @@ def load_judgements(path: Path, limit: int = 0) -> Judgements:
     table = parquet.read_table(path, columns=["search_term", "product_title", "relevance"]).to_pydict()
     rows = np.random.default_rng(0).permutation(len(table["relevance"]))[: limit or None]
     queries, titles = ([table[name][row] for row in rows] for name in ("search_term", "product_title"))
-    return Judgements(queries, titles, np.array(table["relevance"], float)[rows])
+    held_back = np.array([is_held_back(query) for query in queries])
+    return Judgements(queries, titles, np.array(table["relevance"], float)[rows], held_back)

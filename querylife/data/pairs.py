@@ -6,6 +6,7 @@ them for in-batch negatives of the contrastive losses only, and evaluation leave
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,20 @@ class JudgedCatalog:
     grades: NDArray[np.int8]
 
 
-def judged_catalog(catalog: Path, pairs: Path) -> JudgedCatalog:
-    reader = READERS.get(pairs.suffix)
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """The columns of a CSV, Parquet or JSON Lines file."""
+    reader = READERS.get(path.suffix)
     if reader is None:
-        raise InputFileError(f"{pairs}: found suffix {pairs.suffix!r}, want one of {', '.join(READERS)}")
-    table = reader(pairs).to_pydict()
+        raise InputFileError(f"{path}: found suffix {path.suffix!r}, want one of {', '.join(READERS)}")
+    try:
+        columns: dict[str, list[Any]] = reader(path).to_pydict()
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path}: want a readable {path.suffix} file: {error}") from error
+    return columns
+
+
+def judged_catalog(catalog: Path, pairs: Path) -> JudgedCatalog:
+    table = read_table(pairs)
     missing = {"query", "product_id", "grade"} - set(table)
     if missing:
         raise InputFileError(f"{pairs}: found no column {', '.join(sorted(missing))}")

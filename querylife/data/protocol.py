@@ -1,6 +1,7 @@
 """The validation protocol on the shared catalogue: products and phrases that training never saw.
 
 attribute   bare attribute words over the val products
+typos       the same with one typing error each
 names       sentences around held-out synonyms
 needs       held-out needs that name no type
 crowd       crowd-written queries of held-out items
@@ -25,7 +26,7 @@ from querylife.data.vocabulary import is_held_out, vocabulary
 
 HUMAN = ("names", "needs", "crowd")
 SEED = 20
-COUNTS = {"attribute": 400, "names": 150, "needs": 200, "crowd": 250, "german": 250, "lacks": 300}
+COUNTS = {"attribute": 400, "typos": 200, "names": 150, "needs": 200, "crowd": 250, "german": 250, "lacks": 300}
 ENOUGH = 3  # products of grade 3 a query must have
 
 
@@ -55,13 +56,14 @@ def fashion_protocols(folder: Path, products: FashionProducts) -> dict[str, Prot
 
 def _written(products: FashionProducts, random_: random.Random) -> dict[str, list[Query]]:
     """More queries than are wanted of each kind; some will have too few answers."""
-    seen, unseen = QueryWriter(), QueryWriter(held_out=True)
+    seen, mistyped, unseen = QueryWriter(typo_rate=0), QueryWriter(typo_rate=1), QueryWriter(held_out=True, typo_rate=0)
     batches = FashionBatches(products, [], 64, SEED)
     rows = np.concatenate([batches.sample(step).rows for step in range(100)])
     subjects = [batches.subject(int(row)) for row in rows]
     coloured = [subject for subject in subjects if subject.colour]
     return {
         "attribute": [seen.attributes(subject, random_) for subject in subjects],
+        "typos": [mistyped.attributes(subject, random_) for subject in subjects],
         "names": [query for subject in subjects if (query := unseen.sentence(subject, random_)) and _is_new(query)],
         "needs": [need for subject in subjects if (need := unseen.need(subject, random_))],
         "lacks": [

@@ -10,7 +10,7 @@ from querylife.data.requests import Request
 from querylife.data.vocabulary import Vocabulary, is_held_out, vocabulary
 
 SLOT = re.compile(r"\{(\w+)\}")
-TYPO_RATE = 0.08
+TYPO_RATE = 0.15
 PLURAL_RATE = 0.2
 GERMAN_RATE = 0.12
 GERMAN_ENDINGS = ("", "e", "er", "es", "en")
@@ -37,9 +37,11 @@ class Query:
 class QueryWriter:
     """held_out picks the phrases that training never sees, instead of those it does."""
 
-    def __init__(self, *, held_out: bool = False, words: Vocabulary | None = None) -> None:
+    def __init__(
+        self, *, held_out: bool = False, typo_rate: float = TYPO_RATE, words: Vocabulary | None = None
+    ) -> None:
         self._words = words or vocabulary()
-        self._held_out = held_out
+        self._held_out, self._typo_rate = held_out, typo_rate
 
     def attributes(self, subject: Subject, random_: random.Random) -> Query:
         """Bare attribute words, in any order; at least the type, the gender or the colour."""
@@ -162,7 +164,7 @@ class QueryWriter:
         return name + ("es" if name.endswith(("sh", "ch", "x")) else "s")
 
     def _roughened(self, text: str, random_: random.Random) -> str:
-        if random_.random() < TYPO_RATE:
+        if random_.random() < self._typo_rate:
             text = _with_typo(text, random_)
         if random_.random() < 0.05:
             text = text.capitalize() if random_.random() < 0.7 else text.upper()

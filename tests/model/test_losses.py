@@ -2,7 +2,7 @@
 
 import torch
 
-from querylife.losses import graded_matching, info_nce
+from querylife.losses import graded_matching, info_nce, kept_geometry
 
 SCALE = torch.tensor(10.0)
 
@@ -51,3 +51,15 @@ def test_unknown_grades_change_nothing() -> None:
     with_unknown = graded_matching(cosines, torch.tensor([[3, 0, -1]]), SCALE, ALL)
     without = graded_matching(cosines[:, :2], torch.tensor([[3, 0]]), SCALE, ALL[:2])
     torch.testing.assert_close(with_unknown, without)
+
+
+def test_the_start_itself_costs_nothing_to_keep() -> None:
+    assert kept_geometry(LEFT, LEFT, group=2) < 1e-6
+
+
+def test_straying_within_a_group_costs_more_than_straying_between_groups() -> None:
+    start = unit(torch.eye(8).tolist())
+    within, between = start.clone(), start.clone()
+    within[1] = within[0]  # of the one group of these two
+    between[2] = between[0]
+    assert kept_geometry(within, start, group=2) > kept_geometry(between, start, group=2) + 1

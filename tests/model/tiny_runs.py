@@ -14,7 +14,9 @@ from querylife.data.features import ImageFeatures
 from querylife.fusion_tower import FusionTowerConfig
 from querylife.model import QueryLife, QueryLifeConfig
 from querylife.text_tower import TextTowerConfig
-from querylife.training import TrainingConfig, train
+from querylife.training import train
+from querylife.training_data import anchor
+from querylife.training_run import TrainingConfig
 from querylife.vision_tower import VisionTowerConfig
 
 WORDS = ("red", "blue", "green", "shirt", "shoe", "watch", "men", "women", "kurta", "tie", "cap", "bag")
@@ -110,10 +112,18 @@ def write_features(folder: Path) -> ImageFeatures:
 def tiny_run(folder: Path, out: Path, steps: int) -> QueryLife:
     """Train the tiny model; folder holds what all runs share."""
     config = TrainingConfig(
-        out=str(out), steps=steps, batch=4, bfloat16=False, keep_texts=4, save_every=1, warmup=1, text_layers=1
+        data=str(folder),
+        out=str(out),
+        steps=steps,
+        batch=4,
+        bfloat16=False,
+        keep_texts=4,
+        save_every=1,
+        warmup=1,
+        text_layers=1,
     )
     model = tiny_model(folder)
-    train(config, model, TinyBatches(), write_features(folder / "features"), range(PICTURES))
+    train(config, model, TinyBatches(), write_features(folder / "features"), range(PICTURES), anchor(config, model))
     return model
 
 

@@ -1,0 +1,63 @@
+"""General texts hold the tower near its start; the half that is measured never takes part."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import tiny_model
+
+from querylife.anchor import Anchor
+from querylife.data.general_texts import SearchTexts, WordSalads, is_held_back
+from querylife.encoding import model_tokenizer
+from querylife.errors import InputFileError
+from querylife.text_tower import TextTower
+
+
+def write_table(path: Path, columns: tuple[str, str] = ("query", "title"), queries: int = 40) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(
+            (f"query {number}", f"title {number} {copy}") for number in range(queries) for copy in range(3)
+        )
+        writer.writerows((f"query {number}", "the title that all were shown with") for number in range(queries))
+    return path
+
+
+def test_held_back_queries_and_their_titles_are_never_drawn(tmp_path: Path) -> None:
+    texts, random_ = SearchTexts(write_table(tmp_path / "texts.csv")), random.Random(0)
+    drawn = [texts.draw(random_) for _ in range(300)]
+    assert {len(group) for group in drawn} == {texts.group}
+    held_back = [number for number in range(40) if is_held_back(f"query {number}")]
+    seen = {text.split()[1] for group in drawn for text in group}
+    assert held_back
+    assert seen == {str(number) for number in range(40) if number not in held_back}
+
+
+def test_a_group_is_a_query_and_its_own_titles(tmp_path: Path) -> None:
+    query, *titles = SearchTexts(write_table(tmp_path / "texts.csv")).draw(random.Random(1))
+    assert {title.split()[1] for title in titles} == {query.split()[1]}
+
+
+def test_a_table_without_titles_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="found columns query, name, want query and title"):
+        SearchTexts(write_table(tmp_path / "texts.csv", ("query", "name")))
+
+
+def test_the_anchor_pulls_a_strayed_tower_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = tiny_model(tmp_path)
+    tower = model.text
+    tokenizer = model_tokenizer(model)
+    anchor = Anchor(TextTower(model.config.text), tokenizer, WordSalads(tokenizer), count=16, seed=0)
+    optimizer = torch.optim.Adam(tower.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        loss = anchor.loss(tower, 0, (0, 1), bfloat16=False)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
