@@ -17,7 +17,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
-from querylife.contract import Model
+from querylife.contract import Model, Tensor
 from querylife.errors import InvalidRequestError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Adapter(ABC):
 
     model: Model
     merges_requests = True  # whether requests that Triton batched are computed as one
+    padded: tuple[Tensor, ...] = ()  # tensors of several lengths that one batch may hold, zeros after the shorter ones
 
     @abstractmethod
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
@@ -46,27 +47,26 @@ class Adapter(ABC):
         self.load(Path(args["model_repository"]) / args["model_version"], parameters)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's entry: one response per request, in order."""
-        live = [request for request in requests if not request.is_cancelled()]
-        wanted = frozenset(name for request in live for name in request.requested_output_names())
-        inputs = [self._unpack(request) for request in live]
+        """Triton's entry: one response per request, in order.
+
+        Nobody is asked here whether a caller has left: that is a round trip between processes for every request, and
+        Triton drops what is cancelled in a queue, before every step of an ensemble.
+        """
+        wanted = frozenset(name for request in requests for name in request.requested_output_names())
+        inputs = [self._unpack(request) for request in requests]
         if self.merges_requests:
-            answers = self._answer_alike(inputs, wanted)
-        else:
-            answers = [self._answer(arrays, wanted) for arrays in inputs]
-        waiting = iter(answers)
-        cancelled = triton.TritonError("cancelled by the caller", triton.TritonError.CANCELLED)
-        return [next(waiting) if request in live else triton.InferenceResponse(error=cancelled) for request in requests]
+            return self._answer_alike(inputs, wanted)
+        return [self._answer(arrays, wanted) for arrays in inputs]
 
     def _unpack(self, request: Any) -> Arrays:
         found = {tensor.name: triton.get_input_tensor_by_name(request, tensor.name) for tensor in self.model.inputs}
         return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
 
     def _answer_alike(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
-        """Compute requests of one length as one batch each: Triton's own batches may hold several lengths."""
+        """Compute as one batch each what can be: Triton's own batches may hold several lengths."""
         groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[int]] = {}
         for place, arrays in enumerate(requests):
-            alike = tuple((name, array.shape[1:]) for name, array in arrays.items())
+            alike = tuple((name, self._fixed_axes(name, array)) for name, array in arrays.items())
             groups.setdefault(alike, []).append(place)
         answers: list[Any] = [None] * len(requests)
         for places in groups.values():
@@ -74,22 +74,37 @@ class Adapter(ABC):
                 answers[place] = answer
         return answers
 
+    def _fixed_axes(self, name: str, array: NDArray[Any]) -> tuple[int, ...]:
+        """The axes in which requests of one batch have to agree."""
+        return array.shape[2:] if self._is_padded(name) else array.shape[1:]
+
+    def _is_padded(self, name: str) -> bool:
+        return any(name == tensor.name for tensor in self.padded)
+
     def _answer_together(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
         """Compute all requests as one batch; when that fails, each by itself, so that only the guilty one fails."""
         if len(requests) < 2:
             return [self._answer(arrays, wanted) for arrays in requests]
-        sizes = [len(next(iter(arrays.values()))) for arrays in requests]
         try:
             outputs = self.compute(_concatenate(requests), wanted)
         except Exception:
             log.warning("a batch of %d requests failed, answering one by one", len(requests), exc_info=True)
             return [self._answer(arrays, wanted) for arrays in requests]
-        ends = np.cumsum(sizes)
-        return [_response(outputs, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+        answers, end = [], 0
+        for arrays in requests:
+            shape = next(iter(arrays.values())).shape
+            start, end = end, end + shape[0]
+            answers.append(_response({name: self._own(name, outputs[name], start, shape) for name in outputs}))
+        return answers
+
+    def _own(self, name: str, output: NDArray[Any], start: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The rows of a request of this shape, without what others' lengths added."""
+        rows = output[start : start + shape[0]]
+        return np.ascontiguousarray(rows[:, : shape[1]]) if self._is_padded(name) else rows
 
     def _answer(self, inputs: Arrays, wanted: frozenset[str]) -> Any:
         try:
-            return _response(self.compute(inputs, wanted), slice(None))
+            return _response(self.compute(inputs, wanted))
         except InvalidRequestError as error:
             return triton.InferenceResponse(error=triton.TritonError(str(error), triton.TritonError.INVALID_ARG))
         except Exception as error:  # the top of this backend's request loop
@@ -105,10 +120,22 @@ def _end_with_server(server: int) -> None:
     os._exit(1)
 
 
-def _response(outputs: Arrays, rows: slice) -> Any:
-    return triton.InferenceResponse([triton.Tensor(name, array[rows]) for name, array in outputs.items()])
+def _response(outputs: Arrays) -> Any:
+    return triton.InferenceResponse([triton.Tensor(name, array) for name, array in outputs.items()])
 
 
 def _concatenate(requests: list[Arrays]) -> Arrays:
-    """One array per input name over all requests, which have the same inputs."""
-    return {name: np.concatenate([arrays[name] for arrays in requests]) for name in requests[0]}
+    """One array per input name over all requests, which have the same inputs; shorter rows end in zeros."""
+    return {name: _stacked([arrays[name] for arrays in requests]) for name in requests[0]}
+
+
+def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    if len({array.shape[1] for array in arrays}) == 1:
+        return np.concatenate(arrays)
+    longest = max(array.shape[1] for array in arrays)
+    stacked = np.zeros((sum(map(len, arrays)), longest, *arrays[0].shape[2:]), arrays[0].dtype)
+    end = 0
+    for array in arrays:
+        start, end = end, end + len(array)
+        stacked[start:end, : array.shape[1]] = array
+    return stacked

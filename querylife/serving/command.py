@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from querylife.serving.access import AccessConfig
-from querylife.serving.supervisor import ServerConfig, Supervisor
+from querylife.serving.config import ServerConfig
+from querylife.serving.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

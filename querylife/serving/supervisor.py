@@ -9,17 +9,15 @@ import logging
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
-import psutil
 
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.identity import identity
 from querylife.lock import verify
-from querylife.serving.access import Access, AccessConfig
+from querylife.serving.access import Access
 from querylife.serving.canary import CanaryCaller
+from querylife.serving.config import ServerConfig
 from querylife.serving.control import RepositoryControl
 from querylife.serving.triton import (
     TritonOptions,
@@ -27,41 +25,9 @@ from querylife.serving.triton import (
     find_installation,
     remove_stale_shared_memory,
 )
+from querylife.serving.vitals import Idleness, Vitals
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while it asks
-    for no processor time, or for busy_s whatever it does; a slow answer from a busy or starved server is no fault.
-    """
-
-    repository: Path = Path("model_repository")
-    profile: str = "cpu"
-    host: str = "127.0.0.1"
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    canary_interval_s: float = 1.0
-    stopped_s: float = 1.0
-    stuck_s: float = 3.0
-    busy_s: float = 30.0
-    start_s: float = 120.0
-    drain_s: float = 30.0
-    max_restarts: int = 5  # without a server that became ready in between
-    max_pause_s: float = 10.0
-    access: AccessConfig = field(default_factory=AccessConfig)
-    triton: tuple[str, ...] = ()  # further tritonserver options
-
-    def __post_init__(self) -> None:
-        if self.profile not in ("cpu", "gpu"):
-            raise ArtifactError(f"found profile {self.profile!r}, want cpu or gpu")
-        if not 0 < self.grpc_port < 65536:
-            raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
-
-    @property
-    def address(self) -> str:
-        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"
 
 
 class Supervisor:
@@ -169,7 +135,8 @@ class Supervisor:
 
     def _drain(self, process: TritonProcess, control: RepositoryControl) -> None:
         log.info("draining")
-        if not control.drain(self.config.drain_s):
+        idleness = Idleness(process, window_s=2.0)
+        if not control.drain(self.config.drain_s, idleness.found):
             log.warning("requests are left after %.0f s", self.config.drain_s)
         process.terminate()
 
@@ -184,49 +151,6 @@ class Supervisor:
         finally:
             pulse.stop()
         return ""
-
-
-class Vitals:
-    """What the process table tells: who is gone, who is stopped, whether anybody works."""
-
-    def __init__(self, process: TritonProcess, config: ServerConfig) -> None:
-        self._process = process
-        self._config = config
-        self._members = process.members()
-        self._stopped_since: float | None = None
-        self._demand_s = process.demand_s()
-        self._sampled = time.monotonic()
-
-    def fault(self) -> str:
-        if (status := self._process.exit_status()) is not None:
-            return f"server exited with status {status}"
-        states = [_state(member) for member in self._members]
-        if "gone" in states:
-            return f"process {self._members[states.index('gone')].pid} is gone"
-        if psutil.STATUS_STOPPED not in states:
-            self._stopped_since = None
-            return ""
-        self._stopped_since = self._stopped_since or time.monotonic()
-        stopped_s = time.monotonic() - self._stopped_since
-        return f"a process has been stopped for {stopped_s:.1f} s" if stopped_s > self._config.stopped_s else ""
-
-    def stuck(self, silent_s: float) -> str:
-        """Judge a canary that has been unanswered for silent_s."""
-        if silent_s > self._config.busy_s:
-            return f"canary unanswered for {silent_s:.1f} s"
-        if silent_s > self._config.stuck_s and self._idle():
-            return f"canary unanswered for {silent_s:.1f} s by an idle server"
-        return ""
-
-    def _idle(self) -> bool:
-        """Whether the server asked for less than a twentieth of a processor over the last second or so."""
-        now, demand_s = time.monotonic(), self._process.demand_s()
-        passed_s = now - self._sampled
-        if passed_s < 1.0:
-            return False
-        rate = (demand_s - self._demand_s) / passed_s
-        self._demand_s, self._sampled = demand_s, now
-        return passed_s < 3.0 and rate < 0.05  # an older sample tells nothing about now
 
 
 class CanaryPulse:
@@ -276,15 +200,6 @@ def free_port(host: str, port: int) -> int:
             raise UnavailableError(f"port {port} on {host} is taken, want a free one: {error}") from error
         bound: int = probe.getsockname()[1]
         return bound
-
-
-def _state(process: psutil.Process) -> str:
-    """ "gone", or the process table's word."""
-    try:
-        status: str = process.status()
-    except psutil.NoSuchProcess:
-        return "gone"
-    return "gone" if status == psutil.STATUS_ZOMBIE else status
 
 
 def _describe(error: Exception) -> str:

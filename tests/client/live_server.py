@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +32,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(repository: Path, log: Path) -> Iterator[Server]:
-    port = free_port("127.0.0.1", 0)
-    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), "--grpc-port", str(port)]
+def serving(
+    repository: Path, log: Path, *, port: int = 0, host: str = "127.0.0.1", within: Sequence[str] = ()
+) -> Iterator[Server]:
+    """port 0: any free one. within: a command that runs another, such as `ip netns exec NAME`."""
+    port = port or free_port("127.0.0.1", 0)
+    command = [*within, sys.executable, "-m", "querylife", "serve", "--repository", str(repository)]
+    command += ["--host", host, "--grpc-port", str(port)]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
@@ -43,8 +47,8 @@ def serving(repository: Path, log: Path) -> Iterator[Server]:
     ):
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == f"ready 127.0.0.1:{port}\n", log.read_text()
-            yield Server(f"127.0.0.1:{port}", psutil.Process(process.pid))
+            assert process.stdout.readline() == f"ready {host}:{port}\n", log.read_text()
+            yield Server(f"{host}:{port}", psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

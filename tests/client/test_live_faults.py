@@ -1,5 +1,6 @@
 """The client survives what happens to real servers: restart, kill, stall, full queue, dead network."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.far_host import FarHost, far_host, far_host_possible
 from client.live_server import REPOSITORY, Server, copied, serving, with_short_queues
 from querylife.lock import LOCK_NAME, read_lock, write_lock
 from querylife_client import Client, ClientConfig, Product, RetryPolicy
@@ -39,6 +41,29 @@ def test_sigkill_of_the_server_in_the_middle_of_a_stream_loses_nothing(client: C
     pieces += [piece.vectors for piece in stream]
     assert np.concatenate(pieces) == pytest.approx(want, abs=1e-5)
     assert client.counts.retries > 0
+
+
+def test_a_restart_in_the_middle_of_a_stream_loses_nothing(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as servers:
+        first = contextlib.ExitStack()
+        server = first.enter_context(serving(REPOSITORY, tmp_path / "first.log"))
+        port = int(server.address.rpartition(":")[2])
+
+        def restart() -> None:
+            first.close()
+            servers.enter_context(serving(REPOSITORY, tmp_path / "second.log", port=port))
+
+        with Client(server.address, timeout_s=PATIENCE_S, config=LASTING) as client:
+            want = client.embed_products(PRODUCTS).vectors
+            stream = client.stream_products(PRODUCTS)
+            pieces = [next(stream).vectors]
+            restarting = threading.Thread(target=restart)
+            restarting.start()
+            pieces += [piece.vectors for piece in stream]
+            restarting.join()
+            assert np.concatenate(pieces) == pytest.approx(want, abs=1e-5)
+            assert client.embed_queries(["red dress"]).shape[0] == 1
+        assert "requests are left" not in (tmp_path / "first.log").read_text()
 
 
 def test_sigkill_of_a_backend_loses_nothing(client: Client, server: Server) -> None:
@@ -78,6 +103,28 @@ def test_a_network_that_dies_and_heals_loses_nothing(server: Server) -> None:
         healing.start()
         assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
         healing.join()
+
+
+@pytest.fixture
+def far_server(tmp_path: Path) -> Iterator[tuple[Server, FarHost]]:
+    with far_host() as host, serving(REPOSITORY, tmp_path / "log", host=host.address, within=host.within) as server:
+        yield server, host
+
+
+@pytest.mark.skipif(not far_host_possible(), reason="needs root and ip(8), for a network namespace")
+def test_a_host_that_vanishes_and_returns_loses_nothing(far_server: tuple[Server, FarHost]) -> None:
+    """No answer, no reset, and unlike behind a proxy no acknowledgement of a packet either."""
+    server, host = far_server
+    config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
+    with Client(server.address, timeout_s=PATIENCE_S, config=config) as client:
+        want = client.embed_queries(["red dress"])
+        host.vanish()
+        with pytest.raises((DeadlineExceededError, UnavailableError)):
+            client.embed_queries(["red dress"], timeout_s=1)
+        returning = threading.Timer(5, host.come_back)
+        returning.start()
+        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+        returning.join()
 
 
 def test_a_server_restarted_with_another_model_is_not_answered_from_the_cache(tmp_path: Path) -> None:
@@ -125,3 +172,5 @@ def test_a_full_queue_is_an_overload_and_passes(tmp_path: Path) -> None:
         assert all(isinstance(error, UnavailableError) for error in refused), refused
         with Client(server.address, timeout_s=PATIENCE_S) as patient:
             assert patient.embed_queries(["red dress"]).shape[0] == 1
+    # Triton keeps what a full queue refused for ever; the drain must not wait for it.
+    assert "requests are left" not in (tmp_path / "server.log").read_text()

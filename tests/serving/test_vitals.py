@@ -6,8 +6,9 @@ import time
 import psutil
 import pytest
 
-from querylife.serving.supervisor import ServerConfig, Vitals
+from querylife.serving.config import ServerConfig
 from querylife.serving.triton import _demand_ns, _tasks
+from querylife.serving.vitals import Idleness, Vitals
 
 CONFIG = ServerConfig(stuck_s=3, busy_s=30)
 
@@ -46,6 +47,17 @@ def test_a_server_silent_for_some_seconds_is_judged_by_its_demand(clock, demand_
         server.demand += demand_per_s
         reasons.append(vitals.stuck(silent_s=4.0 + second))
     assert bool(reasons[-1]) is stuck
+
+
+def test_idleness_takes_a_whole_window_without_work(clock):
+    server = Server()
+    idleness = Idleness(server, window_s=2.0)
+    found = []
+    for demand_per_s in (0.0, 0.5, 0.0, 0.0, 0.0, 0.0):
+        clock[0] += 1
+        server.demand += demand_per_s
+        found.append(idleness.found())
+    assert found == [False, False, False, True, False, True]
 
 
 def test_nobody_may_be_silent_for_ever(clock):

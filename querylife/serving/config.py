@@ -1,0 +1,40 @@
+"""Everything that `querylife serve` can be told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from querylife.errors import ArtifactError
+from querylife.serving.access import AccessConfig
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while it asks
+    for no processor time, or for busy_s whatever it does; a slow answer from a busy or starved server is no fault.
+    """
+
+    repository: Path = Path("model_repository")
+    profile: str = "cpu"
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    canary_interval_s: float = 1.0
+    stopped_s: float = 1.0
+    stuck_s: float = 3.0
+    busy_s: float = 30.0
+    start_s: float = 120.0
+    drain_s: float = 30.0
+    max_restarts: int = 5  # without a server that became ready in between
+    max_pause_s: float = 10.0
+    access: AccessConfig = field(default_factory=AccessConfig)
+    triton: tuple[str, ...] = ()  # further tritonserver options
+
+    def __post_init__(self) -> None:
+        if self.profile not in ("cpu", "gpu"):
+            raise ArtifactError(f"found profile {self.profile!r}, want cpu or gpu")
+        if not 0 < self.grpc_port < 65536:
+            raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
+
+    @property
+    def address(self) -> str:
+        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"
