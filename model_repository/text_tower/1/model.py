@@ -1,6 +1,6 @@
 """The text tower on ONNX Runtime: token ids to states and a unit vector."""
 
-from querylife.contract import TEXT_TOWER
+from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
 from querylife.serving.adapter import Adapter
 from querylife.serving.artifacts import repository_tokenizer
 from querylife.serving.towers import OnnxTower, run_distinct
@@ -8,6 +8,7 @@ from querylife.serving.towers import OnnxTower, run_distinct
 
 class TritonPythonModel(Adapter):
     model = TEXT_TOWER
+    padded = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # padding costs next to nothing: querylife_build.rows
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)
