@@ -8,7 +8,6 @@ slot by itself, and the OpenAI-compatible routes can be served from the same eng
 import asyncio
 import logging
 import os
-import time
 import uuid
 from argparse import Namespace
 from collections.abc import Sequence
@@ -138,16 +137,19 @@ class VllmGenerator:
         self.engine.shutdown(timeout=timeout_s)
 
 
-def describe_offline(arguments: Namespace, prompts: Sequence[str]) -> tuple[float, list[Generated]]:
-    """The same work in vLLM's own batch mode: (seconds for all prompts, answers). Loading is not counted."""
-    from vllm import LLM  # noqa: PLC0415  # for measurements only
+class OfflineGenerator:
+    """vLLM's own batch mode with the same engine options, to measure the server by. Close it."""
 
-    options = vars(EngineArgs.from_cli_args(arguments))
-    llm = LLM(**{name: options[name] for name in OFFLINE_OPTIONS}, disable_log_stats=True)
-    sampling = description_sampling()
-    llm.generate([{"prompt": prompts[0]}], sampling, use_tqdm=False)
-    started = time.monotonic()
-    outputs = llm.generate([{"prompt": prompt} for prompt in prompts], sampling, use_tqdm=False)
-    seconds = time.monotonic() - started
-    llm.llm_engine.engine_core.shutdown()
-    return seconds, [_generated(output) for output in outputs]
+    def __init__(self, arguments: Namespace) -> None:
+        from vllm import LLM  # noqa: PLC0415  # for measurements only
+
+        options = vars(EngineArgs.from_cli_args(arguments))
+        self._llm = LLM(**{name: options[name] for name in OFFLINE_OPTIONS}, disable_log_stats=True)
+        self._sampling = description_sampling()
+
+    def describe(self, prompts: Sequence[str]) -> list[Generated]:
+        outputs = self._llm.generate([{"prompt": prompt} for prompt in prompts], self._sampling, use_tqdm=False)
+        return [_generated(output) for output in outputs]
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()

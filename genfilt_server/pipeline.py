@@ -102,6 +102,7 @@ class Describer:
     def __init__(self, generator: Generator, prompt: Prompt, remembered: int) -> None:
         self.prompt = prompt
         self.remembered_hits = 0
+        self.generated = 0
         self._generator = generator
         self._remembered: OrderedDict[bytes, Described] = OrderedDict()
         self._limit = remembered
@@ -164,6 +165,7 @@ class Describer:
             description = Description(**fields)
         except (ValueError, TypeError) as error:  # the schema forbids it, unless the answer was cut short
             raise GenerationError(f"found {generated.text!r}, want a description") from error
+        self.generated += 1
         described = Described(description, generated.confidence, generated.usage)
         self._remembered[key] = described
         while len(self._remembered) > self._limit:

@@ -71,7 +71,7 @@ async def serve(config: ServerConfig) -> int:
             metrics,
         )
         server, healthy, port = await listen(config, servicer, token)
-        canary = Canary(generator, prompt.of_title(CANARY_TITLE), healthy, metrics)
+        canary = Canary(generator, prompt.of_title(CANARY_TITLE), healthy, metrics, lambda: describer.generated)
         if not await canary.sing():
             raise UnavailableError("the generator did not answer its first prompt")
         if config.metrics_port is not None:
@@ -90,13 +90,18 @@ async def serve(config: ServerConfig) -> int:
 async def _watch(generator: VllmGenerator, canary: Canary, stop: asyncio.Event) -> bool:
     """Wait for the end. Returns whether it is the engine's."""
     next_canary = time.monotonic() + CANARY_PERIOD_S
+    singing: asyncio.Task[bool] | None = None  # beside this loop: a slow canary must not keep it from the stop
     while not generator.is_dead:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.5)
-            return False
-        if time.monotonic() >= next_canary:
-            await canary.sing()
+            break
+        if time.monotonic() >= next_canary and (singing is None or singing.done()):
+            singing = asyncio.create_task(canary.sing())
             next_canary = time.monotonic() + CANARY_PERIOD_S
+    if singing is not None:
+        singing.cancel()
+    if stop.is_set():
+        return False
     log.error("the engine has died; exiting, to be started again")
     return True
 

@@ -196,6 +196,25 @@ def test_health_is_what_the_canary_heard() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("others_are_answered", [True, False])
+def test_a_busy_server_is_well_where_others_are_answered(
+    others_are_answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genfilt_server.listening.CANARY_LIMIT_S", 0.3)
+
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        server.generator.delay_s = 0.1 if others_are_answered else 60.0
+        described = stub.Describe(titles("blue shirt"))
+        await asyncio.sleep(0.05)
+        server.generator.delay_s = 60.0
+        assert await server.canary.sing() is others_are_answered
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert health.status == (SERVING if others_are_answered else NOT_SERVING)
+        described.cancel()
+
+    run(scenario)
+
+
 def test_without_the_token_only_health_is_answered() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
         refused = grpc.StatusCode.UNAUTHENTICATED

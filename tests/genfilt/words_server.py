@@ -103,7 +103,7 @@ async def hosted(
     filter_ = Filter(describer, WordEmbedder(), Judge.load(shipped_judge("minilm")))
     service = GenFiltService(describer, filter_, provenance, admission, metrics)
     server, health, port = await listen(config, service, token)
-    canary = Canary(generator, TUNED.of_title("red dress"), health, metrics)
+    canary = Canary(generator, TUNED.of_title("red dress"), health, metrics, lambda: describer.generated)
     try:
         yield Hosted(f"127.0.0.1:{port}", generator, admission, server, health, canary)
     finally:

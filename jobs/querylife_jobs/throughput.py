@@ -1,0 +1,121 @@
+"""The describe job and its server beside vLLM's own batch mode: `python -m querylife_jobs.throughput CATALOGUE`.
+
+Both engines are loaded, with the same options, and take turns on the same products: a slice through the server and
+the job, as any user runs them (gRPC, ledger, Parquet), and the same slice in batch mode, the order changing from
+round to round. The server is stopped while it is not its turn. Prints the seconds of each turn, and the ratio of all.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from querylife.catalog import load_catalog
+from querylife_jobs import tables
+from querylife_jobs.__main__ import JobConfig, run
+
+Turn = dict[str, Any]  # seconds, answers
+
+
+@contextmanager
+def started(command: list[str], **pipes: Any) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **pipes)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def batch_turn(offline: "subprocess.Popen[str]", titles: list[str]) -> Turn:
+    assert offline.stdin is not None
+    assert offline.stdout is not None
+    offline.stdin.write(json.dumps(titles) + "\n")
+    offline.stdin.flush()
+    turn: Turn = json.loads(offline.stdout.readline())
+    return turn
+
+
+def job_turn(server: "subprocess.Popen[str]", address: str, titles: list[str]) -> Turn:
+    """A job from its start to its Parquet. The server runs for as long."""
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue, out = Path(folder) / "in.parquet", Path(folder) / "out.parquet"
+        columns = {"id": [str(number) for number in range(len(titles))], "title": titles}
+        pyarrow.parquet.write_table(pyarrow.table(columns), catalogue)
+        server.send_signal(signal.SIGCONT)
+        begun = time.monotonic()
+        asyncio.run(run(JobConfig("describe", catalogue, out, address)))
+        seconds = time.monotonic() - begun
+        server.send_signal(signal.SIGSTOP)  # its canaries would slow the other
+        rows = tables.read_columns(out, ("product_type",))
+        attributes = pyarrow.parquet.read_table(out)["attributes"].to_pylist()
+    answers = [{"product_type": kind, **dict(known)} for (kind,), known in zip(rows, attributes, strict=True)]
+    return {"seconds": seconds, "answers": answers}
+
+
+def known(answer: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in answer.items() if value != "unknown"}
+
+
+def measure(options: argparse.Namespace, titles: list[str]) -> dict[str, Any]:
+    server_command = [str(options.vllm / "genfilt-server"), options.model, "--port", "0"]
+    batch_command = [str(options.vllm / "python"), "-m", "genfilt_server.offline", "--model", options.model]
+    rounds = []
+    with started(server_command) as server, started(batch_command, stdin=subprocess.PIPE) as offline:
+        assert server.stdout is not None
+        address = server.stdout.readline().removeprefix("ready ").strip()
+        batch_turn(offline, ["Red cotton dress for women"])  # loaded, and as warm as the server is
+        server.send_signal(signal.SIGSTOP)
+        for number in range(options.rounds):
+            slice_ = titles[number * options.products : (number + 1) * options.products]
+            if number % 2 == 0:
+                job = job_turn(server, address, slice_)
+                batch = batch_turn(offline, slice_)
+            else:
+                batch = batch_turn(offline, slice_)
+                job = job_turn(server, address, slice_)
+            same = sum(known(a) == known(b) for a, b in zip(job["answers"], batch["answers"], strict=True))
+            rounds.append(
+                {"job_s": job["seconds"], "batch_s": batch["seconds"], "tokens": batch["tokens"], "same": same}
+            )
+    products = options.products * options.rounds
+    job_s, batch_s, tokens, same = (
+        sum(each[name] for each in rounds) for name in ("job_s", "batch_s", "tokens", "same")
+    )
+    return {
+        "rounds": rounds,
+        "job": {"products_per_s": products / job_s, "tokens_per_s": tokens / job_s},
+        "batch mode": {"products_per_s": products / batch_s, "tokens_per_s": tokens / batch_s},
+        "ratio": batch_s / job_s,
+        "same_answers": same / products,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="The describe job beside vLLM's own batch mode, in turns.")
+    parser.add_argument("catalogue", type=Path, help="as querylife-jobs reads it")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm/bin"), help="of vLLM's environment")
+    parser.add_argument("--products", type=int, default=160, help="distinct ones, in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    titles = list(dict.fromkeys(product.title for product in load_catalog(options.catalogue).products if product.title))
+    if len(titles) < options.products * options.rounds:
+        parser.error(f"{options.catalogue}: found {len(titles)} titles, want {options.products * options.rounds}")
+    print(json.dumps(measure(options, titles), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
