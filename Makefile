@@ -70,7 +70,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
 		$(if $(LIMIT),--limit $(LIMIT))
 
-.PHONY: engines compile-gate compile-gate-environment dali gpu-check
+.PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
 engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
@@ -84,6 +84,16 @@ compile-gate-environment: $(COMPILE_GATE_INSTALLED)
 
 compile-gate: $(COMPILE_GATE_INSTALLED) ## compile the towers with TensorRT for RTX, which needs no GPU
 	$(BIN)/querylife-build compile-gate
+
+FP8_INSTALLED := $(VENV)/.installed-fp8
+
+$(FP8_INSTALLED): requirements/fp8.lock $(COMPILE_GATE_INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/fp8.lock
+	touch $@
+
+fp8: $(FP8_INSTALLED) ## export the towers with FP8 products (ModelOpt), and compile them
+	$(BIN)/querylife-build onnx --precision fp8
+	$(BIN)/querylife-build compile-gate --precision fp8
 
 DALI := .venv-dali
 DALI_INSTALLED := $(DALI)/.installed

@@ -67,13 +67,15 @@ class Canary:
 
 @dataclass(frozen=True)
 class PlanLock:
-    """One TensorRT plan. profiles: input name -> [min, opt, max] shapes, one mapping per optimisation profile."""
+    """One TensorRT plan. profiles: input name -> [min, opt, max] shapes, one mapping per optimisation profile.
+    graph_sha256: of the ONNX file without its weights; a refit needs the same."""
 
     plan_sha256: str
     onnx_sha256: str
     precision: str
     profiles: tuple[dict[str, tuple[tuple[int, ...], ...]], ...]
     parity: dict[str, float]
+    graph_sha256: str = ""
 
 
 @dataclass(frozen=True)

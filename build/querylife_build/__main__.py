@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("querylife_build")
 
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         ("onnx", _onnx, "export the towers in one precision, and check graphs and answers"),
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
         ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
+        ("refit", _refit, "put a checkpoint's weights into the plans, which were built with engines --refit"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("int8", _int8, "quantise the towers for the CPU, and measure what that costs and brings"),
         ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
@@ -57,9 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         command = steps.add_parser(name, help=purpose, description=purpose)
         command.set_defaults(step=step)
         if step in (_onnx, _compile_gate):
-            command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
+            command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS[:3])
         if step is _engines:
             _add_engine_options(command)
+        if step is _compile_gate:
+            command.add_argument("--refit", action="store_true", help="plans whose weights can be replaced")
         if step is _repository:
             command.add_argument("--int8", action="store_true", help="towers whose large matrix products run in int8")
         if step is _dali:
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="which decodes")
         if step is _int8:
             _add_int8_options(command)
-        if step in (_onnx, _compile_gate, _engines, _gpu_check, _int8):
+        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check, _int8):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
         if step not in (_onnx, _compile_gate, _gpu_check, _int8):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
@@ -138,13 +141,28 @@ def _engines(options: argparse.Namespace) -> None:
     _check(options)
 
 
+def _refit(options: argparse.Namespace) -> None:
+    from querylife_build.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+
+    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    from querylife_build.exports import export_folder  # noqa: PLC0415
+    from querylife_build.refit import refit_engines, refittable_lock  # noqa: PLC0415
+
+    _, plans = refittable_lock(options.repository)
+    (precision,) = {plan.precision for plan in plans.plans.values()}
+    checkpoint = _checkpoint(options)
+    exported = export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
+    refit_engines(checkpoint, options.repository, exported, _source(checkpoint))
+    _check(options)
+
+
 def _compile_gate(options: argparse.Namespace) -> None:
     from querylife_build.compile_gate import check_compiles, load_rtx  # noqa: PLC0415
 
     load_rtx()  # say what is missing before working for a minute
     for exported in _exports(options):
         for tower, path in exported.files.items():
-            check_compiles(tower, path, exported.max_tokens)
+            check_compiles(tower, path, exported.max_tokens, refit=options.refit)
     log.info("compile gate: TensorRT takes every tower in %s", ", ".join(options.precision))
 
 

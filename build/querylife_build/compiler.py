@@ -68,7 +68,7 @@ def compile_plan(
     """
     trt = dialect.tensorrt
     messages: list[str] = []
-    logger = _logger(trt, messages)
+    logger = collecting_logger(trt, messages)
     builder = trt.Builder(logger)
     network = builder.create_network(dialect.network_flags)
     parser = trt.OnnxParser(network, logger)
@@ -104,7 +104,7 @@ def _add_profile(builder: Any, network: Any, config: Any, profile: Profile, name
         raise ArtifactError(f"{name}: TensorRT refuses {profile}")
 
 
-def _logger(trt: Any, messages: list[str]) -> Any:
+def collecting_logger(trt: Any, messages: list[str]) -> Any:
     """A logger that keeps errors, for the exception's message, and says nothing else."""
 
     class Collected(trt.ILogger):

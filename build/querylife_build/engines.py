@@ -14,12 +14,13 @@ import torch
 
 from querylife.contract import MAX_BATCH, TOWERS, Model
 from querylife.errors import ArtifactError
-from querylife.lock import LOCK_NAME, PLAN_NAME, PlanLock, TensorRTLock, file_sha256, verify, write_lock
+from querylife.lock import LOCK_NAME, PLAN_NAME, EngineLock, PlanLock, TensorRTLock, file_sha256, verify, write_lock
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.compiler import Dialect, compile_plan
 from querylife_build.eager import run_eager
 from querylife_build.exports import Exports
-from querylife_build.parity import check_parity
+from querylife_build.hygiene import graph_sha256
+from querylife_build.parity import Parity, check_parity
 from querylife_build.profiles import Profile, check_profile, tower_profiles
 from querylife_build.repository import tokenizer_path
 from querylife_build.runners import Array, Runner
@@ -28,6 +29,8 @@ from querylife_build.sample import make_sample
 from querylife_build.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Plans = dict[Model, bytes]
 
 
 def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, settings: Settings) -> TensorRTLock:
@@ -38,8 +41,7 @@ def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, 
     """
     tensorrt = load_tensorrt()
     runtime, dialect = find_runtime(tensorrt), Dialect(tensorrt)
-    if not torch.cuda.is_available():
-        raise ArtifactError(f"found torch {torch.__version__} without CUDA, want it to compare the plans' answers")
+    check_torch()
     lock = verify(repository)
     profiles = {tower: tower_profiles(tower, path, exported.max_tokens) for tower, path in exported.files.items()}
     wanted = TensorRTLock(
@@ -51,7 +53,7 @@ def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, 
         refit=settings.refit,
         optimization_level=settings.optimization_level,
         plans={
-            tower.name: PlanLock("", file_sha256(path), exported.precision, profiles[tower], parity={})
+            tower.name: PlanLock("", file_sha256(path), exported.precision, profiles[tower], {}, graph_sha256(path))
             for tower, path in exported.files.items()
         },
     )
@@ -60,17 +62,48 @@ def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, 
         return lock.tensorrt
     plans = {tower: _compile(dialect, exported.files[tower], profiles[tower], settings) for tower in TOWERS}
 
+    found = gate_plans(checkpoint, repository, dialect, plans, profiles, exported.precision)
+    return place_plans(repository, lock, wanted, exported, plans, found)
+
+
+def check_torch() -> None:
+    """Raise ArtifactError without the torch that feeds plans and reads their answers."""
+    if not torch.cuda.is_available():
+        raise ArtifactError(f"found torch {torch.__version__} without CUDA, want it to compare the plans' answers")
+
+
+def gate_plans(
+    checkpoint: Path | None,
+    repository: Path,
+    dialect: Dialect,
+    plans: Plans,
+    profiles: Mapping[Model, tuple[Profile, ...]],
+    precision: str,
+) -> dict[Model, Parity]:
+    """Hold plans to the checkpoint's eager model. Raises ParityError."""
     model = open_model(checkpoint)
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
-    eager = run_eager(model, make_sample(tokenizer, lock.image_size))
-    found = check_parity(eager, plan_runner(dialect, plans, profiles), exported.precision)
+    eager = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
+    found = check_parity(eager, plan_runner(dialect, plans, profiles), precision)
     for tower, parity in found.items():
-        log.info("%s: %s plan parity %s", tower.name, exported.precision, parity.figures())
+        log.info("%s: %s plan parity %s", tower.name, precision, parity.figures())
+    return found
 
+
+def place_plans(
+    repository: Path,
+    lock: EngineLock,
+    wanted: TensorRTLock,
+    exported: Exports,
+    plans: Plans,
+    found: Mapping[Model, Parity],
+) -> TensorRTLock:
+    """Write gated plans beside the repository's towers, and the lock with what they are."""
     results = {
         tower.name: replace(
             wanted.plans[tower.name],
             plan_sha256=hashlib.sha256(plans[tower]).hexdigest(),
+            onnx_sha256=file_sha256(exported.files[tower]),
             parity=parity.figures(),
         )
         for tower, parity in found.items()
@@ -82,9 +115,7 @@ def build_engines(checkpoint: Path | None, repository: Path, exported: Exports, 
     return locked
 
 
-def plan_runner(
-    dialect: Dialect, plans: Mapping[Model, bytes], profiles: Mapping[Model, tuple[Profile, ...]]
-) -> Runner:
+def plan_runner(dialect: Dialect, plans: Plans, profiles: Mapping[Model, tuple[Profile, ...]]) -> Runner:
     """Towers from plans, on the GPU; each batch in the profile that Triton would choose."""
     trt = dialect.tensorrt
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))

@@ -10,6 +10,7 @@ from typing import Any
 
 from querylife.contract import TOWERS, Model
 from querylife.lock import TOKENIZER_NAME
+from querylife_build import fp8
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.eager import run_eager
 from querylife_build.export import export_towers
@@ -54,13 +55,18 @@ def export_folder(checkpoint: Path | None, folder: Path, precision: str, source:
 
 
 def _export(checkpoint: Path | None, folder: Path, precision: str) -> dict[str, Any]:
+    if precision == "fp8":
+        fp8.load_modelopt()  # say what is missing before working for a minute
     model = open_model(checkpoint)
     tokenizer, image_size = open_tokenizer(model, folder / TOKENIZER_NAME), model.config.vision.image_size
     files = _files(folder)
-    export_towers(model, run_eager(model, make_sample(tokenizer, image_size, count=3)), precision, files)
+    traced = "fp16" if precision == "fp8" else precision
+    export_towers(model, run_eager(model, make_sample(tokenizer, image_size, count=3)), traced, files)
+    eager = run_eager(model, make_sample(tokenizer, image_size))
+    if precision == "fp8":
+        fp8.quantise_towers(files, eager)
     for tower, path in files.items():
         check_graph(tower, path)
-    eager = run_eager(model, make_sample(tokenizer, image_size))
     found = check_parity(eager, onnx_runner(files, precision), precision)
     parity = {tower.name: tower_parity.figures() for tower, tower_parity in found.items()}
     for name, figures in parity.items():

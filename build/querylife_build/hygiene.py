@@ -1,5 +1,6 @@
 """What an exported graph must be before anybody measures or compiles it."""
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from querylife.errors import ArtifactError
 
 # Left behind by masks that were built in the graph; they cost time and stop compilers from fusing attention.
 DEBRIS = ("IsNaN", "Where", "NonZero", "GatherND", "ScatterND", "If", "Loop")
+WEIGHT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _ELEMENT = {
     DType.BOOL: TensorProto.BOOL,
     DType.UINT8: TensorProto.UINT8,
@@ -71,6 +73,16 @@ def _check_tensors(path: Path, found: list[onnx.ValueInfoProto], want: tuple[Ten
 def axes_of(value: onnx.ValueInfoProto) -> list[int]:
     """A tensor's axes, batch included; -1 for one that varies."""
     return [-1 if axis.dim_param else axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+def graph_sha256(path: Path) -> str:
+    """Hash of a graph without its weights: equal ones differ in the values of float tensors that have axes, at most."""
+    model = onnx.load(str(path))
+    for weight in model.graph.initializer:
+        if weight.dims and weight.data_type in WEIGHT_TYPES:
+            blank = TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+            weight.CopyFrom(blank)
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def spell_heads(model: onnx.ModelProto) -> None:

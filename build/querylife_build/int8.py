@@ -59,7 +59,7 @@ def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, small
     instead: dict[str, list[onnx.NodeProto]] = {}
     for name, products in by_input.items():
         weights = [product.weight for product in products]
-        before[products[0].node.name] = _quantised_input(name, is_smoothed=name in loudness)
+        before[products[0].node.output[0]] = _quantised_input(name, is_smoothed=name in loudness)
         if name in loudness:
             factor = _smoothing(loudness[name], weights)
             graph.initializer.append(numpy_helper.from_array(1 / factor, f"{name}_factor"))
@@ -69,8 +69,10 @@ def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, small
             output = product.node.output[0]
             graph.initializer.append(numpy_helper.from_array(weight, f"{output}_weight"))
             graph.initializer.append(numpy_helper.from_array(scale, f"{output}_weight_scale"))
-            instead[product.node.name] = _product(name, output)
-    nodes = [new for node in graph.node for new in (*before.get(node.name, ()), *instead.get(node.name, (node,)))]
+            instead[output] = _product(name, output)
+    nodes = [
+        new for node in graph.node for new in (*before.get(node.output[0], ()), *instead.get(node.output[0], [node]))
+    ]
     _replace(graph.node, [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes])
     used = {name for node in graph.node for name in node.input}
     _replace(graph.initializer, [weight for weight in list(graph.initializer) if weight.name in used])

@@ -39,6 +39,7 @@ TOLERANCES = {
     "fp32": Tolerance(0.99999, 0.99999, 0.9999, 1e-5),
     "fp16": Tolerance(0.999, 0.999, 0.99, 5e-3),
     "bf16": Tolerance(0.999, 0.99, 0.97, 4e-2),
+    "fp8": Tolerance(0.99, 0.75, 0.95, 4e-2),
     "int8": Tolerance(0.99, 0.95, 0.95, 1e-3),
 }
 
