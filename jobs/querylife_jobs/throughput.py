@@ -2,7 +2,8 @@
 
 Both engines are loaded, with the same options, and take turns on the same products: a slice through the server and
 the job, as any user runs them (gRPC, ledger, Parquet), and the same slice in batch mode, the order changing from
-round to round. The server is stopped while it is not its turn. Prints the seconds of each turn, and the ratio of all.
+round to round. The server is stopped while it is not its turn. Prints the seconds of each turn, by the clock and of
+processor time (of all processes that have part in it; steadier on a busy machine), and the ratios of all.
 """
 
 import argparse
@@ -18,13 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet
 
 from querylife.catalog import load_catalog
 from querylife_jobs import tables
 from querylife_jobs.__main__ import JobConfig, run
 
-Turn = dict[str, Any]  # seconds, answers
+Turn = dict[str, Any]  # seconds, processor_s, answers
 
 
 @contextmanager
@@ -38,13 +40,20 @@ def started(command: list[str], **pipes: Any) -> Iterator["subprocess.Popen[str]
         process.communicate(timeout=60)
 
 
+def processor_s(process: "subprocess.Popen[str]") -> float:
+    """Of a process and its children, since they began."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return float(sum(sum(each.cpu_times()[:2]) for each in family))
+
+
 def batch_turn(offline: "subprocess.Popen[str]", titles: list[str]) -> Turn:
     assert offline.stdin is not None
     assert offline.stdout is not None
+    before = processor_s(offline)
     offline.stdin.write(json.dumps(titles) + "\n")
     offline.stdin.flush()
     turn: Turn = json.loads(offline.stdout.readline())
-    return turn
+    return {**turn, "processor_s": processor_s(offline) - before}
 
 
 def job_turn(server: "subprocess.Popen[str]", address: str, titles: list[str]) -> Turn:
@@ -54,14 +63,14 @@ def job_turn(server: "subprocess.Popen[str]", address: str, titles: list[str]) -
         columns = {"id": [str(number) for number in range(len(titles))], "title": titles}
         pyarrow.parquet.write_table(pyarrow.table(columns), catalogue)
         server.send_signal(signal.SIGCONT)
-        begun = time.monotonic()
+        begun, before = time.monotonic(), processor_s(server) + time.process_time()
         asyncio.run(run(JobConfig("describe", catalogue, out, address)))
-        seconds = time.monotonic() - begun
+        seconds, used_s = time.monotonic() - begun, processor_s(server) + time.process_time() - before
         server.send_signal(signal.SIGSTOP)  # its canaries would slow the other
         rows = tables.read_columns(out, ("product_type",))
         attributes = pyarrow.parquet.read_table(out)["attributes"].to_pylist()
     answers = [{"product_type": kind, **dict(known)} for (kind,), known in zip(rows, attributes, strict=True)]
-    return {"seconds": seconds, "answers": answers}
+    return {"seconds": seconds, "processor_s": used_s, "answers": answers}
 
 
 def known(answer: dict[str, str]) -> dict[str, str]:
@@ -86,19 +95,22 @@ def measure(options: argparse.Namespace, titles: list[str]) -> dict[str, Any]:
                 batch = batch_turn(offline, slice_)
                 job = job_turn(server, address, slice_)
             same = sum(known(a) == known(b) for a, b in zip(job["answers"], batch["answers"], strict=True))
-            rounds.append(
-                {"job_s": job["seconds"], "batch_s": batch["seconds"], "tokens": batch["tokens"], "same": same}
-            )
+            figures = {"tokens": batch["tokens"], "same": same}
+            for name, turn in (("job", job), ("batch", batch)):
+                figures |= {f"{name}_s": turn["seconds"], f"{name}_processor_s": turn["processor_s"]}
+            rounds.append(figures)
+    total = {name: sum(each[name] for each in rounds) for name in rounds[0]}
     products = options.products * options.rounds
-    job_s, batch_s, tokens, same = (
-        sum(each[name] for each in rounds) for name in ("job_s", "batch_s", "tokens", "same")
-    )
     return {
         "rounds": rounds,
-        "job": {"products_per_s": products / job_s, "tokens_per_s": tokens / job_s},
-        "batch mode": {"products_per_s": products / batch_s, "tokens_per_s": tokens / batch_s},
-        "ratio": batch_s / job_s,
-        "same_answers": same / products,
+        "job": {"products_per_s": products / total["job_s"], "tokens_per_s": total["tokens"] / total["job_s"]},
+        "batch mode": {
+            "products_per_s": products / total["batch_s"],
+            "tokens_per_s": total["tokens"] / total["batch_s"],
+        },
+        "ratio": total["batch_s"] / total["job_s"],
+        "processor_time_ratio": total["batch_processor_s"] / total["job_processor_s"],
+        "same_answers": total["same"] / products,
     }
 
 
