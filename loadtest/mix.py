@@ -14,7 +14,7 @@ from locust import User
 from openloop import OpenLoopUser, run_file, this_scenario
 from openloop_files import CAPACITY_NAME, FOLDER_VARIABLE, SATURATE_VARIABLE
 
-from querylife.errors import QuerylifeError
+from querylife.errors import InputFileError, QuerylifeError
 
 WARM_UP = 0.25  # of the time that callers ask without pause
 
@@ -32,6 +32,8 @@ class Mix(User):
     def run(self) -> None:
         if callers := int(os.environ.get(SATURATE_VARIABLE, "0")):
             self._saturate(callers)
+        elif this_scenario().needs_capacity:
+            raise InputFileError("found of_capacity in the scenario, want arrivals_per_s: run.py writes them")
         else:
             gevent.joinall([gevent.spawn(user.run) for user in self._users], raise_error=True)
         # A worker that left now would have its user started again on another; run.py ends all of them together.

@@ -49,7 +49,7 @@ class Memory:
         if len(values) < 20:
             return 0.0
         tenth = len(values) // 10
-        return float(values[-tenth:].mean() / values[4 * tenth : 5 * tenth].mean() - 1)
+        return float(np.median(values[-tenth:]) / np.median(values[4 * tenth : 5 * tenth]) - 1)
 
 
 @dataclass(frozen=True)

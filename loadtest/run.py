@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from attribution import read_statistics, stage_times
+from attribution import StageTime, read_statistics, stage_times
 from connection import PEM_VARIABLES
 from generators import IN_FLIGHT, Generators
 from report import write_page, write_stages, write_summary
@@ -47,6 +47,8 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, scenario: Scenario) -> int:
+    if options.collected is not None:
+        return _report(options.collected, scenario, [], Memory(), _facts(options, scenario))
     folder = options.out.resolve() / scenario.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "locust.log").unlink(missing_ok=True)
@@ -62,6 +64,11 @@ def _run(options: argparse.Namespace, scenario: Scenario) -> int:
             generators.drive(scenario)
         stages = stage_times(before, read_statistics(address))
     facts["load average at the end"] = f"{os.getloadavg()[0]:.1f}"
+    return _report(folder, scenario, stages, memory, facts)
+
+
+def _report(folder: Path, scenario: Scenario, stages: list[StageTime], memory: Memory, facts: dict[str, str]) -> int:
+    """Judge the samples in a folder, and write about them there. Returns the exit status."""
     samples = read_samples(folder)
     verdict = invalid_because(samples, scenario) + missed_objectives(samples, memory, scenario.objectives)
     write_summary(folder / "summary.csv", samples, scenario.objectives.good_ms)
@@ -134,7 +141,7 @@ def _facts(options: argparse.Namespace, scenario: Scenario) -> dict[str, str]:
         "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} processors",
         "versions": ", ".join(f"{name} {version(name)}" for name in ("querylife", "locust", "grpcio", "tritonclient")),
-        "server": options.address or "a supervised server on this machine, CPU profile",
+        "server": options.address or ("elsewhere" if options.collected else "supervised, on this machine, CPU profile"),
         "seed": str(scenario.seed),
     }
 
@@ -170,6 +177,7 @@ def _options() -> argparse.Namespace:
         ("key", "its key"),
     ):
         parser.add_argument(f"--{name}", type=Path, metavar="PEM", help=f"TLS: {about}")
+    parser.add_argument("--collected", type=Path, metavar="DIR", help="only report on the samples-*.csv that lie here")
     parser.add_argument("--out", type=Path, default=Path("out/loadtest"), help="(%(default)s)")
     return parser.parse_args()
 
