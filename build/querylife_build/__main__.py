@@ -61,8 +61,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS[:3])
         if step is _engines:
             _add_engine_options(command)
-        if step is _compile_gate:
-            command.add_argument("--refit", action="store_true", help="plans whose weights can be replaced")
         if step is _repository:
             command.add_argument("--int8", action="store_true", help="towers whose large matrix products run in int8")
         if step is _dali:
@@ -162,7 +160,7 @@ def _compile_gate(options: argparse.Namespace) -> None:
     load_rtx()  # say what is missing before working for a minute
     for exported in _exports(options):
         for tower, path in exported.files.items():
-            check_compiles(tower, path, exported.max_tokens, refit=options.refit)
+            check_compiles(tower, path, exported.max_tokens)
     log.info("compile gate: TensorRT takes every tower in %s", ", ".join(options.precision))
 
 

@@ -30,13 +30,13 @@ def load_rtx() -> ModuleType:
         raise ArtifactError(f"found no TensorRT for RTX ({error}), want it: {REQUIREMENT}") from error
 
 
-def check_compiles(tower: Model, path: Path, max_tokens: int, *, refit: bool = False) -> bytes:
+def check_compiles(tower: Model, path: Path, max_tokens: int) -> bytes:
     """Compile one tower's ONNX file with all its profiles. Returns the plan; raises ArtifactError when rejected."""
     profiles = tower_profiles(tower, path, max_tokens)
     for profile in profiles:
         check_profile(profile, MAX_BATCH)
     started = time.perf_counter()
-    plan = compile_plan(Dialect(load_rtx()), path, profiles, Settings(refit=refit), TARGET)
+    plan = compile_plan(Dialect(load_rtx()), path, profiles, Settings(), TARGET)
     seconds = time.perf_counter() - started
     found = f"{len(profiles)} profiles, {len(plan) / 1e6:.1f} MB in {seconds:.1f} s"
     log.info("%s: compiled for %s, %s", path, TARGET, found)

@@ -49,11 +49,6 @@ def test_a_graph_without_faults_passes(exports):
     assert check_compiles(FUSION_TOWER, exports["fp16"].files[FUSION_TOWER], MAX_TOKENS)
 
 
-def test_a_refittable_plan_compiles(exports):
-    path = exports["fp16"].files[FUSION_TOWER]
-    assert check_compiles(FUSION_TOWER, path, MAX_TOKENS, refit=True)
-
-
 def test_an_operator_that_tensorrt_lacks_is_caught(exports, tmp_path):
     model = onnx.load(str(exports["fp16"].files[FUSION_TOWER]))
     output = model.graph.output[0]
