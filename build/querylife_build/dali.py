@@ -52,10 +52,7 @@ def decoder_pipeline(image_size: int, device: str, batch: int = MAX_BATCH) -> An
     """
     dali = load_dali()
     fn, types = dali.fn, dali.types
-    try:
-        pipeline = dali.Pipeline(batch, THREADS, device_id=0 if device == "gpu" else None)
-    except RuntimeError as error:
-        raise ArtifactError(f"DALI {dali.__version__}: found no GPU for its pipeline: {str(error)[:200]}") from error
+    pipeline = dali.Pipeline(batch, THREADS, device_id=0 if device == "gpu" else None)
     with pipeline:
         encoded = fn.external_source(name=IMAGE.name, device="cpu", ndim=1, dtype=types.UINT8)
         decoder = "mixed" if device == "gpu" else "cpu"
@@ -75,6 +72,11 @@ def decoder_pipeline(image_size: int, device: str, batch: int = MAX_BATCH) -> An
         square = fn.crop(fitted, crop=side, **centred, out_of_bounds_policy="pad", fill_values=white)
         used = types.Constant(np.array([True]), dtype=types.BOOL, device="cpu")
         pipeline.set_outputs(fn.transpose(square, perm=[2, 0, 1]), used)
+    try:
+        pipeline.build()
+    except RuntimeError as error:
+        message = f"DALI {dali.__version__} cannot decode on the {device} here: {str(error)[:200]}"
+        raise ArtifactError(message) from error
     return pipeline
 
 

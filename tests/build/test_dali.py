@@ -107,6 +107,14 @@ def test_what_transparency_hides_is_seen():
 
 
 @needs_dali
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
+def test_without_a_gpu_its_pipeline_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot decode on the gpu here"):
+        dali.write_decoder(REPOSITORY, tmp_path, SIDE, "gpu")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_dali
 def test_the_written_models_are_what_triton_wants(tmp_path):
     dali.write_decoder(REPOSITORY, tmp_path, SIDE, "cpu")
     decoder = read_config(tmp_path / dali.DECODER / "config.pbtxt")
