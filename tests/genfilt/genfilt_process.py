@@ -38,8 +38,8 @@ def start(folder: Path, *options: str) -> Live:
     token = folder / "token"
     token.write_text(TOKEN)
     log = folder / "server.log"
-    port, metrics, openai = (free_port("127.0.0.1", 0) for _ in range(3))
-    ports = ["--port", str(port), "--metrics-port", str(metrics), "--openai-port", str(openai)]
+    metrics, openai = (free_port("127.0.0.1", 0) for _ in range(2))
+    ports = ["--port", "0", "--metrics-port", str(metrics), "--openai-port", str(openai)]
     started = time.monotonic()
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -50,8 +50,8 @@ def start(folder: Path, *options: str) -> Live:
         )
     assert process.stdout is not None
     line = process.stdout.readline()
-    live = Live(f"127.0.0.1:{port}", process, log, time.monotonic() - started, metrics, openai)
-    if line != f"ready {live.address}\n":
+    live = Live(line.removeprefix("ready ").strip(), process, log, time.monotonic() - started, metrics, openai)
+    if not line.startswith("ready 127.0.0.1:"):
         live.close()
         pytest.fail(f"server said {line!r}:\n{log.read_text()[-4000:]}")
     return live
