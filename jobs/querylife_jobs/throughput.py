@@ -31,12 +31,14 @@ Turn = dict[str, Any]  # seconds, processor_s, answers
 
 @contextmanager
 def started(command: list[str], **pipes: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A process that is asked to end: by the end of its input where it reads one, else by SIGTERM."""
     process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **pipes)
     try:
         yield process
     finally:
         process.send_signal(signal.SIGCONT)
-        process.terminate()
+        if process.stdin is None:
+            process.terminate()
         process.communicate(timeout=60)
 
 
