@@ -13,17 +13,20 @@ Arrays = dict[str, NDArray[Any]]
 
 # Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
 SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+SPIN_US = "20"
 
 
 class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
     def __init__(self, path: Path, threads: str = "all") -> None:
-        """threads: a number, or "all" processors."""
+        """threads: a number, "all" processors, or "half" of them for each of two instances."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if threads == "all" else int(threads)
-        # Spinning workers burn a third of the CPU that decoding and tokenising need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = _count(threads)
+        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+        # out for longer would burn a third of the CPU that decoding and tokenising need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
         )
@@ -35,6 +38,12 @@ class OnnxTower:
         names = list(wanted)
         found = self._session.run(names, {name: inputs[name] for name in self._inputs})
         return dict(zip(names, found, strict=True))
+
+
+def _count(threads: str) -> int:
+    processors = len(os.sched_getaffinity(0))
+    shares = {"all": processors, "half": max(1, processors // 2)}
+    return shares[threads] if threads in shares else int(threads)
 
 
 def run_distinct(inputs: Arrays, run: Callable[[Arrays], Arrays]) -> Arrays:
@@ -52,6 +61,19 @@ def run_distinct(inputs: Arrays, run: Callable[[Arrays], Arrays]) -> Arrays:
     outputs = run({name: array[rows] for name, array in inputs.items()})
     spread = [position[key] for key in keys]
     return {name: array[spread] for name, array in outputs.items()}
+
+
+def run_in_parts(inputs: Arrays, size: int, run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run at most size rows at a time: what lies between the layers of more does not stay in the processor's caches.
+
+    inputs: [batch, ...] each.
+    """
+    batch = len(next(iter(inputs.values())))
+    if batch <= size:
+        return run(inputs)
+    starts = range(0, batch, size)
+    parts = [run({name: array[start : start + size] for name, array in inputs.items()}) for start in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_used(inputs: Arrays, used: NDArray[np.bool_], run: Callable[[Arrays], Arrays]) -> Arrays:

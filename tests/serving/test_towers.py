@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from querylife.serving.towers import run_distinct, run_used
+from querylife.serving.towers import run_distinct, run_in_parts, run_used
 
 
 def square(calls):
@@ -38,3 +38,11 @@ def test_unused_rows_are_zeros_and_cost_nothing(used):
     want = [value**2 if use else 0 for value, use in zip((2, 3, 4), used, strict=True)]
     assert outputs["y"][:, 0].tolist() == want
     assert calls == [max(1, sum(used))]
+
+
+@pytest.mark.parametrize(("rows", "want"), [(1, [1]), (8, [8]), (9, [8, 1]), (64, [8] * 8)])
+def test_large_batches_run_in_parts_and_come_back_in_order(rows, want):
+    calls = []
+    outputs = run_in_parts({"x": np.arange(rows, dtype=np.float32)[:, None]}, 8, square(calls))
+    assert outputs["y"][:, 0].tolist() == [row**2 for row in range(rows)]
+    assert calls == want

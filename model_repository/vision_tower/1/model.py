@@ -1,8 +1,12 @@
 """The vision tower on ONNX Runtime: pixels to patch states and a unit vector."""
 
+from functools import partial
+
 from querylife.contract import VISION_TOWER
 from querylife.serving.adapter import Adapter
-from querylife.serving.towers import OnnxTower, run_used
+from querylife.serving.towers import OnnxTower, run_in_parts, run_used
+
+PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/performance.md
 
 
 class TritonPythonModel(Adapter):
@@ -12,4 +16,5 @@ class TritonPythonModel(Adapter):
         self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
 
     def compute(self, inputs, wanted):
-        return run_used(inputs, inputs["image_used"][:, 0], lambda rows: self.tower.run(rows, wanted))
+        used, run = inputs["image_used"][:, 0], partial(self.tower.run, wanted=wanted)
+        return run_used(inputs, used, lambda rows: run_in_parts(rows, PICTURES, run))
