@@ -1,4 +1,5 @@
-"""FP8 exports: refused in one line without ModelOpt, and where it is, products in FP8 that stay near and compile."""
+"""FP8 exports: refused in one line without ModelOpt, and where it is, products in FP8 that stay near. `make fp8`
+compiles the shipped ones; heads as narrow as the tiny towers' have no kernel there."""
 
 import shutil
 import subprocess
@@ -7,7 +8,6 @@ import sys
 import onnx
 import pytest
 from onnx import TensorProto
-from tiny import MAX_TOKENS
 
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.errors import ArtifactError
@@ -47,16 +47,3 @@ def test_products_are_in_fp8_and_answers_stay_near(exports, eager, tmp_path):
         assert TensorProto.FLOAT8E4M3FN in types
     found = measure_parity(eager, onnx_runner(files, "fp8"))
     assert found[FUSION_TOWER].min_cosine > 0.98
-
-
-@needs_modelopt
-@pytest.mark.filterwarnings("ignore")
-def test_an_fp8_tower_compiles(exports, eager, tmp_path):
-    pytest.importorskip("tensorrt_rtx", reason="optional: make compile-gate installs it")
-    from querylife_build.compile_gate import check_compiles  # noqa: PLC0415
-
-    files = {tower: tmp_path / path.name for tower, path in exports["fp16"].files.items()}
-    for tower, path in files.items():
-        shutil.copy(exports["fp16"].files[tower], path)
-    fp8.quantise_towers(files, eager)
-    assert check_compiles(TEXT_TOWER, files[TEXT_TOWER], MAX_TOKENS)
