@@ -101,6 +101,7 @@ def measure(options: argparse.Namespace, titles: list[str]) -> dict[str, Any]:
             for name, turn in (("job", job), ("batch", batch)):
                 figures |= {f"{name}_s": turn["seconds"], f"{name}_processor_s": turn["processor_s"]}
             rounds.append(figures)
+            print(json.dumps(figures), file=sys.stderr, flush=True)
     total = {name: sum(each[name] for each in rounds) for name in rounds[0]}
     products = options.products * options.rounds
     return {
