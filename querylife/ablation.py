@@ -2,8 +2,9 @@
 
     python -m querylife.ablation --data ../shared/data --cache out/features --out out/ablation
 
-Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Finished
-runs are kept in --out and not repeated. GenFilt joins where --ledger names its verdicts.
+Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Runs of one
+seed see the same batches, so each text is encoded once per seed. Finished runs are kept in --out and not repeated.
+GenFilt joins where --ledger names its verdicts.
 """
 
 import argparse
@@ -13,10 +14,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from querylife.data.batches import Dropout
 from querylife.data.fashion import load_products
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts; adds the row GenFilt")
     parser.add_argument("--masks", type=Path, help="only measure the filters' masks, with this checkpoint's vectors")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--variants", nargs="+", help="only these; default all")
     parser.add_argument("--threads", type=int, default=2)
@@ -102,11 +105,15 @@ class Bench:
         model = QueryLife(QueryLifeConfig())
         self._goods: Goods = fashion_goods(model, products, data, Path(base.cache))
         self._batches, self._features, self._ids = fashion_data(base, model)
+        self._seed, self._states = -1, dict[bytes, Tensor]()
 
     def measure(self, config: TrainingConfig) -> dict[str, float]:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
         model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
+        if config.seed != self._seed:
+            self._seed, self._states = config.seed, {}
+        model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
         train(config, model, self._batches, self._features, self._ids, None)
@@ -133,6 +140,23 @@ class Bench:
             found[name] = float(np.nanmean(values))
         found["human"] = float(np.mean([found[name] for name in HUMAN]))
         return found
+
+
+class RememberingEncoder(nn.Module):
+    """A frozen text encoder that encodes no batch of texts twice."""
+
+    def __init__(self, encoder: nn.Module, states: dict[bytes, Tensor]) -> None:
+        """states: what was encoded before, by the batch's content; filled here."""
+        super().__init__()
+        self.encoder, self._states = encoder, states
+        self.config = encoder.config
+
+    def forward(self, **inputs: Tensor) -> SimpleNamespace:
+        key = b"".join(inputs[name].to(torch.int16).numpy().tobytes() for name in sorted(inputs))
+        if key not in self._states:
+            with torch.no_grad():
+                self._states[key] = self.encoder(**inputs).last_hidden_state.to(torch.bfloat16)
+        return SimpleNamespace(last_hidden_state=self._states[key].float())
 
 
 @torch.inference_mode()

@@ -28,14 +28,14 @@ class TrainingConfig:
     cache: str = "out/features"
     out: str = "out/querylife-mini"
     name: str = "querylife-mini"
-    steps: int = 1700
+    steps: int = 1600
     batch: int = 96
     seed: int = 0
     start: str = ""
     threads: int = 2
     bfloat16: bool = True
     text_layers: int = 6
-    text_rate: float = 5e-5
+    text_rate: float = 8e-5
     head_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.01
@@ -50,7 +50,7 @@ class TrainingConfig:
     itc: float = 0.1
     keep: float = 2.0
     general: str = ""
-    keep_texts: int = 48
+    keep_texts: int = 32
     products: int = 0
     save_every: int = 100
 
