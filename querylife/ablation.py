@@ -4,7 +4,7 @@
 
 Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Runs of one
 seed see the same batches, so each text is encoded once per seed. Finished runs are kept in --out and not repeated.
-GenFilt joins where --ledger names its verdicts.
+GenFilt joins where --ledger names its verdicts. The rows "ungraded" train on pairs alone, as clicks would give them.
 """
 
 import argparse
@@ -48,6 +48,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no filter": {"filter": "none"},
     "embedding filter": {"filter": "embedding"},
     "oracle filter": {"filter": "oracle"},
+} | {
+    f"ungraded, {name} filter": {"qmf": 0.0, "qma": 1.0, "qma_graded": 0.0, "filter": filter_}
+    for name, filter_ in (
+        ("no", "none"),
+        ("duplicates", "duplicates"),
+        ("embedding", "embedding"),
+        ("oracle", "oracle"),
+    )
 }
 PRODUCTS, QUERIES = 1000, 100  # of the val split, and of each protocol
 MASK_BATCHES = 12

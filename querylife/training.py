@@ -103,7 +103,9 @@ def batch_losses(
     names = [str(ids[row]) for row in batch.rows]
     excluded = filter_.mask(batch, names, cosines.detach())
     scale = losses.contrastive()
-    parts = {"qmf": graded_matching(cosines, grades, losses.graded(), has_product)}
+    parts = {}
+    if config.qmf > 0:
+        parts["qmf"] = config.qmf * graded_matching(cosines, grades, losses.graded(), has_product)
     if config.qma_graded > 0:
         parts["gt"] = config.qma_graded * graded_matching(query @ title.T, grades, losses.graded(), has_title)
         parts["gv"] = config.qma_graded * graded_matching(query @ image.T, grades, losses.graded(), has_image)

@@ -45,6 +45,7 @@ class TrainingConfig:
     modalities: str = "both"
     mix: str = "gated"
     product_type: bool = True
+    qmf: float = 1.0
     qma: float = 0.2
     qma_graded: float = 0.5
     itc: float = 0.1
