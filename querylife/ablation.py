@@ -38,6 +38,7 @@ from querylife.training_run import TrainingConfig
 
 log = logging.getLogger(__name__)
 
+UNGRADED = {"qmf": 0.0, "qma": 1.0, "qma_graded": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "title only": {"modalities": "title"},
@@ -48,14 +49,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no filter": {"filter": "none"},
     "embedding filter": {"filter": "embedding"},
     "oracle filter": {"filter": "oracle"},
-} | {
-    f"ungraded, {name} filter": {"qmf": 0.0, "qma": 1.0, "qma_graded": 0.0, "filter": filter_}
-    for name, filter_ in (
-        ("no", "none"),
-        ("duplicates", "duplicates"),
-        ("embedding", "embedding"),
-        ("oracle", "oracle"),
-    )
+    "ungraded, no filter": UNGRADED | {"filter": "none"},
+    "ungraded, duplicates filter": UNGRADED | {"filter": "duplicates"},
+    "ungraded, embedding filter": UNGRADED | {"filter": "embedding"},
+    "ungraded, oracle filter": UNGRADED | {"filter": "oracle"},
 }
 PRODUCTS, QUERIES = 1000, 100  # of the val split, and of each protocol
 MASK_BATCHES = 12
@@ -76,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    variants = VARIANTS | ({"GenFilt": {"filter": "genfilt", "ledger": options.ledger}} if options.ledger else {})
+    variants = VARIANTS | (genfilt_variants(options.ledger) if options.ledger else {})
     variants = {name: variants[name] for name in options.variants or variants}
     base = TrainingConfig(
         data=options.data, cache=options.cache, steps=options.steps, batch=options.batch, warmup=5,
@@ -100,6 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_report(options.out, "Ablation", [summary(results)])
     print((options.out / "report.md").read_text())
     return 0
+
+
+def genfilt_variants(ledger: str) -> dict[str, dict[str, Any]]:
+    changes = {"filter": "genfilt", "ledger": ledger}
+    return {"GenFilt": changes, "ungraded, GenFilt": UNGRADED | changes}
 
 
 class Bench:
