@@ -20,7 +20,8 @@ class VisionTowerConfig:
     embedding_width: int = 256
     image_size: int = 112
     hues: int = 32  # soft colour bins that the colour stem learns
-    pools: int = 2  # regions that the embedding looks at
+    pools: int = 8  # regions that the embedding looks at
+    hidden: int = 256  # of the layer between the regions and the embedding, beside the straight way; 0 for none
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of the encoder's training images, RGB in [0, 1]
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -28,7 +29,7 @@ class VisionTowerConfig:
 class VisionTower(nn.Module):
     """Self-supervised encoders learn to look past colour; shoppers do not. The colour stem adds it back per patch.
 
-    Untrained, the stem adds nothing and the pools are plain means.
+    Untrained, the stem adds nothing and the pools are all but plain means.
     """
 
     mean: Tensor
@@ -49,8 +50,20 @@ class VisionTower(nn.Module):
         )
         self.colour = nn.Linear(config.hues, self.width)
         self.look = nn.Linear(self.width, config.pools, bias=False)  # softmax would not see a bias
-        self.head = nn.Linear((1 + config.pools) * self.width, config.embedding_width, bias=False)
-        for start in (self.colour.weight, self.colour.bias, self.look.weight):
+        seen = (1 + config.pools) * self.width
+        self.head = nn.Linear(seen, config.embedding_width, bias=False)
+        self.deep = (
+            nn.Sequential(
+                nn.LayerNorm(seen),
+                nn.Linear(seen, config.hidden),
+                nn.GELU(),
+                nn.Linear(config.hidden, config.embedding_width),
+            )
+            if config.hidden
+            else None
+        )
+        nn.init.normal_(self.look.weight, std=0.02)
+        for start in (self.colour.weight, self.colour.bias):
             nn.init.zeros_(start)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
@@ -84,7 +97,8 @@ class VisionTower(nn.Module):
         regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
         pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
         used = image_used.to(patches.dtype)
-        embedding = F.normalize(self.head(pooled), dim=-1) * used
+        found = self.head(pooled) if self.deep is None else self.head(pooled) + self.deep(pooled)
+        embedding = F.normalize(found, dim=-1) * used
         return patches * used.unsqueeze(-1), embedding
 
     @property
