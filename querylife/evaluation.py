@@ -234,7 +234,7 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
         trained = embed_queries(model, tokenizer, texts).float().numpy()
     table = Table(
-        "Home Depot: Spearman correlation of cosine and human relevance; unseen: texts not held by"
+        "Home Depot: Spearman correlation of cosine and human relevance; unseen: texts that training never saw"
     )
     for name, embeddings in (
         ("starting weights", start_embeddings(model, texts, fast)),
