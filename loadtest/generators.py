@@ -39,7 +39,7 @@ class Generators:
 
     def drive(self, scenario: Scenario) -> None:
         """Run the whole scenario."""
-        for old in (*self.folder.glob("samples-*"), *self.folder.glob("done-*")):
+        for old in self.folder.glob("samples-*"):
             old.unlink()
         self._run(scenario, {}, self.workers)
 
@@ -58,6 +58,8 @@ class Generators:
         return capacity_per_s
 
     def _run(self, scenario: Scenario, more: dict[str, str], workers: int) -> None:
+        for done in self.folder.glob("done-*"):  # of a run that was killed: this one would end before it began
+            done.unlink()
         path = self.folder / f"{scenario.name}.toml"
         write_scenario(scenario, path)
         environment = os.environ | more
@@ -73,8 +75,6 @@ class Generators:
             while process.poll() is None and time.monotonic() < end and self._done() < workers:
                 time.sleep(0.2)
             process.terminate()
-        for done in self.folder.glob("done-*"):
-            done.unlink()
 
     def _done(self) -> int:
         return len(list(self.folder.glob("done-*")))
