@@ -95,16 +95,21 @@ fp8: $(FP8_INSTALLED) ## export the towers with FP8 products (ModelOpt), and com
 	$(BIN)/querylife-build onnx --precision fp8
 	$(BIN)/querylife-build compile-gate --precision fp8
 
+# An environment of the target's folder that sees the base one's packages, and its own lock's (the first prerequisite).
+define beside_base
+$(PYTHON) -m venv $(@D)
+echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+	> $(@D)/lib/python3.11/site-packages/base.pth
+$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+touch $@
+endef
+
 DALI := .venv-dali
 DALI_INSTALLED := $(DALI)/.installed
 
-# 425 MB, for one optional step and its tests: an environment of its own beside the base one.
+# 425 MB, for one optional step and its tests.
 $(DALI_INSTALLED): requirements/dali.lock $(INSTALLED)
-	$(PYTHON) -m venv $(DALI)
-	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
-		> $(DALI)/lib/python3.11/site-packages/base.pth
-	$(DALI)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/dali.lock
-	touch $@
+	$(beside_base)
 
 dali: $(DALI_INSTALLED) repository ## DALI's decoder for DEVICE=gpu (or cpu), held to decode_image and tested
 	$(DALI)/bin/python -m pytest tests/build/test_dali.py
@@ -119,11 +124,7 @@ BENCH_INSTALLED := $(BENCH)/.installed
 SCENARIO ?= steady
 
 $(BENCH_INSTALLED): requirements/bench.lock $(INSTALLED)
-	$(PYTHON) -m venv $(BENCH)
-	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
-		> $(BENCH)/lib/python3.11/site-packages/base.pth
-	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.lock
-	touch $@
+	$(beside_base)
 
 bench: $(BENCH_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python loadtest/bench.py $(if $(OUT),--out "$(OUT)")

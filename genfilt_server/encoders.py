@@ -8,7 +8,6 @@ An encoder is named
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,8 @@ from transformers import AutoModel, AutoTokenizer
 import querylife
 from querylife.errors import ArtifactError
 from querylife.model import QueryLifeConfig
-from querylife.pretrained import MINILM_SHA256, encoder_source, write_tokenizer
+from querylife.pretrained import MINILM_SHA256, encoder_source, load_tokenizer
 from querylife.text_tower import TextTower, masked_mean
-from querylife.tokens import Tokenizer
 
 MINILM = "minilm"
 SHIPPED = "querylife-mini"
@@ -87,10 +85,7 @@ def _tower(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> Callabl
     found = tower.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
     if missing := [name for name in found.missing_keys if not name.startswith("encoder.")] + found.unexpected_keys:
         raise ArtifactError(f"{config.name}: found missing or unknown weights of the text tower: {', '.join(missing)}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.json"
-        write_tokenizer(config.text.encoder, path)
-        tokenizer = Tokenizer(path, config.text.max_tokens)
+    tokenizer = load_tokenizer(config.text.encoder, config.text.max_tokens)
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         tokens = tokenizer.encode(texts)

@@ -162,7 +162,7 @@ class RememberingEncoder(nn.Module):
         self.config = encoder.config
 
     def forward(self, **inputs: Tensor) -> SimpleNamespace:
-        key = b"".join(inputs[name].to(torch.int16).numpy().tobytes() for name in sorted(inputs))
+        key = b"".join(inputs[name].numpy().tobytes() for name in sorted(inputs))
         if key not in self._states:
             with torch.no_grad():
                 self._states[key] = self.encoder(**inputs).last_hidden_state.to(torch.bfloat16)

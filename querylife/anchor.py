@@ -27,8 +27,7 @@ class Anchor:
         """place: (rank, world size). Returns a scalar, the same on every rank."""
         random_ = random.Random(f"general-{self._seed}-{step}")
         drawn = [text for _ in range(self._groups) for text in self._texts.draw(random_)]
-        rank, world = place
-        mine = drawn[rank * len(drawn) // world : (rank + 1) * len(drawn) // world]
+        mine = drawn[ranks.share(len(drawn), place)]
         order, groups = by_length(mine, self._at_once)
         pairs = [self._embed(tower, [mine[row] for row in group], bfloat16) for group in groups]
         trained, start = (torch.cat(column)[order] for column in zip(*pairs, strict=True))

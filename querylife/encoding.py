@@ -1,9 +1,7 @@
 """Vectors from a model in this process: for training, evaluation and whoever needs no server."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 from querylife.contract import Segment
 from querylife.data.features import ImageFeatures
 from querylife.model import QueryLife
-from querylife.pretrained import write_tokenizer
+from querylife.pretrained import load_tokenizer
 from querylife.tokens import Tokenizer
 
 GROUP = 32  # texts of like length that are encoded together
@@ -31,10 +29,7 @@ class ProductVectors:
 
 
 def model_tokenizer(model: QueryLife) -> Tokenizer:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.json"
-        write_tokenizer(model.config.text.encoder, path)
-        return Tokenizer(path, model.config.text.max_tokens)
+    return load_tokenizer(model.config.text.encoder, model.config.text.max_tokens)
 
 
 def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
+from querylife.tokens import Tokenizer
 
 if TYPE_CHECKING:
     import onnx  # imported where the graph is read: a text encoder does without
@@ -48,6 +49,14 @@ def write_tokenizer(name: str, path: Path) -> None:
     """Write the source's tokenizer.json to path."""
     tokenizer = AutoTokenizer.from_pretrained(encoder_source(name), use_fast=True)
     tokenizer.backend_tokenizer.save(str(path))
+
+
+def load_tokenizer(name: str, max_tokens: int) -> Tokenizer:
+    """The source's tokenizer as texts go through it here. max_tokens: special tokens included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        write_tokenizer(name, path)
+        return Tokenizer(path, max_tokens)
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,12 @@ def join() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def share(count: int, place: tuple[int, int]) -> slice:
+    """The part of so many rows that the rank of place, (rank, world size), computes."""
+    rank, world = place
+    return slice(rank * count // world, (rank + 1) * count // world)
+
+
 def gathered(rows: Tensor) -> Tensor:
     """Every rank's rows, in rank order: [world * rows, ...]. Gradients reach the own rows only.
 

@@ -88,8 +88,7 @@ def batch_losses(
     place: tuple[int, int],
 ) -> dict[str, Tensor]:
     """Every rank encodes its share of the batch, then computes the losses over the whole."""
-    rank, world = place
-    share = slice(rank * len(batch.queries) // world, (rank + 1) * len(batch.queries) // world)
+    share = ranks.share(len(batch.queries), place)
     rows = image_rows(batch, features, ids, batch.rows[share], share)
     kinds = batch.product_types[share] if config.product_type else [""] * len(rows)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):

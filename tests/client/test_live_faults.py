@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,20 +89,27 @@ def test_a_stall_of_five_seconds_is_waited_out_or_a_deadline(client: Client, ser
             stub.resume()
 
 
+def assert_nothing_is_lost(
+    client: Client, silence: Callable[[], None], heal: Callable[[], None], *, after_s: float
+) -> None:
+    """Calls end with a typed error while nobody answers; one that waits for heal, after_s later, is answered."""
+    want = client.embed_queries(["red dress"])
+    silence()
+    with pytest.raises((DeadlineExceededError, UnavailableError)):
+        client.embed_queries(["red dress"], timeout_s=1)
+    healing = threading.Timer(after_s, heal)
+    healing.start()
+    assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+    healing.join()
+
+
 def test_a_network_that_dies_and_heals_loses_nothing(server: Server) -> None:
     config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
     with (
         FlakyNetwork(server.address) as network,
         Client(network.address, timeout_s=PATIENCE_S, config=config) as client,
     ):
-        want = client.embed_queries(["red dress"])
-        network.swallow()
-        with pytest.raises((DeadlineExceededError, UnavailableError)):
-            client.embed_queries(["red dress"], timeout_s=1)
-        healing = threading.Timer(2, network.heal)
-        healing.start()
-        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
-        healing.join()
+        assert_nothing_is_lost(client, network.swallow, network.heal, after_s=2)
 
 
 @pytest.fixture
@@ -117,14 +124,7 @@ def test_a_host_that_vanishes_and_returns_loses_nothing(far_server: tuple[Server
     server, host = far_server
     config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
     with Client(server.address, timeout_s=PATIENCE_S, config=config) as client:
-        want = client.embed_queries(["red dress"])
-        host.vanish()
-        with pytest.raises((DeadlineExceededError, UnavailableError)):
-            client.embed_queries(["red dress"], timeout_s=1)
-        returning = threading.Timer(5, host.come_back)
-        returning.start()
-        assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
-        returning.join()
+        assert_nothing_is_lost(client, host.vanish, host.come_back, after_s=5)
 
 
 def test_a_server_restarted_with_another_model_is_not_answered_from_the_cache(tmp_path: Path) -> None:
