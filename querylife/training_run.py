@@ -34,7 +34,7 @@ class TrainingConfig:
     start: str = ""
     threads: int = 2
     bfloat16: bool = True
-    text_layers: int = 6
+    text_layers: int = 5
     text_rate: float = 8e-5
     head_rate: float = 1e-3
     warmup: int = 100
