@@ -12,6 +12,7 @@ import pyarrow
 
 from genfilt_server.proto import genfilt_pb2 as pb
 from querylife.catalog import CatalogProduct
+from querylife.contract import MAX_BATCH
 from querylife.errors import InputFileError
 from querylife_jobs.describe import message
 from querylife_jobs.endpoint import GenFiltEndpoint
@@ -19,7 +20,7 @@ from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.runner import Unit
 
 QUERIES_PER_BLOCK, PRODUCTS_PER_BLOCK = 16, 48  # each is a generation where it is new
-SPARSE = 0.25  # a block with less of its pairs asked for is judged pair by pair
+SPARSE = 0.25  # a block with less of its pairs asked for is judged pair by pair, where one request has room for them
 VERDICTS = {pb.VERDICT_MATCH: "match", pb.VERDICT_NO_MATCH: "no_match", pb.VERDICT_ABSTAIN: "abstain"}
 SCHEMA = pyarrow.schema(
     [
@@ -77,7 +78,8 @@ async def work(endpoint: GenFiltEndpoint, some: Sequence[Unit]) -> list[Record]:
     queries = {query: place for place, query in enumerate(dict.fromkeys(unit.payload.query for unit in some))}
     contents = {_content(unit): unit.payload.product for unit in some}
     products = {content: place for place, content in enumerate(contents)}
-    if len(some) < SPARSE * len(queries) * len(products):
+    is_sparse = len(some) < SPARSE * len(queries) * len(products)
+    if is_sparse and len(some) <= MAX_BATCH:
         response = await endpoint.judge(pb.JudgeRequest(pairs=[unit.payload for unit in some]))
         return [_judged(unit.key, result) for unit, result in zip(some, response.results, strict=True)]
     block = await endpoint.filter(pb.FilterRequest(queries=list(queries), products=list(contents.values())))

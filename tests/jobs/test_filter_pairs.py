@@ -1,5 +1,6 @@
 """filter: pairs that share queries and products are judged in blocks, and a block says what single pairs say."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from words_process import Server
 from genfilt_server.proto import genfilt_pb2 as pb
 from querylife.catalog import CatalogProduct
 from querylife_jobs import filter_pairs
+from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.filter_pairs import PRODUCTS_PER_BLOCK, QUERIES_PER_BLOCK
 
 QUERIES = ["red dress", "blue shirt", "black shoes for men", "dress", "green bag", "shirt men"] * 2
@@ -62,6 +64,19 @@ def test_blocks_and_single_pairs_give_the_same_verdicts(server: Server, tmp_path
         assert cell | {"probability": 0} == row | {"probability": 0}
         assert cell["probability"] == pytest.approx(row["probability"], abs=1e-5)
     assert len({row["verdict"] for row in block}) > 1
+
+
+def test_more_scattered_pairs_than_a_request_may_list_are_asked_for_as_a_block(server: Server) -> None:
+    asked = units([(f"dress {i}", f"p{j}") for i in range(16) for j in range(48) if (5 * i + j) % 8 == 0])
+    assert len(asked) == 96
+
+    async def records() -> list[Any]:
+        async with GenFiltEndpoint(server.address) as endpoint:
+            return await filter_pairs.work(endpoint, asked)
+
+    found = asyncio.run(records())
+    assert [record.key for record in found] == [unit.key for unit in asked]
+    assert not any(record.fault for record in found)
 
 
 def test_a_faulty_side_of_a_block_is_set_aside_and_its_neighbours_are_not(server: Server, tmp_path: Path) -> None:
