@@ -85,6 +85,26 @@ class OracleFilter:
         return torch.from_numpy(batch.grades == EXACT)
 
 
+class CountingFilter:
+    """Another filter, with its masks held against the truth: counts of the pairs off the diagonal, over all batches.
+
+    pairs: all; false: those that in truth answer; masked: those that the filter leaves out; caught: both.
+    """
+
+    def __init__(self, filter_: Filter) -> None:
+        self._filter = filter_
+        self.counts = dict.fromkeys(("pairs", "false", "masked", "caught"), 0)
+
+    def mask(self, batch: Batch, product_ids: Sequence[str], cosines: Tensor) -> Tensor:
+        mask = self._filter.mask(batch, product_ids, cosines)
+        others = ~torch.eye(len(batch.queries), dtype=torch.bool)
+        truth = torch.from_numpy(batch.grades == EXACT)
+        found = {"pairs": others, "false": truth & others, "masked": mask & others, "caught": mask & truth & others}
+        for name, places in found.items():
+            self.counts[name] += int(places.sum())
+        return mask
+
+
 def make_filter(name: str, ledger: Path | None = None) -> Filter:
     if name == "genfilt":
         if ledger is None:

@@ -49,11 +49,15 @@ def train(
     features: ImageFeatures,
     ids: Sequence[int],
     general: Anchor | None,
+    filter_: Filter | None = None,
 ) -> None:
-    """Train model in place. ids: the product of each row of a batch, as features and a ledger know it."""
+    """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
+
+    filter_: in place of the one that config names.
+    """
     rank, world = ranks.join()
     run = Run(config, model)
-    filter_ = make_filter(config.filter, Path(config.ledger) if config.ledger else None)
+    filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
     while run.step < config.steps:
         set_rates(run, config)

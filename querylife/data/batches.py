@@ -57,13 +57,17 @@ NOTHING_LEFT_OUT = Dropout(title=0, image=0, product_type=1, colour_words=0, gen
 
 @dataclass
 class FashionBatches:
-    """Queries written for products of the shared catalogue, and crowd-written ones that its products answer."""
+    """Queries written for products of the shared catalogue, and crowd-written ones that its products answer.
+
+    wordings: how many queries are ever written for a product, the same for every seed; 0: a new one each time.
+    """
 
     products: FashionProducts
     crowd: Sequence[CrowdQuery]
     size: int
     seed: int
     dropout: Dropout = field(default_factory=Dropout)
+    wordings: int = 0
 
     def __post_init__(self) -> None:
         self._writer = QueryWriter()
@@ -114,6 +118,8 @@ class FashionBatches:
         return np.array(chosen, np.int64)
 
     def _query(self, row: int, random_: random.Random) -> tuple[Query, int]:
+        if self.wordings:
+            random_ = random.Random(f"wording-{self.products.ids[row]}-{random_.randrange(self.wordings)}")
         style = random_.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
         if style == "crowd" and self._crowd:
             query, answers = random_.choice(self._crowd)

@@ -1,0 +1,135 @@
+"""One run of an ablation: a variant trained on the same batches as all others, and measured on val products."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow
+import torch
+from pyarrow import parquet
+from torch import Tensor, nn
+
+from querylife.ablation_tables import Run
+from querylife.data.batches import Dropout, FashionBatches
+from querylife.data.fashion import load_products
+from querylife.data.features import ImageFeatures
+from querylife.data.protocol import HUMAN, Protocol, fashion_protocols
+from querylife.data.requests import EXACT
+from querylife.encoding import embed_products, embed_queries, model_tokenizer
+from querylife.evaluation import Goods, fashion_goods
+from querylife.filters import CountingFilter, make_filter
+from querylife.fusion_tower import FusionTowerConfig
+from querylife.metrics import ndcg_at, recall_at_twice
+from querylife.model import QueryLife, QueryLifeConfig
+from querylife.training import train
+from querylife.training_data import fashion_data
+from querylife.training_run import TrainingConfig
+
+PRODUCTS = 1000  # of the val split
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What training draws from: so many products (0: all) with so many queries each (0: always new ones)."""
+
+    products: int = 0
+    wordings: int = 0
+
+
+def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, ImageFeatures, list[int]]:
+    """The same products and queries for every seed."""
+    batches, features, _ = fashion_data(config, QueryLife(QueryLifeConfig()))
+    assert isinstance(batches, FashionBatches)
+    order = np.random.default_rng(0).permutation(len(batches.products))
+    products = batches.products.take(np.sort(order[: pool.products or None]))
+    pooled = dataclasses.replace(batches, products=products, wordings=pool.wordings)
+    return pooled, features, [int(product) for product in products.ids]
+
+
+def list_contrasts(batches: FashionBatches, steps: int, seeds: int, folder: Path) -> None:
+    """Write every query and product that some batch puts against each other, and the products' titles.
+
+    pairs.parquet and products.parquet are what `querylife-jobs filter` reads.
+    """
+    ids = [str(product) for product in batches.products.ids]
+    pairs: dict[tuple[str, str], None] = {}
+    for seed in range(seeds):
+        seeded = dataclasses.replace(batches, seed=seed)
+        for step in range(steps):
+            batch = seeded.sample(step)
+            pairs.update(dict.fromkeys((query, ids[row]) for query in batch.queries for row in batch.rows))
+    queries, products = zip(*pairs, strict=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table({"query": queries, "product_id": products}), folder / "pairs.parquet")
+    titles = pyarrow.table({"id": ids, "title": batches.products.titles})
+    parquet.write_table(titles, folder / "products.parquet")
+
+
+class Bench:
+    """Training pool, val products and queries, loaded once for all runs."""
+
+    def __init__(self, base: TrainingConfig, pool: Pool, queries: int) -> None:
+        """queries: of each protocol."""
+        data = Path(base.data)
+        products = load_products(data, "val")
+        products = products.take(np.sort(np.random.default_rng(0).permutation(len(products))[:PRODUCTS]))
+        self._protocols = {
+            name: Protocol(whole.queries[:queries], whole.grades[:queries], whole.wanted[:queries])
+            for name, whole in fashion_protocols(data, products).items()
+        }
+        self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
+        self._batches, self._features, self._ids = training_pool(base, pool)
+        self._seed, self._states = -1, dict[bytes, Tensor]()
+
+    def measure(self, config: TrainingConfig) -> Run:
+        """Train one variant and measure it on the parts that it knows."""
+        torch.manual_seed(config.seed)
+        model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
+        if config.seed != self._seed:
+            self._seed, self._states = config.seed, {}
+        model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
+        self._batches.seed = config.seed
+        self._batches.dropout = Dropout(modalities=config.modalities)
+        filter_ = CountingFilter(make_filter(config.filter, Path(config.ledger)))
+        train(config, model, self._batches, self._features, self._ids, None, filter_)
+        return Run(self._scores(model, config), filter_.counts)
+
+    @torch.inference_mode()
+    def _scores(self, model: QueryLife, config: TrainingConfig) -> dict[str, float]:
+        goods, tokenizer = self._goods, model_tokenizer(model)
+        count = len(goods.titles)
+        titles = [""] * count if config.modalities == "image" else goods.titles
+        rows = np.full(count, -1) if config.modalities == "title" else goods.rows
+        kinds = goods.product_types if config.product_type else [""] * count
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            products = embed_products(model, tokenizer, titles, kinds, goods.features, rows).product.float()
+        found = {}
+        for name, protocol in self._protocols.items():
+            scores = (embed_queries(model, tokenizer, protocol.queries) @ products.T).numpy()
+            values = (
+                recall_at_twice(scores, protocol.grades == EXACT, protocol.wanted)
+                if name == "lacks"
+                else ndcg_at(scores, protocol.grades)
+            )
+            found[name] = float(np.nanmean(values))
+        found["human"] = float(np.mean([found[name] for name in HUMAN]))
+        return found
+
+
+class RememberingEncoder(nn.Module):
+    """A frozen text encoder that encodes no batch of texts twice."""
+
+    def __init__(self, encoder: nn.Module, states: dict[bytes, Tensor]) -> None:
+        """states: what was encoded before, by the batch's content; filled here."""
+        super().__init__()
+        self.encoder, self._states = encoder, states
+        self.config = encoder.config
+
+    def forward(self, **inputs: Tensor) -> SimpleNamespace:
+        key = b"".join(inputs[name].numpy().tobytes() for name in sorted(inputs))
+        if key not in self._states:
+            with torch.no_grad():
+                self._states[key] = self.encoder(**inputs).last_hidden_state.to(torch.bfloat16)
+        return SimpleNamespace(last_hidden_state=self._states[key].float())
