@@ -44,17 +44,17 @@ def graded_matching(cosines: Tensor, grades: Tensor, scale: Tensor, used: Tensor
     return total / weight
 
 
-def kept_geometry(trained: Tensor, start: Tensor, group: int, scale: float = 20.0) -> Tensor:
-    """How far the trained text tower strays from its starting weights on general text.
+def kept_geometry(trained: Tensor, wanted: Tensor, group: int, scale: float = 20.0) -> Tensor:
+    """How far the trained text tower's similarities of general texts stray from wanted ones.
 
-    trained: [texts, width], start: [texts, start width], unit rows; each run of group texts is about one thing.
+    trained: [texts, width], unit rows; each run of group texts is about one thing. wanted: [texts, texts].
     Compares each text's distribution of similarity to the others (relational distillation, Park 2019), and the
     similarities themselves, within groups as much as between them. Returns a scalar.
     """
     number = torch.arange(len(trained), device=trained.device)
     itself = number.unsqueeze(0) == number.unsqueeze(1)
     together = (number.unsqueeze(0) // group == number.unsqueeze(1) // group) & ~itself
-    found, wanted = trained @ trained.T, start @ start.T
+    found = trained @ trained.T
     softly = F.kl_div(
         F.log_softmax((scale * found).masked_fill(itself, -1e4), dim=1),
         F.softmax((scale * wanted).masked_fill(itself, -1e4), dim=1),

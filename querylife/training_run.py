@@ -49,9 +49,9 @@ class TrainingConfig:
     qma: float = 0.2
     qma_graded: float = 0.5
     itc: float = 0.1
-    keep: float = 2.0
+    keep: float = 4.0
     general: str = ""
-    keep_texts: int = 32
+    keep_texts: int = 64
     products: int = 0
     save_every: int = 100
 

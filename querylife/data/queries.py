@@ -165,7 +165,7 @@ class QueryWriter:
 
     def _roughened(self, text: str, random_: random.Random) -> str:
         if random_.random() < self._typo_rate:
-            text = _with_typo(text, random_)
+            text = with_typo(text, random_)
         if random_.random() < 0.05:
             text = text.capitalize() if random_.random() < 0.7 else text.upper()
         return text
@@ -193,7 +193,7 @@ def _tidy(text: str) -> str:
     return re.sub(r"\(\s*\)", "", text).strip(" ,:;")
 
 
-def _with_typo(text: str, random_: random.Random) -> str:
+def with_typo(text: str, random_: random.Random) -> str:
     """Swap, drop, double or replace one letter."""
     places = [place for place in range(1, len(text) - 1) if text[place].isalpha() and text[place + 1].isalpha()]
     if not places:

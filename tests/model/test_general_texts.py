@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny_runs import tiny_model
 
-from querylife.anchor import Anchor
+from querylife.anchor import COVERED, Anchor, held_to
 from querylife.data.general_texts import SearchTexts, WordSalads, is_held_back
 from querylife.encoding import model_tokenizer
 from querylife.errors import InputFileError
+from querylife.spelling import coverage
 from querylife.text_tower import TextTower
 
 
@@ -61,3 +62,17 @@ def test_the_anchor_pulls_a_strayed_tower_back(tmp_path: Path) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_spelling_is_covered_by_letters_in_spite_of_a_typing_error() -> None:
+    found = coverage(["red dress", "red drress"], ["A Red Midi Dress", "Blue dress", "shoes"])
+    assert found[0].tolist() == pytest.approx([1, 5 / 8, 0])  # of #re red ed# and #dr dre res ess ss#
+    assert found[1].tolist() == pytest.approx([7 / 9, 4 / 9, 0])
+    assert coverage([""], ["a"]).tolist() == [[0]]
+
+
+def test_the_anchor_holds_to_the_start_and_a_query_to_titles_that_hold_its_spelling() -> None:
+    start = torch.eye(4)
+    wanted = held_to(start, ["red dress", "a red dress", "blue dress", "red dress"], group=2)
+    by_spelling = torch.tensor([[0, 1, 0, 1], [1, 0, 5 / 9, 0], [0, 5 / 9, 0, 5 / 9], [1, 0, 5 / 9, 0]])
+    torch.testing.assert_close(wanted, torch.eye(4) + COVERED * by_spelling)

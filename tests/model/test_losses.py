@@ -54,7 +54,7 @@ def test_unknown_grades_change_nothing() -> None:
 
 
 def test_the_start_itself_costs_nothing_to_keep() -> None:
-    assert kept_geometry(LEFT, LEFT, group=2) < 1e-6
+    assert kept_geometry(LEFT, LEFT @ LEFT.T, group=2) < 1e-6
 
 
 def test_straying_within_a_group_costs_more_than_straying_between_groups() -> None:
@@ -62,4 +62,5 @@ def test_straying_within_a_group_costs_more_than_straying_between_groups() -> No
     within, between = start.clone(), start.clone()
     within[1] = within[0]  # of the one group of these two
     between[2] = between[0]
-    assert kept_geometry(within, start, group=2) > kept_geometry(between, start, group=2) + 1
+    wanted = start @ start.T
+    assert kept_geometry(within, wanted, group=2) > kept_geometry(between, wanted, group=2) + 1
