@@ -54,7 +54,8 @@ class Study:
 
     groups: tuple[dict[str, Changes], ...]
     pool: Pool
-    queries: int = 100
+    steps: int
+    queries: int
 
 
 STUDIES = {
@@ -73,10 +74,13 @@ STUDIES = {
             },
         ),
         Pool(),
+        steps=400,
+        queries=100,
     ),
     "masks": Study(
         ({f"ungraded, {name}": UNGRADED | changes for name, changes in FILTERS.items()}, FILTERS),
         Pool(products=1500, wordings=2),
+        steps=200,
         queries=200,
     ),
 }
@@ -88,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     study = STUDIES[options.study]
     base = TrainingConfig(
-        data=options.data, cache=options.cache, ledger=options.ledger, steps=options.steps, batch=options.batch,
-        warmup=5, text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
+        data=options.data, cache=options.cache, ledger=options.ledger,
+        steps=options.steps or study.steps, batch=options.batch, warmup=5,
+        text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
     )  # fmt: skip
     try:
         if options.list:
@@ -113,7 +118,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
     parser.add_argument("--list", type=Path, help="only write what GenFilt is to judge into this folder")
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts, without which its rows are left out")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, help="default: the study's")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--variants", nargs="+", help="only these; default all of the study")
     parser.add_argument("--threads", type=int, default=2)

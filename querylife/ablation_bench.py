@@ -81,14 +81,12 @@ class Bench:
         }
         self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
         self._batches, self._features, self._ids = training_pool(base, pool)
-        self._seed, self._states = -1, dict[bytes, Tensor]()
+        self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
         model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
-        if config.seed != self._seed:
-            self._seed, self._states = config.seed, {}
         model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
@@ -119,17 +117,24 @@ class Bench:
 
 
 class RememberingEncoder(nn.Module):
-    """A frozen text encoder that encodes no batch of texts twice."""
+    """A frozen text encoder that encodes no text twice."""
 
     def __init__(self, encoder: nn.Module, states: dict[bytes, Tensor]) -> None:
-        """states: what was encoded before, by the batch's content; filled here."""
+        """states: [length, width] of what was encoded before, by the text's tokens; filled here."""
         super().__init__()
         self.encoder, self._states = encoder, states
         self.config = encoder.config
 
     def forward(self, **inputs: Tensor) -> SimpleNamespace:
-        key = b"".join(inputs[name].numpy().tobytes() for name in sorted(inputs))
-        if key not in self._states:
+        """As the encoder, but with zeros for the states of padding."""
+        used = inputs["attention_mask"].bool()
+        keys = [
+            b"".join(inputs[name][row, used[row]].numpy().tobytes() for name in sorted(inputs))
+            for row in range(len(used))
+        ]
+        if new := [row for row, key in enumerate(keys) if key not in self._states]:
             with torch.no_grad():
-                self._states[key] = self.encoder(**inputs).last_hidden_state.to(torch.bfloat16)
-        return SimpleNamespace(last_hidden_state=self._states[key].float())
+                found = self.encoder(**{name: value[new] for name, value in inputs.items()}).last_hidden_state
+            self._states |= {keys[row]: states[used[row]].bfloat16() for row, states in zip(new, found, strict=True)}
+        states = nn.utils.rnn.pad_sequence([self._states[key] for key in keys], batch_first=True).float()
+        return SimpleNamespace(last_hidden_state=nn.functional.pad(states, (0, 0, 0, used.shape[1] - states.shape[1])))

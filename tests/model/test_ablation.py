@@ -8,14 +8,16 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
+from tiny_runs import tiny_model
 
 from querylife import ablation
 from querylife.ablation import STUDIES, chosen, tables
-from querylife.ablation_bench import list_contrasts
+from querylife.ablation_bench import RememberingEncoder, list_contrasts
 from querylife.ablation_tables import Run, differences, masks, scores
 from querylife.data.batches import FashionBatches
 from querylife.data.fashion import FashionProducts
 from querylife.data.requests import Attributes
+from querylife.encoding import embed_queries, model_tokenizer
 from querylife.errors import InputFileError
 from querylife.filters import CountingFilter, LedgerFilter, make_filter
 from querylife.training_run import TrainingConfig
@@ -81,6 +83,20 @@ def test_a_filters_masks_are_counted_against_the_truth_off_the_diagonal() -> Non
     assert 0 < false < 3 * 12 * 11
     assert oracle.counts == {"pairs": 3 * 12 * 11, "false": false, "masked": false, "caught": false}
     assert everything.counts == {"pairs": 3 * 12 * 11, "false": false, "masked": 3 * 12 * 11, "caught": false}
+
+
+def test_a_text_is_encoded_once_whatever_stands_beside_it(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path).eval()
+    tokenizer = model_tokenizer(model)
+    alone = embed_queries(model, tokenizer, ["red shirt"])
+    encoder, states = model.text.encoder, dict[bytes, torch.Tensor]()
+    asked: list[int] = []
+    encoder.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
+    model.text.encoder = RememberingEncoder(encoder, states)
+    for texts in (["red shirt", "blue watch for men"], ["blue tie women bag", "red shirt"], ["red shirt"]):
+        found = embed_queries(model, tokenizer, texts)[texts.index("red shirt")]
+        torch.testing.assert_close(found, alone[0], atol=0.01, rtol=0)  # remembered in bfloat16
+    assert asked == [2, 1]
 
 
 class StubBench:
