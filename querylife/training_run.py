@@ -49,7 +49,7 @@ class TrainingConfig:
     qma: float = 0.2
     qma_graded: float = 0.5
     itc: float = 0.1
-    keep: float = 4.0
+    keep: float = 1.5
     general: str = ""
     keep_texts: int = 64
     products: int = 0
