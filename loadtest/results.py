@@ -109,7 +109,7 @@ def invalid_because(samples: Samples, scenario: Scenario) -> list[str]:
     """Why the run measured the generator and not the server; nothing when it did not."""
     reasons = []
     if not len(samples.outcome):
-        return ["no arrival was made"]
+        return ["no arrival was made: locust.log, beside the report, says why"]
     late = float((samples.late_ms > LATE_MS).mean())
     if late > LATE_SHARE:
         reasons.append(

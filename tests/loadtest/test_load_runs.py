@@ -100,6 +100,18 @@ def test_a_user_of_ones_own_takes_few_lines(tmp_path: Path) -> None:
     assert set(samples.action.tolist()) == {"search", "rank"}
 
 
+def test_a_mistake_in_a_users_own_action_is_counted(tmp_path: Path) -> None:
+    locustfile = tmp_path / "mine.py"
+    locustfile.write_text(
+        "from locust import task\nfrom openloop import OpenLoopUser\n"
+        "class Mistaken(OpenLoopUser):\n    @task\n    def search(self):\n        {}['query']\n"
+    )
+    scenario = "stages = [{ seconds = 1, arrivals_per_s = 20 }]\nmix = { Mistaken = 1 }\n"
+    with FakeTriton() as fake:
+        _, folder = run(fake, tmp_path, scenario, "--locustfile", str(locustfile))
+    assert Counter(read_samples(folder).outcome.tolist())["KeyError"] > 5
+
+
 def test_a_rate_may_be_a_share_of_what_the_server_bears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [Stage(3, of_capacity=0.1)]
     scenario = Scenario("share", tuple(stages), {"Shopper": 1}, seed=2)
