@@ -28,7 +28,7 @@ class TrainingConfig:
     cache: str = "out/features"
     out: str = "out/querylife-mini"
     name: str = "querylife-mini"
-    steps: int = 1600
+    steps: int = 1300
     batch: int = 96
     seed: int = 0
     start: str = ""
