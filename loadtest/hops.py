@@ -24,7 +24,7 @@ from bench_traffic import queries
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
-from querylife.contract import EMBED_QUERY, STEPS, TEXT_EMBEDDING, TEXT_TOWER, TOKENIZE, Model
+from querylife.contract import EMBED_QUERY, STEPS, TEXT_EMBEDDING, TEXT_TOWER, TOKENIZE_QUERY, Model
 from querylife_client import AsyncClient, Client
 
 IN_FLIGHT = 32
@@ -97,7 +97,7 @@ def _latencies_ms(address: str, tower: TextTower) -> dict[str, float]:
             encoded = tower.encode(query)
             steps: dict[str, Callable[[], object]] = {
                 "gRPC alone": lambda: live(pb.ServerLiveRequest()),
-                "tokenize": lambda q=query: infer(_text_request(TOKENIZE, q)),
+                "tokenize_query": lambda q=query: infer(_text_request(TOKENIZE_QUERY, q)),
                 "text_tower": lambda e=encoded: infer(_token_request(*e)),
                 "embed_query": lambda q=query: infer(_text_request(EMBED_QUERY, q)),
                 "embed_query, our client": lambda q=query: client.embed_queries([q]),

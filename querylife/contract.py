@@ -54,7 +54,6 @@ class Tensor:
     name: str
     dtype: DType
     shape: tuple[int | None, ...]
-    optional: bool = False
 
     def check(self, array: NDArray[np.generic]) -> None:
         """Raise ContractError unless array is [batch, *shape] of this dtype."""
@@ -121,11 +120,9 @@ TEXT_EMBEDDING = Tensor("text_embedding", DType.FP32, (None,))
 PATCH_STATES = Tensor("patch_states", DType.FP32, (None, None))  # [patches, vision width]
 IMAGE_EMBEDDING = Tensor("image_embedding", DType.FP32, (None,))
 
-TOKENIZE = Model(
-    "tokenize",
-    inputs=(TEXT, Tensor("product_type", DType.BYTES, (1,), optional=True)),
-    outputs=(TOKEN_IDS, SEGMENTS, TEXT_USED, TEXT_FAULT),
-)
+# Two models, because Triton batches no request that has an optional input with one that lacks it.
+TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, SEGMENTS, TEXT_USED, TEXT_FAULT))
+TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY.outputs)
 DECODE_IMAGE = Model("decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT))
 TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, SEGMENTS), outputs=(TEXT_STATES, TEXT_EMBEDDING))
 VISION_TOWER = Model("vision_tower", inputs=(PIXELS, IMAGE_USED), outputs=(PATCH_STATES, IMAGE_EMBEDDING))
@@ -149,6 +146,6 @@ SCORE_PRODUCTS = Model(
 )
 
 TOWERS = (TEXT_TOWER, VISION_TOWER, FUSION_TOWER)
-STEPS = (TOKENIZE, DECODE_IMAGE, *TOWERS, RELEVANCE)
+STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, *TOWERS, RELEVANCE)
 ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, SCORE_PRODUCTS)
 MODELS = (*STEPS, *ENSEMBLES)

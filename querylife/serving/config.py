@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.errors import ArtifactError
 from querylife.serving.access import AccessConfig
 
@@ -21,7 +22,7 @@ class ServerConfig:
     canary_interval_s: float = 1.0
     stopped_s: float = 1.0
     stuck_s: float = 3.0
-    busy_s: float = 30.0
+    busy_s: float = 10.0 + MAX_BATCH * MAX_DECODE_S  # a batch of pictures, each as slow as may be, is no fault
     start_s: float = 120.0
     drain_s: float = 30.0
     max_restarts: int = 5  # without a server that became ready in between

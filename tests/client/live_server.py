@@ -66,8 +66,8 @@ def with_short_queues(folder: Path) -> Path:
     copy = copied(folder)
     for config in copy.glob("*/configs/cpu.pbtxt"):
         text = config.read_text()
-        assert "max_queue_size: 512" in text
-        config.write_text(text.replace("max_queue_size: 512", "max_queue_size: 1"))
+        assert "max_queue_size: 0" in text
+        config.write_text(text.replace("max_queue_size: 0", "max_queue_size: 1"))
     return copy
 
 

@@ -30,17 +30,21 @@ def test_tensors_are_the_contracts(path):
         found = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in declared]
         want = [(t.name, t.dtype.config, tuple(-1 if axis is None else axis for axis in t.shape)) for t in tensors]
         assert found == want
-    assert [t.name for t in config.input if t.optional] == [t.name for t in model.inputs if t.optional]
     assert config.max_batch_size == contract.MAX_BATCH
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
-def test_every_queue_is_bounded_in_length_and_time(path):
+def test_no_input_is_optional_because_triton_batches_only_requests_with_the_same_ones(path):
+    assert not [tensor.name for tensor in read(path).input if tensor.optional]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_queue_is_bounded_in_time_and_not_in_length_which_would_end_triton(path):
     config = read(path)
     if config.platform == "ensemble":
         return  # its steps queue, it does not
     policy = config.dynamic_batching.default_queue_policy
-    assert policy.max_queue_size > 0
+    assert policy.max_queue_size == 0
     assert policy.default_timeout_microseconds > 0
     assert policy.allow_timeout_override
     assert policy.timeout_action == policy.REJECT
@@ -57,8 +61,7 @@ def test_each_steps_inputs_exist_by_then(model):
     known = {tensor.name: tensor for tensor in model.inputs}
     for step in read(Path(model.name) / "config.pbtxt").ensemble_scheduling.step:
         member = MODELS[step.model_name]
-        required = {tensor.name for tensor in member.inputs if not tensor.optional}
-        assert required <= set(step.input_map) <= {tensor.name for tensor in member.inputs}
+        assert set(step.input_map) == {tensor.name for tensor in member.inputs}
         for inner, outer in step.input_map.items():
             assert outer in known, f"{step.model_name} wants {outer} before a step makes it"
             assert (known[outer].dtype, known[outer].shape) == (member.input(inner).dtype, member.input(inner).shape)

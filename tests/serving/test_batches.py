@@ -2,8 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from querylife.contract import STEPS
 from querylife.drawn_catalog import drawn_products
 from querylife_client import Client, Product
 
@@ -38,3 +41,22 @@ def test_titles_of_several_lengths_at_once_get_the_vectors_that_each_gets_alone(
         alone = [client.embed_products([product]).vectors[0] for product in products]
         together = at_once(lambda product: client.embed_products([product]).vectors[0], products * 3)
     np.testing.assert_allclose(together, alone * 3, atol=1e-5)
+
+
+def test_single_scores_at_once_share_batches_in_every_step(triton):
+    with Client(triton.address, timeout_s=60) as client:
+        before = executions(triton.address)
+        at_once(lambda text: client.score(text, [Product(title=text)]), TEXTS * 20)
+        after = executions(triton.address)
+    for step in STEPS:
+        items, runs = (now - then for now, then in zip(after[step.name], before[step.name], strict=True))
+        assert items >= len(TEXTS) * 20
+        assert runs < items / 2, step.name
+
+
+def executions(address):
+    """(items, batches) so far, by model."""
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        found = stub.ModelStatistics(service_pb2.ModelStatisticsRequest()).model_stats
+    return {stats.name: (stats.inference_count, stats.execution_count) for stats in found}
