@@ -121,12 +121,18 @@ gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on th
 .PHONY: bench loadtest
 BENCH := .venv-bench
 BENCH_INSTALLED := $(BENCH)/.installed
+INFINITY := .venv-infinity
+INFINITY_INSTALLED := $(INFINITY)/.installed
 SCENARIO ?= steady
 
 $(BENCH_INSTALLED): requirements/bench.lock $(INSTALLED)
 	$(beside_base)
 
-bench: $(BENCH_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
+# infinity wants transformers before 5: its own, but the base environment's torch and ONNX Runtime.
+$(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
+	$(beside_base)
+
+bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python loadtest/bench.py $(if $(OUT),--out "$(OUT)")
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest

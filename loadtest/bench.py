@@ -3,11 +3,11 @@
     .venv-bench/bin/python loadtest/bench.py --rounds 5 --seconds 3 --out bench.json        (make bench OUT=bench.json)
 
 The limit is the same ONNX session, called in-process by the server's own code. The peers have the same weights: eager
-PyTorch behind FastAPI, and for text sentence-transformers in-process. In each round every contestant works alone for
-the same time; a figure is the median over rounds of the ratio within a round, low and high the lowest and highest, so a
-machine that slows down slows both sides. Figures named ..._cpu_... compare items per second of processor time, of all
-processes together, which a busy machine distorts least. --only measures a part, for machines that are quiet for
-short times. --out writes {name: {value, low, high, unit, command}}.
+PyTorch behind FastAPI, and for text infinity with either of its engines, and sentence-transformers in-process. In each
+round every contestant works alone for the same time; a figure is the median over rounds of the ratio within a round,
+low and high the lowest and highest, so a machine that slows down slows both sides. Figures named ..._cpu_... compare
+items per second of processor time, of all processes together, which a busy machine distorts least. --only measures a
+part, for machines that are quiet for short times. --out writes {name: {value, low, high, unit, command}}.
 """
 
 import argparse
@@ -17,16 +17,22 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from bench_contestants import Rate, product_contestants, text_contestants
+from bench_contestants import product_contestants, text_contestants
 from bench_inprocess import TextTower
-from bench_servers import fastapi, start_to_ready_s, triton
+from bench_rates import Rate
+from bench_servers import fastapi, infinity, start_to_ready_s, triton
+from bench_text_peers import text_peers
+from bench_tower import write
 from bench_traffic import queries, samples
 
+from querylife.model import load_checkpoint
 from querylife_build.sources import default_checkpoint
 from querylife_client import Client
 
@@ -64,23 +70,34 @@ def main() -> None:
 
 def _throughput(address: str, port: int, options: argparse.Namespace) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
-    for kind in ("text", "product"):
-        if kind not in options.only:
-            continue
-        if kind == "text":
-            contestants = text_contestants(address, port, options.repository)
-        else:
-            contestants = product_contestants(address, port, samples(options.products), options.repository)
-        rates, per_cpu = _rounds(contestants, options)
-        ratios = {
-            f"{kind}_throughput_over_inprocess": _ratios(rates, "served", "inprocess"),
-            f"{kind}_cpu_over_inprocess": _ratios(per_cpu, "served", "inprocess"),
-            f"{kind}_over_best_peer": _ratios(rates, "served", "peer"),
-            f"{kind}_cpu_over_best_peer": _ratios(per_cpu, "served", "peer"),
-        }
-        figures |= {name: _figure(values, "ratio") for name, values in ratios.items()}
-        for found, unit in ((rates, "items/s"), (per_cpu, "items/cpu-s")):
-            figures |= {f"{name} {unit}": _figure(values, unit) for name, values in found.items()}
+    if "text" in options.only:
+        with _text_peers(port, options) as peers:
+            figures |= _compared("text", text_contestants(address, options.repository) | peers, options)
+    if "product" in options.only:
+        contestants = product_contestants(address, port, samples(options.products), options.repository)
+        figures |= _compared("product", contestants, options)
+    return figures
+
+
+@contextlib.contextmanager
+def _text_peers(port: int, options: argparse.Namespace) -> Iterator[dict[str, Rate]]:
+    with tempfile.TemporaryDirectory() as folder:
+        tower = write(load_checkpoint(options.checkpoint), Path(folder))
+        with infinity(options.infinity_python, tower.folder) as ports:
+            yield text_peers(port, ports, tower)
+
+
+def _compared(kind: str, contestants: dict[str, Rate], options: argparse.Namespace) -> dict[str, Figure]:
+    rates, per_cpu = _rounds(contestants, options)
+    compared = {
+        f"{kind}_throughput_over_inprocess": ratios(rates, "served", "inprocess"),
+        f"{kind}_cpu_over_inprocess": ratios(per_cpu, "served", "inprocess"),
+        f"{kind}_over_best_peer": ratios(rates, "served", "peer"),
+        f"{kind}_cpu_over_best_peer": ratios(per_cpu, "served", "peer"),
+    }
+    figures = {name: _figure(values, "ratio") for name, values in compared.items()}
+    for found, unit in ((rates, "items/s"), (per_cpu, "items/cpu-s")):
+        figures |= {f"{name} {unit}": _figure(values, unit) for name, values in found.items()}
     return figures
 
 
@@ -140,7 +157,7 @@ def _cpu_s() -> float:
     return total
 
 
-def _ratios(rates: Rates, ours: str, others: str) -> list[float]:
+def ratios(rates: Rates, ours: str, others: str) -> list[float]:
     """Ours over the other contestant that is best in the median, round by round."""
     best = max((name for name in rates if others in name), key=lambda name: statistics.median(rates[name]))
     (mine,) = (values for name, values in rates.items() if ours in name)
@@ -166,6 +183,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--products", type=int, default=256, help="different products (%(default)s)")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="(%(default)s)")
     parser.add_argument("--server-python", default=".venv/bin/python", help="interpreter of the server (%(default)s)")
+    parser.add_argument("--infinity-python", default=".venv-infinity/bin/python", help="its interpreter (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint(), help="of the repository (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     return parser.parse_args()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import uvicorn
+from bench_uvicorn import serve
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -54,12 +54,6 @@ def service(checkpoint: Path | None) -> FastAPI:
     return app
 
 
-class Announcing(uvicorn.Server):
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        print("ready", flush=True)
-
-
 if __name__ == "__main__":
     peer = service(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    Announcing(uvicorn.Config(peer, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")).run()
+    serve(peer, int(sys.argv[1]))

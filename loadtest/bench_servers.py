@@ -1,4 +1,4 @@
-"""The processes that the bench measures: a supervised server of ours, and the FastAPI peer."""
+"""The processes that the bench measures: a supervised server of ours, and the peers that serve over HTTP."""
 
 import argparse
 import contextlib
@@ -30,9 +30,24 @@ def start_to_ready_s(options: argparse.Namespace) -> float:
 @contextlib.contextmanager
 def fastapi(checkpoint: Path | None) -> Iterator[int]:
     """The peer of bench_peer.py: its port."""
+    with _script(sys.executable, "bench_peer.py", *([str(checkpoint)] if checkpoint else [])) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def infinity(python: str, folder: Path) -> Iterator[dict[str, int]]:
+    """infinity with each of its engines, serving a folder of bench_tower.py: engine -> port."""
+    with contextlib.ExitStack() as servers:
+        yield {
+            engine: servers.enter_context(_script(python, "bench_infinity.py", str(folder), engine))
+            for engine in ("torch", "optimum")
+        }
+
+
+@contextlib.contextmanager
+def _script(python: str, name: str, *arguments: str) -> Iterator[int]:
     port = free_port("127.0.0.1", 0)
-    script = str(Path(__file__).with_name("bench_peer.py"))
-    with _until_ready([sys.executable, script, str(port), *([str(checkpoint)] if checkpoint else [])], "ready"):
+    with _until_ready([python, str(Path(__file__).with_name(name)), str(port), *arguments], "ready"):
         yield port
 
 
