@@ -13,11 +13,11 @@ an id and one column of encoded bytes. Where several files hold a picture of one
 """
 
 import base64
-import binascii
 import csv
 import json
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ NAMES = {
     "image_base64": ("image_base64",),
 }
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+csv.field_size_limit(2 * MAX_IMAGE_BYTES)  # Python's own, 128 KiB, is less than most photographs in base64
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def load_catalog(path: Path, limit: int | None = None) -> Catalog:
     rows = list(_rows(file))
     if not rows:
         raise InputFileError(f"{file}: found no rows, want at least one product")
-    _check_columns(file, rows[0])
+    _check_columns(file, dict.fromkeys(name for row in rows for name in row))
     if limit is not None and len(rows) > limit:
         chosen = sorted(random.Random(0).sample(range(len(rows)), limit))
         rows = [rows[position] for position in chosen]
@@ -81,7 +83,7 @@ def load_catalog(path: Path, limit: int | None = None) -> Catalog:
 def load_queries(path: Path) -> list[str]:
     """One query per line; blank lines and lines that start with # are skipped. Raises InputFileError."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputFileError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     queries = [line for line in lines if line and not line.startswith("#")]
@@ -98,32 +100,47 @@ def _products_file(path: Path) -> Path:
         raise InputFileError(f"{path}: found no products.parquet, products.csv or products.jsonl")
     if not path.is_file():
         raise InputFileError(f"{path}: found no such file, want a catalogue")
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputFileError(f"{path}: found suffix {path.suffix!r}, want one of {', '.join(SUFFIXES)}")
     return path
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             yield from _parquet_rows(file)
-        elif file.suffix == ".csv":
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                yield from csv.DictReader(lines)
+        elif file.suffix.lower() == ".csv":
+            yield from _csv_rows(file)
         else:
             yield from _json_rows(file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{file}: cannot be read as UTF-8: {error}") from error
+    except OSError as error:
         raise InputFileError(f"{file}: cannot be read: {error}") from error
 
 
+def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            for row in reader:
+                if None in row:
+                    found, want = len(row) - 1 + len(row[None]), len(row) - 1
+                    problem = f"found {found} fields, want {want}: text that holds a comma wants quotes"
+                    raise InputFileError(f"{file}, line {reader.line_num}: {problem}")
+                yield row
+        except csv.Error as error:
+            raise InputFileError(f"{file}, line {reader.line_num + 1}: found no CSV: {error}") from error
+
+
 def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise InputFileError(f"{file}, line {number}: found no JSON: {error}") from error
             if not isinstance(row, dict):
                 raise InputFileError(f"{file}, line {number}: found {type(row).__name__}, want an object")
@@ -144,28 +161,35 @@ def _parquet_rows(file: Path, columns: list[str] | None = None) -> Iterator[dict
         raise InputFileError(f"{file}: cannot be read as Parquet: {error}") from error
 
 
-def _check_columns(file: Path, row: dict[str, Any]) -> None:
+def _check_columns(file: Path, columns: Collection[str]) -> None:
     content = {"title", "product_type", "image", "image_base64"}
-    present = {name for name, names in NAMES.items() if any(alias in row for alias in names)}
+    present = {name for name, names in NAMES.items() if any(alias in columns for alias in names)}
     if "id" not in present or not present & content:
-        raise InputFileError(f"{file}: found columns {sorted(map(str, row))}, want id and one of {sorted(content)}")
+        raise InputFileError(f"{file}: found columns {sorted(columns)}, want id and one of {sorted(content)}")
 
 
 def _product(file: Path, row: dict[str, Any], pictures: dict[str, bytes], problems: list[str]) -> CatalogProduct:
-    identifier = _text(row, "id")
+    try:
+        identifier, title, product_type = (_text(row, name) for name in ("id", "title", "product_type"))
+    except InputFileError as error:
+        raise InputFileError(f"{file}: {error}") from error
     if not identifier:
-        raise InputFileError(f"{file}: found a row without id: {_text(row, 'title')!r}")
+        raise InputFileError(f"{file}: found a row without id: {title!r}")
     try:
         image = pictures.get(identifier) or _image(file, row)
-    except (OSError, binascii.Error) as error:
+    except (OSError, ValueError, TypeError) as error:  # no file, a path with a NUL, no base64, no text at all
         problems.append(f"{identifier}: no picture: {error}")
         image = None
-    return CatalogProduct(identifier, _text(row, "title"), _text(row, "product_type"), image)
+    return CatalogProduct(identifier, title, product_type, image)
 
 
 def _text(row: dict[str, Any], name: str) -> str:
+    """Raises InputFileError where a column holds lists or objects."""
     value = _value(row, name)
-    return "" if value is None else str(value).strip()
+    if isinstance(value, (list, dict)):
+        raise InputFileError(f"{name}: found {value!s:.80}, want text")
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))  # NaN: pandas' word for it
+    return "" if is_missing else str(value).strip()
 
 
 def _value(row: dict[str, Any], name: str) -> Any:
@@ -178,6 +202,8 @@ def _image(file: Path, row: dict[str, Any]) -> bytes | None:
     image = _value(row, "image")
     if image is None or isinstance(image, bytes):
         return image
+    if "://" in str(image):
+        raise ValueError(f"found the URL {image}, want a path")
     path = file.parent / str(image)
     if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
         raise OSError(f"{path.name}: found {size} bytes, want at most {MAX_IMAGE_BYTES}")
@@ -190,7 +216,7 @@ def _pictures(folder: Path, wanted: set[str]) -> dict[str, bytes]:
     for file in sorted(folder.glob("images*.parquet")):
         column = _bytes_column(file)
         for row in _parquet_rows(file, ["id", column, *_size_columns(file)]):
-            identifier, pixels = str(row["id"]), row.get("width", 0) * row.get("height", 0)
+            identifier, pixels = str(row["id"]), (row.get("width") or 0) * (row.get("height") or 0)
             if identifier in wanted and row[column] and pixels >= best.get(identifier, (0, b""))[0]:
                 best[identifier] = (pixels, row[column])
     return {identifier: image for identifier, (_, image) in best.items()}

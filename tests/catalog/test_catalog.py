@@ -102,6 +102,11 @@ def test_a_sample_is_the_same_in_every_run_and_keeps_the_order(folder):
         ("c.csv", b"id,title\n,x\n", "without id"),
         ("c.csv", b"id,title\n1,x\n1,y\n", "twice"),
         ("c.csv", b"id,title\n1,\xff\n", "cannot be read"),
+        ("c.csv", b"id,title\n1,Red dress, long\n", "line 2: found 3 fields, want 2"),
+        ("c.csv", b'id,title\n1,"Red dress\n2,Blue shirt\n', "line 2: found no CSV"),
+        ("c.jsonl", b'{"id": 1, "title": ["x"]}\n', "title: found .'x'., want text"),
+        ("c.jsonl", b'{"id": 1, "title": ' + b"[" * 100_000, "line 1: found no JSON"),
+        ("c.jsonl", b'{"id": NaN, "title": "x"}\n', "without id: 'x'"),
         ("c.jsonl", b'{"id": 1\n', "line 1: found no JSON"),
         ("c.jsonl", b"[1]\n", "found list, want an object"),
         ("c.parquet", b"not parquet", "cannot be read as Parquet"),
@@ -112,6 +117,56 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputFileError, match=message):
         load_catalog(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": "pictures/\0.jpg"},
+        {"image": "https://shop.example/1.jpg"},
+        {"image_base64": "nö base64"},
+        {"image_base64": 5},
+    ],
+    ids=str,
+)
+def test_a_picture_that_is_none_is_a_problem_of_its_product_alone(folder, row):
+    write_jsonl(folder / "c.jsonl", [{"id": "0", "title": "Hat"} | row, *ROWS])
+    catalog = load_catalog(folder / "c.jsonl")
+    assert catalog.products == [CatalogProduct("0", "Hat"), *WANT]
+    assert [problem.partition(": ")[0] for problem in catalog.problems] == ["0"]
+
+
+def test_a_photograph_fits_into_a_field_of_csv(tmp_path):
+    photograph = PICTURE + bytes(1_000_000)
+    write_csv(tmp_path / "c.csv", [{"id": "1", "title": "", "image_base64": base64.b64encode(photograph).decode()}])
+    assert load_catalog(tmp_path / "c.csv").products == [CatalogProduct("1", "", "", photograph)]
+
+
+def test_rows_of_json_may_hold_different_columns(tmp_path):
+    write_jsonl(tmp_path / "c.jsonl", [{"id": 1}, {"id": 2, "title": "Hat"}])
+    assert load_catalog(tmp_path / "c.jsonl").products == [CatalogProduct("1", ""), CatalogProduct("2", "Hat")]
+
+
+@pytest.mark.parametrize("missing", ["NaN", "null", '""'])
+def test_a_missing_title_is_empty(tmp_path, missing):
+    (tmp_path / "c.jsonl").write_text(f'{{"id": 1, "title": {missing}}}\n')
+    assert load_catalog(tmp_path / "c.jsonl").products == [CatalogProduct("1", "")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("C.CSV", "id,title\r\n1,Hat\r\n"), ("c.jsonl", '{"id": 1, "title": "Hat"}\n')]
+)
+def test_what_windows_programs_write_is_read(tmp_path, name, content):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert load_catalog(tmp_path / name).products == [CatalogProduct("1", "Hat")]
+    (tmp_path / "q.txt").write_bytes(b"\xef\xbb\xbfred dress\r\n")
+    assert load_queries(tmp_path / "q.txt") == ["red dress"]
+
+
+def test_pictures_of_unknown_size_are_pictures(folder):
+    write_parquet(folder / "products.parquet", [{"id": "1", "title": "Hat"}])
+    write_parquet(folder / "images.parquet", [{"id": "1", "jpeg": PICTURE, "width": None, "height": 3}])
+    assert load_catalog(folder).products == [CatalogProduct("1", "Hat", "", PICTURE)]
 
 
 def test_a_missing_file_says_so(tmp_path):
