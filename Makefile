@@ -63,6 +63,16 @@ genfilt-judge: $(INSTALLED) $(VLLM_INSTALLED) ## fit GenFilt's judge to the ship
 	$(VLLM)/bin/python -m genfilt_server.quality $(JUDGING)/pairs.jsonl --descriptions $(JUDGING)/descriptions.jsonl \
 		--fit-out genfilt_server/judges/querylife_mini.json
 
+# Killed, it goes on where it was: the job by its ledger, the ablation by its finished runs. ABLATION: options for both.
+.PHONY: ablation-masks
+ABLATED := out/ablation
+ablation-masks: $(INSTALLED) $(VLLM_INSTALLED) ## what GenFilt's masks bring in training: judge the ablation's pairs, then run it
+	$(BIN)/python -m querylife.ablation --study masks --list $(ABLATED)/pairs $(ABLATION)
+	$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT) & trap "kill $$!" EXIT; \
+	$(BIN)/querylife-jobs filter $(ABLATED)/pairs/pairs.parquet $(ABLATED)/pairs/products.parquet \
+		$(ABLATED)/verdicts.parquet --server 127.0.0.1:$(GENFILT_PORT)
+	$(BIN)/python -m querylife.ablation --study masks --ledger $(ABLATED)/verdicts.parquet $(ABLATION)
+
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto
 

@@ -1,8 +1,8 @@
 """Trains and measures every variant of METHOD.md's ablation with one small budget, several seeds each.
 
-    python -m querylife.ablation --data ../shared/data --cache out/features --out out/ablation/modules
+    python -m querylife.ablation --data ../shared/data --cache out/features
     python -m querylife.ablation --study masks --list out/ablation/pairs        what GenFilt is to judge
-    python -m querylife.ablation --study masks --ledger verdicts.parquet --out out/ablation/masks
+    python -m querylife.ablation --study masks --ledger verdicts.parquet        (make ablation-masks: all of it)
 
 Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Runs of one
 seed see the same batches, so each text is encoded once per seed, and differences are taken within a seed. A finished
@@ -115,7 +115,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--study", choices=list(STUDIES), default="modules")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--cache", default="out/features", help="image features, as querylife train makes them")
-    parser.add_argument("--out", type=Path, default=Path("out/ablation"))
+    parser.add_argument("--out", type=Path, help="default: out/ablation/ and the study")
     parser.add_argument("--list", type=Path, help="only write what GenFilt is to judge into this folder")
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts, without which its rows are left out")
     parser.add_argument("--steps", type=int, help="default: the study's")
@@ -123,7 +123,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", help="only these; default all of the study")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.out = options.out or Path("out/ablation") / options.study
+    return options
 
 
 def chosen(study: Study, names: Sequence[str] | None, has_ledger: bool) -> list[dict[str, Changes]]:
