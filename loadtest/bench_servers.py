@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -36,24 +37,30 @@ def fastapi(checkpoint: Path | None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def infinity(python: str, folder: Path) -> Iterator[dict[str, int]]:
-    """infinity with each of its engines, serving a folder of bench_tower.py: engine -> port."""
+    """infinity with each of its engines, serving a folder of bench_tower.py: engine and threads -> port.
+
+    Torch is also given one thread: the fastest of the two depends on what else wants the cores.
+    """
     with contextlib.ExitStack() as servers:
         yield {
-            engine: servers.enter_context(_script(python, "bench_infinity.py", str(folder), engine))
-            for engine in ("torch", "optimum")
+            f"{engine} t{threads}": servers.enter_context(
+                _script(python, "bench_infinity.py", str(folder), engine, threads=threads)
+            )
+            for engine, threads in (("torch", "all"), ("torch", "1"), ("optimum", "all"))
         }
 
 
 @contextlib.contextmanager
-def _script(python: str, name: str, *arguments: str) -> Iterator[int]:
+def _script(python: str, name: str, *arguments: str, threads: str = "all") -> Iterator[int]:
     port = free_port("127.0.0.1", 0)
-    with _until_ready([python, str(Path(__file__).with_name(name)), str(port), *arguments], "ready"):
+    environment = os.environ | ({} if threads == "all" else {"OMP_NUM_THREADS": threads})
+    with _until_ready([python, str(Path(__file__).with_name(name)), str(port), *arguments], "ready", environment):
         yield port
 
 
 @contextlib.contextmanager
-def _until_ready(command: list[str], line: str) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as process:
+def _until_ready(command: list[str], line: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             found = process.stdout.readline().strip()

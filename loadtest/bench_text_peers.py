@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable
 
 import numpy as np
+import torch
 from bench_http import Connection
 from bench_rates import IN_FLIGHT, Rate, in_flight, loop
 from bench_tower import PROBES, Written
@@ -19,7 +20,7 @@ Ask = Callable[[Connection, str], Awaitable[Vector]]
 
 
 def text_peers(fastapi_port: int, infinity_ports: dict[str, int], tower: Written) -> dict[str, Rate]:
-    """infinity_ports: engine -> port. Raises RuntimeError where a peer does not give the tower's vectors."""
+    """infinity_ports: engine and threads -> port. Raises RuntimeError where a peer gives other vectors."""
     peers = service("text peer fastapi", ask_fastapi, fastapi_port, FASTAPI_IN_FLIGHT, tower)
     for engine, port in infinity_ports.items():
         peers |= service(f"text peer infinity {engine}", ask_infinity, port, (IN_FLIGHT,), tower)
@@ -80,8 +81,19 @@ def _sentence_transformers(tower: Written) -> dict[str, Rate]:
     encoder = SentenceTransformer(str(tower.folder), device="cpu")
     tower.check(name, encoder.encode(list(PROBES), show_progress_bar=False))
     asked = queries()
+    every = torch.get_num_threads()
 
-    def encode() -> None:
-        encoder.encode(list(itertools.islice(asked, 32)), batch_size=32, show_progress_bar=False)
+    def rate(threads: int) -> Rate:
+        def encode() -> None:
+            encoder.encode(list(itertools.islice(asked, 32)), batch_size=32, show_progress_bar=False)
 
-    return {f"{name} b32": loop(encode, 32)}
+        def timed(seconds: float) -> float:
+            torch.set_num_threads(threads)
+            try:
+                return loop(encode, 32)(seconds)
+            finally:
+                torch.set_num_threads(every)
+
+        return timed
+
+    return {f"{name} t1 b32": rate(1), f"{name} tall b32": rate(every)}

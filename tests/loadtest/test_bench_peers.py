@@ -99,7 +99,7 @@ def test_a_service_with_other_weights_is_not_timed(tower: Written, openai_like: 
 @pytest.mark.skipif(not INFINITY.exists(), reason="make bench has not made infinity's environment")
 def test_infinity_gives_our_vectors_with_either_engine(tower: Written) -> None:
     with bench_servers.infinity(str(INFINITY), tower.folder) as ports:
-        assert sorted(ports) == ["optimum", "torch"]
+        assert sorted(ports) == ["optimum tall", "torch t1", "torch tall"]
         for engine, port in ports.items():
             service(f"infinity {engine}", ask_infinity, port, (2,), tower)
 
