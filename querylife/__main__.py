@@ -1,10 +1,11 @@
 """`querylife <verb>`: one command line for everything that is used from a shell.
 
-Exit status: 0 done, 1 a QuerylifeError (one line on stderr), 2 bad usage.
+Exit status: 0 done, 1 a QuerylifeError (one line on stderr) or a reader of stdout that left, 2 bad usage.
 """
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,7 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"querylife: found verb {arguments[0]!r}, want one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        return _load(verb.main)(arguments[1:])
+        status = _load(verb.main)(arguments[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `querylife embed ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 1
     except QuerylifeError as error:
         print(f"querylife {arguments[0]}: {error}", file=sys.stderr)
         return 1

@@ -82,6 +82,10 @@ class ItemError(InvalidRequestError):
         self.fault = fault
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type["ItemError"], tuple[ItemFault, str]]:
+        """Pickled, to reach other processes, with both arguments; an exception's own way knows only the message."""
+        return type(self), (self.fault, self.detail)
+
     @classmethod
     def parse(cls, text: str) -> "ItemError":
         """Read "fault: detail" back. Raises ValueError for an unknown fault."""

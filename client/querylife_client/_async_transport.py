@@ -10,7 +10,7 @@ import grpc
 
 from querylife.errors import ContractError
 from querylife_client import _hang_up
-from querylife_client._channel import channel_credentials, channel_options, request_metadata
+from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
 from querylife_client._rpc import CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -25,11 +25,12 @@ class AsyncTransport:
     """Connections to one server, for one event loop."""
 
     def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
-        self.address = address
+        self.address = checked_address(address)
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
         self._channels: list[Any] = []  # opened by the first call, which runs in the loop that they belong to
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stubs: dict[str, itertools.cycle[Any]] = {}
         self._closed = False
 
@@ -125,6 +126,10 @@ class AsyncTransport:
     def _stub(self, rpc: Rpc) -> Any:
         if self._closed:
             raise ContractError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise ContractError("found another event loop than in the first call, want an AsyncClient for each loop")
+        self._loop = loop
         if not self._channels:
             self._channels = [_open(self.address, self._config) for _ in range(self._config.channels)]
         if rpc.path not in self._stubs:

@@ -6,11 +6,21 @@ import grpc
 
 from querylife.contract import TOKEN_HEADER
 from querylife_client.config import ClientConfig, Tls, Token
+from querylife_client.errors import CredentialsError
 
 Metadata = tuple[tuple[str, str], ...]
 
 _WINDOW_BYTES = 4 * 1024 * 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1  # the answer's size is the request's, which is limited
+
+
+def checked_address(address: str) -> str:
+    """Raises ValueError for what is neither host:port nor one of gRPC's own addresses (dns:///host:port, unix:path)."""
+    host, _, port = address.rpartition(":")
+    is_grpcs = address.startswith(("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "passthrough:"))
+    if not is_grpcs and (not host or not port.isdecimal() or "/" in address or address.split() != [address]):
+        raise ValueError(f"address: found {address!r}, want host:port")
+    return address
 
 
 def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
@@ -51,7 +61,13 @@ def request_metadata(config: ClientConfig, trace: Metadata) -> Metadata:
 
 
 def _current(token: Token) -> str:
-    return token if isinstance(token, str) else token()
+    """Raises CredentialsError, which does not hold the token, for one that no header can carry."""
+    current = token if isinstance(token, str) else token()
+    if not isinstance(current, str):
+        raise CredentialsError(f"token: found {type(current).__name__}, want str")
+    if not (current.isascii() and current.isprintable() and current.strip()):
+        raise CredentialsError("token: found none, or characters that no header can carry (a line's end?)")
+    return current
 
 
 def _read(path: Path | None) -> bytes | None:

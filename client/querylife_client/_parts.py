@@ -58,6 +58,8 @@ class Answer:
 
 def query_parts(queries: Sequence[Text], limits: Limits) -> Iterator[Part]:
     """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent at all."""
+    if isinstance(queries, (str, bytes)):  # would be taken for a list of its characters
+        raise ValueError(f"queries: found the text {queries[:80]!r}, want a list of texts")
     return _parts(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
 
 
@@ -184,6 +186,8 @@ def _text(text: Text | None) -> bytes:
     """UTF-8 bytes, empty where missing. Raises ItemError for a text that the server would refuse unread."""
     if text is None:
         return b""
+    if not isinstance(text, (str, bytes)):
+        raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {type(text).__name__} {text!r:.80}, want str or bytes")
     if len(text) > MAX_TEXT_CHARACTERS * (4 if isinstance(text, bytes) else 1):
         unit = "bytes" if isinstance(text, bytes) else "characters"
         detail = f"found {len(text)} {unit}, want at most {MAX_TEXT_CHARACTERS} characters"

@@ -40,9 +40,9 @@ def nearest(query: NDArray[np.float32], vectors: Vectors, top_k: int | None) -> 
     return places[np.argsort(-cosines[places], kind="stable")]
 
 
-def check_arguments(products: object, vectors: object, top_k: int | None) -> None:
+def check_arguments(products: object, vectors: object, top_k: object) -> None:
     """Raises ValueError unless exactly one of products and vectors is given, and top_k counts something."""
     if (products is None) == (vectors is None):
         raise ValueError("rank: want either products or vectors")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: found {top_k}, want at least 1")
+    if top_k is not None and (not isinstance(top_k, (int, np.integer)) or top_k < 1):
+        raise ValueError(f"top_k: found {top_k}, want a whole number, at least 1")

@@ -14,7 +14,7 @@ import grpc
 
 from querylife.errors import ContractError
 from querylife_client import _hang_up
-from querylife_client._channel import channel_credentials, channel_options, request_metadata
+from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
 from querylife_client._rpc import CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -57,7 +57,7 @@ class Transport:
     """Connections to one server."""
 
     def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
-        self.address = address
+        self.address = checked_address(address)
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)

@@ -28,7 +28,7 @@ def rank(arguments: list[str]) -> int:
     """The products of a catalogue that answer a query, best first."""
     parser = _parser("rank", rank.__doc__, catalog=True)
     parser.add_argument("query")
-    parser.add_argument("--top-k", type=int, default=10, metavar="N", help="(%(default)s)")
+    parser.add_argument("--top-k", type=_count, default=10, metavar="N", help="(%(default)s)")
     options = parser.parse_args(arguments)
     products = _catalog(options.catalog)
     with _client(options) as client:
@@ -111,6 +111,12 @@ def _parser(verb: str, purpose: str | None, *, catalog: bool) -> argparse.Argume
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="show this certificate; implies --tls")
     parser.add_argument("--key", type=Path, metavar="PEM", help="its key")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, want a whole number, at least 1")
+    return int(text)
 
 
 def _client(options: argparse.Namespace) -> Client:

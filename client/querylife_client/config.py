@@ -1,11 +1,14 @@
 """Everything about a client that can be chosen."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
 from querylife_client.retry import RetryPolicy
+
+_METADATA_KEY = re.compile(r"[0-9a-z_.-]+")  # gRPC's rule
 
 Token = str | Callable[[], str]  # a callable is asked before every request, so it may refresh
 
@@ -77,6 +80,9 @@ class ClientConfig:
         for name in ("concurrency", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, want at least 1")
+        for key, value in self.metadata:
+            if not (_METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()):
+                raise ValueError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
         if self.query_cache_recheck_s < 0:
             raise ValueError(f"query_cache_recheck_s: found {self.query_cache_recheck_s}, want at least 0")
         if self.hedge_after_s is not None and self.hedge_after_s <= 0:

@@ -35,7 +35,7 @@ def image_bytes(source: "ImageSource | None") -> bytes:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _within_limit(bytes(source))
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(Path(source))
+        return _read_path(Path(os.fsdecode(source)))
     if isinstance(source, np.ndarray):
         return _encode(_picture(source))
     if hasattr(source, "read"):
@@ -55,6 +55,8 @@ def _read_path(path: Path) -> bytes:
             return _within_limit(_read(file, str(path)))
     except OSError as error:
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the path
+        raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, f"cannot read {str(path)!r}: {error}") from error
 
 
 def _read(file: Any, name: str) -> bytes:

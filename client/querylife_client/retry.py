@@ -35,6 +35,9 @@ class RetryPolicy:
             raise ValueError(f"found base_s {self.base_s}, cap_s {self.cap_s}, want 0 <= base_s <= cap_s")
 
 
+LONGEST_S = 1e8  # three years; gRPC takes ten times as much for a moment that has passed
+
+
 class Deadline:
     """A moment, and the time left until then."""
 
@@ -43,7 +46,7 @@ class Deadline:
             raise ValueError(f"timeout_s: found {timeout_s}, want a positive, finite number of seconds")
         self.timeout_s = timeout_s
         self._clock = clock
-        self._end = clock() + timeout_s
+        self._end = clock() + min(timeout_s, LONGEST_S)
 
     @property
     def remaining_s(self) -> float:

@@ -35,6 +35,8 @@ class ServerConfig:
             raise ArtifactError(f"found profile {self.profile!r}, want cpu or gpu")
         if not 0 < self.grpc_port < 65536:
             raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
+        if not 0 <= self.metrics_port < 65536:
+            raise ArtifactError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
 
     @property
     def address(self) -> str:

@@ -196,6 +196,8 @@ def free_port(host: str, port: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise UnavailableError(f"found host {host!r}, want an address of this machine: {error}") from error
         except OSError as error:
             raise UnavailableError(f"port {port} on {host} is taken, want a free one: {error}") from error
         bound: int = probe.getsockname()[1]
