@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from genfilt_server.config import ServerConfig
-from querylife.errors import QuerylifeError
+from querylife.errors import ArtifactError, QuerylifeError
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,10 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         config = parse(sys.argv[1:])
-        from genfilt_server.server import serve  # noqa: PLC0415  # imports vLLM: bad usage is refused sooner
-
+        try:
+            from genfilt_server.server import serve  # noqa: PLC0415  # imports vLLM: bad usage is refused sooner
+        except ModuleNotFoundError as error:
+            raise ArtifactError(f"found no {error.name}, want vLLM's environment: `make genfilt` has it") from error
         return asyncio.run(serve(config))
     except QuerylifeError as error:
         log.error("%s", error)

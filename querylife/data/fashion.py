@@ -38,10 +38,7 @@ class FashionProducts:
 
 def load_products(folder: Path, split: str) -> FashionProducts:
     """folder: shared/data. split: "train" or "val"."""
-    path = folder / "fashion" / "products.parquet"
-    if not path.is_file():
-        raise InputFileError(f"{path}: found no file, want the fashion catalogue (docs/model.md)")
-    table = parquet.read_table(path).to_pydict()
+    table = parquet.read_table(_file(folder / "fashion" / "products.parquet")).to_pydict()
     brands = _brands(table["title"])
     rows = np.array([row for row, name in enumerate(table["split"]) if name == split], np.int64)
     names = ("articleType", "baseColour", "gender", "usage", "season")
@@ -58,8 +55,15 @@ def load_products(folder: Path, split: str) -> FashionProducts:
 def load_images(folder: Path, *, detailed: bool = False) -> dict[int, bytes]:
     """Encoded pictures by product id; detailed picks the larger ones, which only some products have."""
     name, column = ("images_hires.parquet", "webp") if detailed else ("images_60x80.parquet", "jpeg")
-    table = parquet.read_table(folder / "fashion" / name, columns=["id", column]).to_pydict()
+    table = parquet.read_table(_file(folder / "fashion" / name), columns=["id", column]).to_pydict()
     return dict(zip(table["id"], table[column], strict=True))
+
+
+def _file(path: Path) -> Path:
+    """Raises InputFileError where there is none."""
+    if not path.is_file():
+        raise InputFileError(f"{path}: found no file, want the fashion catalogue (docs/model.md)")
+    return path
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_runs import WORDS, tiny_model
 
 from querylife import evaluation, training
+from querylife.data.fashion import load_images
 from querylife.data.pairs import PairBatches, judged_catalog
 from querylife.errors import InputFileError
 from querylife.model import load_checkpoint, save_checkpoint
@@ -64,3 +65,9 @@ def test_training_and_evaluation_take_it(own_data: tuple[Path, Path], tmp_path: 
     assert evaluation.main([*files, "--checkpoint", str(out), "--out", str(tmp_path / "report")]) == 0
     assert "BM25 on titles" in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "calibration.png").exists()
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+def test_pictures_that_are_not_there_say_so(tmp_path, detailed):
+    with pytest.raises(InputFileError, match="found no file, want the fashion catalogue"):
+        load_images(tmp_path, detailed=detailed)

@@ -1,6 +1,7 @@
 """`querylife demo`: start the server, embed a catalogue, rank it for some queries, print, write a page, stop."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from querylife.catalog import Catalog, CatalogProduct, load_catalog, load_queries
 from querylife.drawn_catalog import drawn_products
+from querylife.errors import InputFileError
 from querylife.lock import LOCK_NAME, read_lock
 from querylife_client import Client, ClientConfig, Product
 from querylife_client.demo.page import Ranking, Summary, render
@@ -119,9 +121,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _queries(text: str) -> list[str]:
-    if Path(text).is_file():
+    """Raises InputFileError for a file that is not there, or for no queries."""
+    if text.endswith(".txt") or os.path.isfile(text):  # Path.is_file raises where the queries are too long for a name
         return load_queries(Path(text))
-    return [query.strip() for query in text.split(";") if query.strip()]
+    queries = [query.strip() for query in text.split(";") if query.strip()]
+    if not queries:
+        raise InputFileError(f"--queries: found {text!r}, want a file, or queries split at ;")
+    return queries
 
 
 def _config(argv: list[str]) -> DemoConfig:
