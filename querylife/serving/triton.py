@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 WHEEL = "nvidia-pytriton==0.7.0"
 SHARED_MEMORY = Path("/dev/shm")
 ABOUT_NO_GPU = (b"CudaDriverHelper", b"no pinned memory pool", b"unable to create stream")
+# Pages of 2 MiB where Linux gives them to who asks (glibc from 2.35): a run walks through all weights of a tower.
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
 
 
@@ -44,6 +46,7 @@ class Installation:
             "LD_LIBRARY_PATH": f"{self.libraries}:{libpython}",
             "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", HUGE_PAGES),
         }
 
 
