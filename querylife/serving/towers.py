@@ -1,7 +1,7 @@
 """Towers on the CPU profile: an ONNX Runtime session, and the savings that a batch of rows allows."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class OnnxTower:
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
         )
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
-        self.outputs = [tensor.name for tensor in self._session.get_outputs()]
+        found = self._session.get_outputs()
+        self.outputs = [tensor.name for tensor in found]
+        is_fixed = all(isinstance(axis, int) for tensor in found for axis in tensor.shape[1:])
+        self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in found} if is_fixed else {}
 
     def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
         """Compute the wanted outputs for [batch, ...] inputs."""
@@ -76,14 +79,22 @@ def run_in_parts(inputs: Arrays, size: int, run: Callable[[Arrays], Arrays]) -> 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def run_used(inputs: Arrays, used: NDArray[np.bool_], run: Callable[[Arrays], Arrays]) -> Arrays:
+def run_used(
+    inputs: Arrays,
+    used: NDArray[np.bool_],
+    run: Callable[[Arrays], Arrays],
+    row_shapes: Mapping[str, tuple[int, ...]],
+) -> Arrays:
     """Run only the used rows; the outputs of the others are zeros, which is what the tower gives for them.
 
-    inputs: [batch, ...] each. used: [batch] bool.
+    inputs: [batch, ...] each. used: [batch] bool. row_shapes: of the outputs, float32; without them, a
+    batch that uses no row runs one to learn them.
     """
     if used.all():
         return run(inputs)
-    rows = np.flatnonzero(used) if used.any() else np.array([0])  # one row tells the outputs' shapes
+    if row_shapes and not used.any():
+        return {name: np.zeros((len(used), *shape), np.float32) for name, shape in row_shapes.items()}
+    rows = np.flatnonzero(used) if used.any() else np.array([0])
     outputs = run({name: array[rows] for name, array in inputs.items()})
     return {name: _spread(array, rows, used) for name, array in outputs.items()}
 

@@ -30,14 +30,15 @@ def test_rows_are_the_same_only_when_they_agree_in_every_input():
     assert calls == [2]
 
 
+@pytest.mark.parametrize("row_shapes", [{"y": (1,)}, {}], ids=["known shapes", "unknown shapes"])
 @pytest.mark.parametrize("used", [[True, True, True], [False, True, False], [False, False, False]])
-def test_unused_rows_are_zeros_and_cost_nothing(used):
+def test_unused_rows_are_zeros_and_cost_nothing_where_shapes_are_known(used, row_shapes):
     calls = []
     inputs = {"x": np.array([[2.0], [3.0], [4.0]])}
-    outputs = run_used(inputs, np.array(used), square(calls))
+    outputs = run_used(inputs, np.array(used), square(calls), row_shapes)
     want = [value**2 if use else 0 for value, use in zip((2, 3, 4), used, strict=True)]
     assert outputs["y"][:, 0].tolist() == want
-    assert calls == [max(1, sum(used))]
+    assert sum(calls) == (sum(used) if row_shapes else max(1, sum(used)))
 
 
 @pytest.mark.parametrize(("rows", "want"), [(1, [1]), (8, [8]), (9, [8, 1]), (64, [8] * 8)])

@@ -17,4 +17,4 @@ class TritonPythonModel(Adapter):
 
     def compute(self, inputs, wanted):
         used, run = inputs["image_used"][:, 0], partial(self.tower.run, wanted=wanted)
-        return run_used(inputs, used, lambda rows: run_in_parts(rows, PICTURES, run))
+        return run_used(inputs, used, lambda rows: run_in_parts(rows, PICTURES, run), self.tower.row_shapes)
