@@ -140,6 +140,7 @@ def _chart(title: str, series: Series, *, logarithmic: bool = False) -> str:
     seconds = "".join(
         f"<text x={MARGIN + x / right * (WIDTH - MARGIN):.0f} y={HEIGHT - 4} text-anchor=middle>{x:g} s</text>"
         for x in _round_steps(right)[:-1]
+        if x < 0.97 * right
     )
     plot = f"<svg viewBox='0 0 {WIDTH} {HEIGHT}'>{grid}{seconds}{''.join(lines)}</svg>"
     return f"<h2>{html.escape(title)}</h2>{plot}"

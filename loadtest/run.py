@@ -44,6 +44,9 @@ def main() -> int:
     except QuerylifeError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: no report was written", file=sys.stderr)
+        return 130
 
 
 def _run(options: argparse.Namespace, scenario: Scenario) -> int:
