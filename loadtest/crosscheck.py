@@ -2,9 +2,10 @@
 
     .venv/bin/python loadtest/crosscheck.py --address 127.0.0.1:8001 --rounds 3
 
-Both keep so many single-query requests to embed_query in flight. perf_analyzer is in the wheel tritonclient==2.49.0
+Both keep so many single-query requests to embed_query in flight, and both need the cores that the server needs: what
+each spends on a request itself is printed beside what it found. perf_analyzer is in the wheel tritonclient==2.49.0
 (newer ones need a newer glibc, and pip may install an empty 0.1.0 instead); the two libraries that it wants are in
-nvidia-pytriton's. Prints throughput and p95 of either side, and the ratio of ours to theirs.
+nvidia-pytriton's. Prints throughput, p95 and own processor time of either side, and the ratio of ours to theirs.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 import importlib.util
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,7 @@ LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.s
 class Load:
     requests_per_s: float
     p95_ms: float
+    own_us: float  # processor time of the generator, per request
 
 
 def main() -> None:
@@ -42,12 +45,16 @@ def main() -> None:
     inputs = _write_inputs(options.folder / "queries.json")
     pairs: list[tuple[Load, Load]] = []
     for number in range(options.rounds):
+        if number % 2:  # who goes first has no advantage
+            ours = asyncio.run(_drive(options.address, options.in_flight, options.seconds))
         theirs = _analyze(analyzer, inputs, options)
-        ours = asyncio.run(_drive(options.address, options.in_flight, options.seconds))
+        if not number % 2:
+            ours = asyncio.run(_drive(options.address, options.in_flight, options.seconds))
         pairs.append((ours, theirs))
         for name, load in (("perf_analyzer", theirs), ("client", ours)):
-            print(f"round {number + 1}: {name:14} {load.requests_per_s:8.1f} requests/s, p95 {load.p95_ms:7.2f} ms")
-    for name in ("requests_per_s", "p95_ms"):
+            found = f"{load.requests_per_s:8.1f} requests/s, p95 {load.p95_ms:7.2f} ms, itself {load.own_us:4.0f} us"
+            print(f"round {number + 1}: {name:14} {found}")
+    for name in ("requests_per_s", "p95_ms", "own_us"):
         ratios = [getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs]
         print(f"{name}: ours / theirs {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]")
 
@@ -84,10 +91,18 @@ def _analyze(analyzer: Path, inputs: Path, options: argparse.Namespace) -> Load:
     command += ["--concurrency-range", str(options.in_flight), "--input-data", str(inputs), "--percentile=95"]
     command += ["-p", str(int(1000 * options.seconds)), "-r", "3", "-s", "999", "-f", str(report)]
     environment = os.environ | {"LD_LIBRARY_PATH": str(analyzer.parent)}
+    before, began = _children_s(), time.perf_counter()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    spent, took_s = _children_s() - before, time.perf_counter() - began
     with report.open(newline="") as file:
         row = next(csv.DictReader(file))
-    return Load(float(row["Inferences/Second"]), float(row["p95 latency"]) / 1000)
+    requests_per_s = float(row["Inferences/Second"])
+    return Load(requests_per_s, float(row["p95 latency"]) / 1000, 1e6 * spent / (requests_per_s * took_s))
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _drive(address: str, in_flight: int, seconds: float) -> Load:
@@ -100,10 +115,11 @@ async def _drive(address: str, in_flight: int, seconds: float) -> Load:
                 await client.embed_queries([next(asked)])
                 latencies_ms.append(1000 * (time.perf_counter() - started))
 
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         await asyncio.gather(*(caller() for _ in range(in_flight)))
-        took_s = time.perf_counter() - began
-    return Load(len(latencies_ms) / took_s, statistics.quantiles(latencies_ms, n=20)[-1])
+        took_s, spent = time.perf_counter() - began, time.process_time() - spent
+    count = len(latencies_ms)
+    return Load(count / took_s, statistics.quantiles(latencies_ms, n=20)[-1], 1e6 * spent / count)
 
 
 def _options() -> argparse.Namespace:
