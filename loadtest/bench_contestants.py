@@ -5,7 +5,7 @@ import base64
 from collections.abc import Awaitable
 from pathlib import Path
 
-from bench_http import Connection
+from bench_http import Connection, over_connections
 from bench_inprocess import ProductTowers, TextTower, in_turn
 from bench_rates import IN_FLIGHT, Rate, in_flight, loop
 from bench_traffic import Sample, queries
@@ -62,22 +62,12 @@ async def _serve_products(address: str, products: list[Sample], seconds: float) 
 def _fastapi_products(port: int, products: list[Sample], size: int) -> Rate:
     batches = in_turn(products, size)
 
-    async def work(seconds: float) -> float:
-        idle = [Connection(port) for _ in range(2)]
+    async def embed(connection: Connection) -> int:
+        body = [
+            {"title": p.title, "image": base64.b64encode(p.image).decode(), "type": p.product_type}
+            for p in next(batches)
+        ]
+        await connection.post("/products", {"products": body})
+        return size
 
-        async def call() -> int:
-            connection, batch = idle.pop(), next(batches)
-            body = [
-                {"title": p.title, "image": base64.b64encode(p.image).decode(), "type": p.product_type} for p in batch
-            ]
-            await connection.post("/products", {"products": body})
-            idle.append(connection)
-            return size
-
-        try:
-            return await in_flight(call, 2, seconds)
-        finally:
-            for connection in idle:
-                connection.close()
-
-    return lambda seconds: asyncio.run(work(seconds))
+    return over_connections(port, 2, embed)

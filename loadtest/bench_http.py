@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+from bench_rates import Rate, in_flight
 
 
 class Connection:
@@ -29,3 +32,24 @@ class Connection:
     def close(self) -> None:
         if self._streams is not None:
             self._streams[1].close()
+
+
+def over_connections(port: int, callers: int, ask: Callable[[Connection], Awaitable[int]]) -> Rate:
+    """So many callers, each on a connection of its own. ask makes one request and returns its number of items."""
+
+    async def work(seconds: float) -> float:
+        idle = [Connection(port) for _ in range(callers)]
+
+        async def call() -> int:
+            connection = idle.pop()
+            items = await ask(connection)
+            idle.append(connection)
+            return items
+
+        try:
+            return await in_flight(call, callers, seconds)
+        finally:
+            for connection in idle:
+                connection.close()
+
+    return lambda seconds: asyncio.run(work(seconds))

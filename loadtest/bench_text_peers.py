@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import numpy as np
 import torch
-from bench_http import Connection
-from bench_rates import IN_FLIGHT, Rate, in_flight, loop
+from bench_http import Connection, over_connections
+from bench_rates import IN_FLIGHT, Rate, loop
 from bench_tower import PROBES, Written
 from bench_traffic import queries
 from numpy.typing import NDArray
@@ -56,22 +56,11 @@ async def _vectors(ask: Ask, port: int) -> NDArray[np.float32]:
 def _service_rate(ask: Ask, port: int, callers: int) -> Rate:
     asked = queries()
 
-    async def work(seconds: float) -> float:
-        idle = [Connection(port) for _ in range(callers)]
+    async def one(connection: Connection) -> int:
+        await ask(connection, next(asked))
+        return 1
 
-        async def call() -> int:
-            connection = idle.pop()
-            await ask(connection, next(asked))
-            idle.append(connection)
-            return 1
-
-        try:
-            return await in_flight(call, callers, seconds)
-        finally:
-            for connection in idle:
-                connection.close()
-
-    return lambda seconds: asyncio.run(work(seconds))
+    return over_connections(port, callers, one)
 
 
 def _sentence_transformers(tower: Written) -> dict[str, Rate]:

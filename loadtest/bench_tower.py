@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from querylife.encoding import embed_queries
+from querylife.encoding import embed_queries, model_tokenizer
 from querylife.model import QueryLife
-from querylife.pretrained import encoder_source, load_tokenizer
+from querylife.pretrained import encoder_source
 from querylife.text_tower import TextTower
 
 LEAST_COSINE = 0.999  # between a peer's vector and ours: the same weights, up to rounding
@@ -40,9 +40,8 @@ class Written:
 
 def write(model: QueryLife, folder: Path) -> Written:
     write_tower(model.text, folder)
-    tokenizer = load_tokenizer(model.config.text.encoder, model.config.text.max_tokens)
     with torch.inference_mode():
-        return Written(folder, embed_queries(model, tokenizer, PROBES))
+        return Written(folder, embed_queries(model, model_tokenizer(model), PROBES))
 
 
 def write_tower(tower: TextTower, folder: Path) -> None:

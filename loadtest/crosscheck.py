@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,14 +45,15 @@ def main() -> None:
     analyzer = find_analyzer(options.folder)
     inputs = _write_inputs(options.folder / "queries.json")
     pairs: list[tuple[Load, Load]] = []
+    sides: list[tuple[str, Callable[[], Load]]] = [
+        ("perf_analyzer", lambda: _analyze(analyzer, inputs, options)),
+        ("client", lambda: asyncio.run(_drive(options.address, options.in_flight, options.seconds))),
+    ]
     for number in range(options.rounds):
-        if number % 2:  # who goes first has no advantage
-            ours = asyncio.run(_drive(options.address, options.in_flight, options.seconds))
-        theirs = _analyze(analyzer, inputs, options)
-        if not number % 2:
-            ours = asyncio.run(_drive(options.address, options.in_flight, options.seconds))
-        pairs.append((ours, theirs))
-        for name, load in (("perf_analyzer", theirs), ("client", ours)):
+        loads = {name: side() for name, side in sides}
+        sides.reverse()  # neither always goes first
+        pairs.append((loads["client"], loads["perf_analyzer"]))
+        for name, load in loads.items():
             found = f"{load.requests_per_s:8.1f} requests/s, p95 {load.p95_ms:7.2f} ms, itself {load.own_us:4.0f} us"
             print(f"round {number + 1}: {name:14} {found}")
     for name in ("requests_per_s", "p95_ms", "own_us"):

@@ -1,4 +1,4 @@
-"""Columns of BYTES tensors: [batch, 1] object arrays to lists, and faults to columns; a batch of tokens to tensors."""
+"""Columns of BYTES tensors: [batch, 1] object arrays to lists, and faults to columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import ItemError
-from querylife.tokens import Tokens
 
 
 def bytes_column(array: NDArray[Any]) -> list[bytes]:
@@ -21,13 +20,3 @@ def fault_column(faults: Mapping[int, ItemError], rows: int) -> NDArray[np.objec
     for row, fault in faults.items():
         column[row, 0] = str(fault).encode()
     return column
-
-
-def token_columns(tokens: Tokens) -> dict[str, NDArray[Any]]:
-    """The outputs of both tokenizing steps, [rows, ...] each."""
-    return {
-        "token_ids": tokens.token_ids,
-        "segments": tokens.segments,
-        "text_used": tokens.text_used[:, None],
-        "text_fault": fault_column(tokens.faults, len(tokens.token_ids)),
-    }

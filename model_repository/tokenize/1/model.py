@@ -1,17 +1,8 @@
 """Titles, each with its product type where that is known, to token ids."""
 
 from querylife.contract import TOKENIZE
-from querylife.serving.adapter import Adapter
-from querylife.serving.artifacts import repository_tokenizer
-from querylife.serving.packing import bytes_column, token_columns
+from querylife.serving.tokenizing import TokenizingAdapter
 
 
-class TritonPythonModel(Adapter):
+class TritonPythonModel(TokenizingAdapter):
     model = TOKENIZE
-    merges_requests = False  # each request is padded to its own longest row
-
-    def load(self, version_folder, parameters):
-        self.tokenizer = repository_tokenizer(version_folder)
-
-    def compute(self, inputs, wanted):
-        return token_columns(self.tokenizer.encode(bytes_column(inputs["text"]), bytes_column(inputs["product_type"])))
