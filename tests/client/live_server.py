@@ -25,10 +25,12 @@ class Server:
         """The server process that the supervisor runs now."""
         return next(child for child in self.supervisor.children() if "tritonserver" in child.name())
 
-    def stub(self, model: str) -> psutil.Process:
-        """The backend process of one model."""
+    def stubs(self, model: str) -> list[psutil.Process]:
+        """The backend processes of one model, one per instance."""
         children = self.supervisor.children(recursive=True)
-        return next(child for child in children if any(model in part for part in child.cmdline()[1:]))
+        found = [child for child in children if any(model in part for part in child.cmdline()[1:])]
+        assert found, f"no process of {model}"
+        return found
 
 
 @contextlib.contextmanager
