@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow
 import torch
+from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from querylife.model import QueryLife, QueryLifeConfig
 from querylife.training import train
 from querylife.training_data import fashion_data
 from querylife.training_run import TrainingConfig
+from querylife.vision_tower import VisionTower, VisionTowerConfig
 
 PRODUCTS = 1000  # of the val split
 
@@ -80,13 +82,17 @@ class Bench:
             for name, whole in fashion_protocols(data, products).items()
         }
         self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
-        self._batches, self._features, self._ids = training_pool(base, pool)
+        self._batches, features, self._ids = training_pool(base, pool)
+        vision = QueryLife(QueryLifeConfig()).vision.eval()
+        self._features = FinishedFeatures(features, vision)
+        self._goods = dataclasses.replace(self._goods, features=FinishedFeatures(self._goods.features, vision))
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
-        model = QueryLife(QueryLifeConfig(fusion=FusionTowerConfig(mix=config.mix)))
+        frozen = VisionTowerConfig(tuned=0)
+        model = QueryLife(QueryLifeConfig(vision=frozen, fusion=FusionTowerConfig(mix=config.mix)))
         model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
@@ -114,6 +120,24 @@ class Bench:
             found[name] = float(np.nanmean(values))
         found["human"] = float(np.mean([found[name] for name in HUMAN]))
         return found
+
+
+class FinishedFeatures(ImageFeatures):
+    """Features with all of the frozen vision encoder's layers behind them; no picture goes through them twice."""
+
+    def __init__(self, features: ImageFeatures, vision: VisionTower) -> None:
+        self._features, self._vision = features, vision
+        self.row_of = features.row_of
+        self._finished: dict[int, Tensor] = {}
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        states, thumbnails, used = self._features.take(rows)
+        new = [place for place, row in enumerate(rows) if int(row) not in self._finished]
+        if new:
+            with torch.no_grad():
+                finished = self._vision.encode_rest(states[new]).to(torch.float16)
+            self._finished.update(zip((int(rows[place]) for place in new), finished, strict=True))
+        return torch.stack([self._finished[int(row)] for row in rows]).float(), thumbnails, used
 
 
 class RememberingEncoder(nn.Module):

@@ -53,7 +53,7 @@ def embed_products(
         tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
         text_states, title = model.text(tokens, segments)
         states, thumbnails, used = features.take(rows[group])
-        patch_states, image = model.vision.add_colour(states, thumbnails, used)
+        patch_states, image = model.vision.finish(states, thumbnails, used)
         parts.append((title, image, model.fusion(text_states, segments, title, patch_states, image, used)))
     title, image, product = (torch.cat(column)[order] for column in zip(*parts, strict=True))
     return ProductVectors(title, image, product)

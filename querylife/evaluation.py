@@ -111,7 +111,7 @@ def product_vectors(model: QueryLife, goods: Goods, fast: bool) -> dict[str, tor
         titles, kinds = ([column[place] for place in group] for column in (goods.titles, goods.product_types))
         states, thumbnails, used = goods.features.take(goods.rows[group])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            image = (*model.vision.add_colour(states, thumbnails, used), used)
+            image = (*model.vision.finish(states, thumbnails, used), used)
             nothing = (torch.zeros_like(image[0][:, :1]), torch.zeros_like(image[1]), torch.zeros_like(used))
             plain = _text(model, tokenizer, titles, [""] * len(titles))
             parts = {
@@ -251,7 +251,7 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
 
 def fashion_goods(model: QueryLife, products: FashionProducts, data: Path, cache: Path) -> Goods:
     if (cache / "finished.npy").exists():
-        features = ImageFeatures(cache)
+        features = ImageFeatures(cache, model.vision)
     else:
         images = load_images(data)
         pictures = [Picture(int(product), 0, images[int(product)]) for product in products.ids]

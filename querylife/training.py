@@ -2,9 +2,9 @@
 
     querylife train --data ../shared/data --cache out/features --out out/querylife-mini
 
-The vision encoder is frozen and its features are computed once (querylife.data.features); the text encoder's layers,
-the colour stem, the heads and the fusion tower are trained. Under torchrun the contrastive batch is gathered across
-ranks. A run that was killed goes on where its last checkpoint stood, with the result of an uninterrupted one.
+Both encoders' last layers, the colour stem, the heads and the fusion tower are trained. What goes into the last layers
+of the vision encoder is computed once (querylife.data.features). Under torchrun the contrastive batch is gathered
+across ranks. A run that was killed goes on where its last checkpoint stood, with the result of an uninterrupted one.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint, save_ch
 from querylife.scoring import Calibration
 from querylife.training_data import anchor, fashion_data, judged_data
 from querylife.training_run import LossScales, Run, TrainingConfig, set_rates
+from querylife.vision_tower import VisionTowerConfig
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +160,10 @@ def calibrate(
 
 def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
     """Where the weights come from, in a reader's words."""
+    text, vision = model.config.text, model.config.vision
     return (
-        f"{model.config.text.encoder} (last {config.text_layers} layers tuned), frozen {model.config.vision.encoder}, "
-        f"our colour stem, heads and fusion; {config.steps} steps of {config.batch} pairs over {products:,} products"
+        f"{text.encoder} and {vision.encoder} (last {config.text_layers} and {vision.tuned} layers tuned), our colour "
+        f"stem, heads and fusion; {config.steps} steps of {config.batch} pairs over {products:,} products"
     )
 
 
@@ -171,7 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     try:
-        fresh = QueryLifeConfig(name=config.name, fusion=FusionTowerConfig(mix=config.mix))
+        fresh = QueryLifeConfig(
+            name=config.name,
+            vision=VisionTowerConfig(tuned=config.vision_layers),
+            fusion=FusionTowerConfig(mix=config.mix),
+        )
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(fresh)
         batches, features, ids = judged_data(config, model) if config.pairs else fashion_data(config, model)
         log.info("%d products", len(ids))

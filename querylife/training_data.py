@@ -22,7 +22,7 @@ def fashion_data(
     """The shared catalogue. Image features are built where --cache does not hold them yet."""
     data, folder = Path(config.data), Path(config.cache)
     if (folder / "finished.npy").exists():
-        features = ImageFeatures(folder)
+        features = ImageFeatures(folder, model.vision)
     else:
         small = load_images(data)
         order = np.random.default_rng(0).permutation(sorted(small))

@@ -36,6 +36,8 @@ class TrainingConfig:
     bfloat16: bool = True
     text_layers: int = 5
     text_rate: float = 8e-5
+    vision_layers: int = 2
+    vision_rate: float = 8e-5
     head_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.01
@@ -94,11 +96,13 @@ class Run:
         self.named = choose_parameters(model, config.text_layers)
         self.parameters = list(self.named.values())
         self.losses = LossScales(model)
-        encoder = [value for name, value in self.named.items() if ".encoder." in name]
-        heads = [value for name, value in self.named.items() if ".encoder." not in name]
+        text, vision, heads = (
+            [value for name, value in self.named.items() if _part(name) == part] for part in ("text", "vision", "heads")
+        )
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": encoder, "peak": config.text_rate},
+                {"params": text, "peak": config.text_rate},
+                {"params": vision, "peak": config.vision_rate},
                 {"params": heads, "peak": config.head_rate},
                 {"params": list(self.losses.parameters()), "peak": config.head_rate, "weight_decay": 0.0},
             ],
@@ -159,13 +163,20 @@ class Run:
 
 
 def choose_parameters(model: QueryLife, text_layers: int) -> dict[str, nn.Parameter]:
-    """Freeze the vision encoder, and of the text encoder all but its last layers; everything else is trained."""
+    """Freeze both encoders but for their last layers (of vision as its config says); everything else is trained."""
     for name, value in model.named_parameters():
-        value.requires_grad_(".encoder." not in f".{name}")
+        value.requires_grad_(_part(name) == "heads")
     layers = next(module for module in model.text.encoder.modules() if isinstance(module, nn.ModuleList))
     for layer in layers[len(layers) - text_layers :]:
         layer.requires_grad_(True)
+    for value in model.vision.tuned_parameters():
+        value.requires_grad_(True)
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _part(name: str) -> str:
+    """Of a parameter: "text" or "vision", the encoders, or "heads", all that we added."""
+    return name.partition(".")[0] if ".encoder." in name else "heads"
 
 
 def set_rates(run: Run, config: TrainingConfig) -> None:

@@ -1,14 +1,16 @@
 """The vision tower: a ViT-like encoder, with a colour stem beside it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from querylife.errors import ArtifactError
 from querylife.pretrained import encoder_source
 
 
@@ -22,6 +24,7 @@ class VisionTowerConfig:
     hues: int = 32  # soft colour bins that the colour stem learns
     pools: int = 8  # regions that the embedding looks at
     hidden: int = 256  # of the layer between the regions and the embedding, beside the straight way; 0 for none
+    tuned: int = 2  # last layers of the encoder that training changes, so that features end before them
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of the encoder's training images, RGB in [0, 1]
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -44,6 +47,9 @@ class VisionTower(nn.Module):
         self.width: int = self.encoder.config.hidden_size
         self.patch_size: int = self.encoder.config.patch_size
         _resize_positions(self.encoder, config.image_size)
+        self._layers: list[nn.Module] = list(next(m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)))
+        if not 0 <= config.tuned <= len(self._layers):
+            raise ArtifactError(f"tuned: found {config.tuned}, want 0 to {len(self._layers)}, the encoder's layers")
         self.shrink: int = 2 if self.patch_size % 2 == 0 else 1
         self.hues = nn.Sequential(
             nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
@@ -76,23 +82,54 @@ class VisionTower(nn.Module):
         zeros where the image is missing.
         """
         rgb = pixels.to(torch.float32) / 255
-        return self.add_colour(self.encode(rgb), F.avg_pool2d(rgb, self.shrink), image_used)
+        states = self.encoder(self._normalised(rgb)).last_hidden_state
+        return self._add_colour(states, F.avg_pool2d(rgb, self.shrink), image_used)
 
-    def encode(self, rgb: Tensor) -> Tensor:
-        """The part that training leaves alone.
+    def begin(self, rgb: Tensor) -> Tensor:
+        """The part that training leaves alone: what goes into the encoder's last config.tuned layers.
 
         rgb: [batch, 3, image_size, image_size] in [0, 1]. Returns [batch, patches (+ 1 class token), width].
         """
-        states: Tensor = self.encoder((rgb - self.mean) / self.deviation).last_hidden_state
-        return states
+        if not self.config.tuned:
+            states: Tensor = self.encoder(self._normalised(rgb)).last_hidden_state
+            return states
+        found: list[Tensor] = []
+        first = self._layers[-self.config.tuned]
+        hook = first.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+        try:
+            self.encoder(self._normalised(rgb))
+        finally:
+            hook.remove()
+        return found[0]
 
-    def add_colour(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+    def finish(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
         """The part that training changes.
 
-        states: what encode returned. thumbnails: the same pictures in [0, 1], shrunk:
+        states: what begin returned. thumbnails: the same pictures in [0, 1], shrunk:
         [batch, 3, image_size / shrink, image_size / shrink]. Returns what forward returns.
         """
-        hues = F.avg_pool2d(self.hues((thumbnails - self.mean) / self.deviation), self.patch_size // self.shrink)
+        return self._add_colour(self.encode_rest(states), thumbnails, image_used)
+
+    def encode_rest(self, states: Tensor) -> Tensor:
+        """The encoder's last config.tuned layers. states: what begin returned. Returns the encoder's states."""
+        if not self.config.tuned:
+            return states
+        for layer in self._layers[-self.config.tuned :]:
+            states = layer(states, attention_mask=None)
+        normalised: Tensor = _last_norm(self.encoder)(states)
+        return normalised
+
+    def tuned_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the encoder's layers that training changes, and of the norm behind them."""
+        if self.config.tuned:
+            for module in (*self._layers[-self.config.tuned :], _last_norm(self.encoder)):
+                yield from module.parameters()
+
+    def _normalised(self, rgb: Tensor) -> Tensor:
+        return (rgb - self.mean) / self.deviation
+
+    def _add_colour(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+        hues = F.avg_pool2d(self.hues(self._normalised(thumbnails)), self.patch_size // self.shrink)
         patches = states[:, -self.patch_count :] + self.colour(hues.flatten(2).transpose(1, 2))
         regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
         pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
@@ -104,6 +141,12 @@ class VisionTower(nn.Module):
     @property
     def patch_count(self) -> int:
         return (self.config.image_size // self.patch_size) ** 2
+
+
+def _last_norm(encoder: Any) -> nn.Module:
+    """What an encoder does to the states of its last layer; CLIP's norm is for its pooled output alone."""
+    name = "post_layernorm" if "siglip" in str(encoder.config.model_type) else "layernorm"
+    return cast(nn.Module, getattr(encoder, name, nn.Identity()))
 
 
 def _resize_positions(encoder: nn.Module, image_size: int) -> None:

@@ -1,8 +1,9 @@
-"""Frozen image features on disk: the encoder runs once per picture, not once per step.
+"""Frozen image features on disk: the encoder's layers that training leaves alone run once per picture, not per step.
 
 A cache is a folder of three arrays with one row per picture: keys.npy [pictures, 2] int64 (product, view),
 states.npy [pictures, tokens, width] float16 and thumbnails.npy [pictures, 3, side, side] uint8. finished.npy counts
-the rows that are complete, so an interrupted build goes on where it stopped.
+the rows that are complete, so an interrupted build goes on where it stopped. layers_left.npy tells how many layers of
+the encoder the states have still before them.
 """
 
 import logging
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from querylife.errors import ItemError
+from querylife.errors import InputFileError, ItemError
 from querylife.pixels import decode
 from querylife.vision_tower import VisionTower
 
@@ -38,7 +39,13 @@ class Picture:
 class ImageFeatures:
     """Rows of a built cache, by (product, view)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vision: VisionTower) -> None:
+        """Raises InputFileError where the cache ends at another layer than what vision goes on from."""
+        found, want = _layers_left(folder), vision.config.tuned
+        if found != want:
+            raise InputFileError(
+                f"{folder}: found features {found} layers before the end, want {want}: another --cache"
+            )
         self.states: NDArray[np.float16] = np.load(folder / "states.npy", mmap_mode="r")
         self.thumbnails: NDArray[np.uint8] = np.load(folder / "thumbnails.npy", mmap_mode="r")
         finished = int(np.load(folder / "finished.npy"))
@@ -63,7 +70,7 @@ def build_features(
     """Encode pictures into folder, or go on with it. fast computes in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = np.array([(picture.product, picture.view) for picture in pictures], np.int64).reshape(-1, 2)
-    first = _resumed(folder, keys)
+    first = _resumed(folder, vision, keys)
     if first is None:
         _allocate(folder, vision, keys)
         first = 0
@@ -79,12 +86,19 @@ def build_features(
             np.save(folder / "finished.npy", end)
             rate = (end - first) / (time.monotonic() - started)
             log.info("image features: %d of %d, %.0f/s, %.0f s left", end, len(keys), rate, (len(keys) - end) / rate)
-    return ImageFeatures(folder)
+    return ImageFeatures(folder, vision)
 
 
-def _resumed(folder: Path, keys: NDArray[np.int64]) -> int | None:
+def _layers_left(folder: Path) -> int:
+    path = folder / "layers_left.npy"
+    return int(np.load(path)) if path.exists() else 0
+
+
+def _resumed(folder: Path, vision: VisionTower, keys: NDArray[np.int64]) -> int | None:
     """How many rows are there already; None where the folder holds no cache of these pictures."""
     if not (folder / "finished.npy").exists() or not np.array_equal(np.load(folder / "keys.npy"), keys):
+        return None
+    if _layers_left(folder) != vision.config.tuned:
         return None
     return int(np.load(folder / "finished.npy"))
 
@@ -92,8 +106,9 @@ def _resumed(folder: Path, keys: NDArray[np.int64]) -> int | None:
 def _allocate(folder: Path, vision: VisionTower, keys: NDArray[np.int64]) -> None:
     size = vision.config.image_size
     with torch.inference_mode():
-        tokens = vision.encode(torch.zeros(1, 3, size, size)).shape[1]
+        tokens = vision.begin(torch.zeros(1, 3, size, size)).shape[1]
     np.save(folder / "keys.npy", keys)
+    np.save(folder / "layers_left.npy", vision.config.tuned)
     shape = (len(keys), tokens, vision.width)
     np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, shape)
     side = size // vision.shrink
@@ -109,7 +124,7 @@ def _encode(
     planes = np.stack([_decoded(picture.encoded, size) for picture in pictures])
     rgb = torch.from_numpy(planes).to(torch.float32) / 255
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-        states = vision.encode(rgb)
+        states = vision.begin(rgb)
     thumbnails = (F.avg_pool2d(rgb, vision.shrink) * 255).round().to(torch.uint8)
     return states.to(torch.float16).numpy(), thumbnails.numpy()
 

@@ -7,7 +7,9 @@ import torch
 from tiny_runs import SIDE, write_text_encoder, write_vision_encoder
 
 from querylife.contract import Segment
+from querylife.data.features import ImageFeatures, build_features
 from querylife.encoding import embed_queries, model_tokenizer
+from querylife.errors import ArtifactError, InputFileError
 from querylife.fusion_tower import FusionTowerConfig
 from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.text_tower import TextTower, TextTowerConfig
@@ -39,6 +41,39 @@ def test_a_vision_encoder_takes_another_image_size(kind: str, image_size: int, t
         states, embedding = tower(pixels, torch.tensor([[True], [False]]))
     assert states.shape == (2, 16, 32)
     torch.testing.assert_close(embedding.norm(dim=1), torch.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("kind", ["ViT", "CLIPVision", "SiglipVision", "Dinov2"])
+@pytest.mark.parametrize("tuned", [0, 1, 2])
+def test_features_go_through_the_last_layers_to_what_the_whole_tower_gives(
+    kind: str, tuned: int, tmp_path: Path
+) -> None:
+    write_vision_encoder(tmp_path, kind)
+    config = VisionTowerConfig(encoder=str(tmp_path), embedding_width=16, image_size=SIDE, hues=4, tuned=tuned)
+    tower = VisionTower(config).eval()
+    torch.nn.init.normal_(tower.colour.weight)
+    pixels, used = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8), torch.tensor([[True], [True]])
+    rgb = pixels.float() / 255
+    with torch.inference_mode():
+        want = tower(pixels, used)
+        found = tower.finish(tower.begin(rgb), torch.nn.functional.avg_pool2d(rgb, tower.shrink), used)
+    torch.testing.assert_close(found, want)
+
+
+def test_more_tuned_layers_than_there_are_is_an_error(tmp_path: Path) -> None:
+    write_vision_encoder(tmp_path)
+    with pytest.raises(ArtifactError, match="found 3, want 0 to 2"):
+        VisionTower(VisionTowerConfig(encoder=str(tmp_path), embedding_width=16, image_size=SIDE, tuned=3))
+
+
+def test_features_that_end_at_another_layer_are_refused(tmp_path: Path) -> None:
+    write_vision_encoder(tmp_path / "encoder")
+    one, two = (
+        VisionTower(VisionTowerConfig(str(tmp_path / "encoder"), 16, SIDE, hues=4, tuned=tuned)) for tuned in (1, 2)
+    )
+    build_features(tmp_path / "features", one, [])
+    with pytest.raises(InputFileError, match="found features 1 layers before the end, want 2"):
+        ImageFeatures(tmp_path / "features", two)
 
 
 def test_a_checkpoint_of_any_encoders_comes_back_the_same(tmp_path: Path) -> None:

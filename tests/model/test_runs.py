@@ -20,8 +20,7 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared")
-    tiny_model(folder)
-    write_features(folder / "features")
+    write_features(folder / "features", tiny_model(folder).vision)
     return folder
 
 
@@ -37,7 +36,7 @@ def vectors(shared: Path, weights: Path) -> torch.Tensor:
     model = tiny_model(shared).eval()
     model.load_state_dict(torch.load(weights))
     batch = TinyBatches(8).sample(0)
-    features = write_features(shared / "features")
+    features = write_features(shared / "features", model.vision)
     with torch.inference_mode():
         found = embed_products(model, model_tokenizer(model), batch.titles, batch.product_types, features, batch.rows)
     return found.product
@@ -54,6 +53,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(shared: Path, tmp_path: Path) 
     assert start(shared, tmp_path / "killed", STEPS).wait() == 0
     whole, resumed = (torch.load(tmp_path / name / "trained-0.pt") for name in ("whole", "killed"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    start_of = tiny_model(shared).state_dict()
+    moved = {name for name, value in whole.items() if ".encoder." in name and not torch.equal(value, start_of[name])}
+    layers = {part for name in moved for part in name.split(".") if part.isdigit() or part == "layernorm"}
+    assert {name.partition(".")[0] for name in moved} == {"text", "vision"}, moved
+    assert layers == {"1", "layernorm"}, "the last of two layers each, and the vision encoder's norm behind it"
 
 
 def test_two_processes_equal_one_on_the_same_batch(shared: Path, tmp_path: Path) -> None:

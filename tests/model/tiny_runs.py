@@ -17,7 +17,7 @@ from querylife.text_tower import TextTowerConfig
 from querylife.training import train
 from querylife.training_data import anchor
 from querylife.training_run import TrainingConfig
-from querylife.vision_tower import VisionTowerConfig
+from querylife.vision_tower import VisionTower, VisionTowerConfig
 
 WORDS = ("red", "blue", "green", "shirt", "shoe", "watch", "men", "women", "kurta", "tie", "cap", "bag")
 SIDE = 32
@@ -68,7 +68,7 @@ def tiny_model(folder: Path) -> QueryLife:
         QueryLifeConfig(
             name="tiny",
             text=TextTowerConfig(encoder=str(text), embedding_width=16, max_tokens=16),
-            vision=VisionTowerConfig(encoder=str(vision), embedding_width=16, image_size=SIDE, hues=4),
+            vision=VisionTowerConfig(encoder=str(vision), embedding_width=16, image_size=SIDE, hues=4, tuned=1),
             fusion=FusionTowerConfig(
                 text_width=32, vision_width=32, embedding_width=16, width=16, heads=2, layers=1, probes=2
             ),
@@ -98,15 +98,16 @@ class TinyBatches:
         )
 
 
-def write_features(folder: Path) -> ImageFeatures:
+def write_features(folder: Path, vision: VisionTower) -> ImageFeatures:
     generator = np.random.default_rng(0)
     if not (folder / "finished.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "keys.npy", np.array([(product, 0) for product in range(PICTURES)]))
         np.save(folder / "states.npy", generator.standard_normal((PICTURES, 17, 32)).astype(np.float16))
         np.save(folder / "thumbnails.npy", generator.integers(0, 256, (PICTURES, 3, 16, 16), np.uint8))
+        np.save(folder / "layers_left.npy", vision.config.tuned)
         np.save(folder / "finished.npy", PICTURES)
-    return ImageFeatures(folder)
+    return ImageFeatures(folder, vision)
 
 
 def tiny_run(folder: Path, out: Path, steps: int) -> QueryLife:
@@ -123,7 +124,8 @@ def tiny_run(folder: Path, out: Path, steps: int) -> QueryLife:
         text_layers=1,
     )
     model = tiny_model(folder)
-    train(config, model, TinyBatches(), write_features(folder / "features"), range(PICTURES), anchor(config, model))
+    features = write_features(folder / "features", model.vision)
+    train(config, model, TinyBatches(), features, range(PICTURES), anchor(config, model))
     return model
 
 
