@@ -4,9 +4,9 @@
     python -m querylife.ablation --study masks --list out/ablation/pairs        what GenFilt is to judge
     python -m querylife.ablation --study masks --ledger verdicts.parquet        (make ablation-masks: all of it)
 
-Encoders stay frozen, heads and fusion are trained: what differs between rows is the module, nothing else. Runs of one
-seed see the same batches, so each text is encoded once per seed, and differences are taken within a seed. A finished
-run is kept in --out and not repeated, so the same command goes on after a kill.
+Encoders stay frozen (but in "vision layers tuned"), heads and fusion are trained: what differs between rows is the
+module, nothing else. Runs of one seed see the same batches, so each text is encoded once per seed, and differences are
+taken within a seed. A finished run is kept in --out and not repeated, so the same command goes on after a kill.
 
 Study "modules" writes new queries all the time. Study "masks" has a fixed pool of products with two queries each, as a
 log of clicks would have, so that GenFilt can judge all that its batches contrast; its rows "ungraded" train on pairs
@@ -71,6 +71,7 @@ STUDIES = {
                 "no filter": {"filter": "none"},
                 "embedding filter": {"filter": "embedding"},
                 "oracle filter": {"filter": "oracle"},
+                "vision layers tuned": {"vision_layers": 2},
             },
         ),
         Pool(),
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = TrainingConfig(
         data=options.data, cache=options.cache, ledger=options.ledger,
         steps=options.steps or study.steps, batch=options.batch, warmup=5,
-        text_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
+        text_layers=0, vision_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
     )  # fmt: skip
     try:
         if options.list:

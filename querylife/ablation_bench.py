@@ -82,33 +82,33 @@ class Bench:
             for name, whole in fashion_protocols(data, products).items()
         }
         self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
-        self._batches, features, self._ids = training_pool(base, pool)
+        self._batches, self._features, self._ids = training_pool(base, pool)
         vision = QueryLife(QueryLifeConfig()).vision.eval()
-        self._features = FinishedFeatures(features, vision)
-        self._goods = dataclasses.replace(self._goods, features=FinishedFeatures(self._goods.features, vision))
+        self._finished = FinishedFeatures(self._features, vision), FinishedFeatures(self._goods.features, vision)
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
-        frozen = VisionTowerConfig(tuned=0)
-        model = QueryLife(QueryLifeConfig(vision=frozen, fusion=FusionTowerConfig(mix=config.mix)))
+        vision = VisionTowerConfig(tuned=config.vision_layers)
+        model = QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(mix=config.mix)))
         model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
         filter_ = CountingFilter(make_filter(config.filter, Path(config.ledger)))
-        train(config, model, self._batches, self._features, self._ids, None, filter_)
-        return Run(self._scores(model, config), filter_.counts)
+        seen, shown = (self._features, self._goods.features) if config.vision_layers else self._finished
+        train(config, model, self._batches, seen, self._ids, None, filter_)
+        return Run(self._scores(model, config, shown), filter_.counts)
 
     @torch.inference_mode()
-    def _scores(self, model: QueryLife, config: TrainingConfig) -> dict[str, float]:
+    def _scores(self, model: QueryLife, config: TrainingConfig, features: ImageFeatures) -> dict[str, float]:
         goods, tokenizer = self._goods, model_tokenizer(model)
         count = len(goods.titles)
         titles = [""] * count if config.modalities == "image" else goods.titles
         rows = np.full(count, -1) if config.modalities == "title" else goods.rows
         kinds = goods.product_types if config.product_type else [""] * count
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            products = embed_products(model, tokenizer, titles, kinds, goods.features, rows).product.float()
+            products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
         found = {}
         for name, protocol in self._protocols.items():
             scores = (embed_queries(model, tokenizer, protocol.queries) @ products.T).numpy()

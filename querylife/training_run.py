@@ -28,7 +28,7 @@ class TrainingConfig:
     cache: str = "out/features"
     out: str = "out/querylife-mini"
     name: str = "querylife-mini"
-    steps: int = 1300
+    steps: int = 1500
     batch: int = 96
     seed: int = 0
     start: str = ""
@@ -37,7 +37,7 @@ class TrainingConfig:
     text_layers: int = 5
     text_rate: float = 8e-5
     vision_layers: int = 2
-    vision_rate: float = 8e-5
+    vision_rate: float = 1e-4
     head_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.01
@@ -51,7 +51,7 @@ class TrainingConfig:
     qma: float = 0.2
     qma_graded: float = 0.5
     itc: float = 0.1
-    keep: float = 1.5
+    keep: float = 1.0
     general: str = ""
     keep_texts: int = 64
     products: int = 0
