@@ -128,16 +128,17 @@ class FinishedFeatures(ImageFeatures):
     def __init__(self, features: ImageFeatures, vision: VisionTower) -> None:
         self._features, self._vision = features, vision
         self.row_of = features.row_of
-        self._finished: dict[int, Tensor] = {}
+        self._finished: dict[int, NDArray[np.float16]] = {}
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         states, thumbnails, used = self._features.take(rows)
         new = [place for place, row in enumerate(rows) if int(row) not in self._finished]
         if new:
             with torch.no_grad():
-                finished = self._vision.encode_rest(states[new]).to(torch.float16)
+                finished = self._vision.encode_rest(states[new]).half().numpy()
             self._finished.update(zip((int(rows[place]) for place in new), finished, strict=True))
-        return torch.stack([self._finished[int(row)] for row in rows]).float(), thumbnails, used
+        found = np.stack([self._finished[int(row)] for row in rows]).astype(np.float32)
+        return torch.from_numpy(found), thumbnails, used
 
 
 class RememberingEncoder(nn.Module):
