@@ -70,11 +70,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """One folder of the model repository."""
+    """One folder of the model repository.
+
+    after: optional inputs that nobody reads. An ensemble feeds them, so that its steps go one after another.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    after: tuple[Tensor, ...] = ()
 
     def input(self, name: str) -> Tensor:
         return next(tensor for tensor in self.inputs if tensor.name == name)
@@ -122,8 +126,10 @@ IMAGE_EMBEDDING = Tensor("image_embedding", DType.FP32, (None,))
 
 # Two models, because Triton batches no request that has an optional input with one that lacks it.
 TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, SEGMENTS, TEXT_USED, TEXT_FAULT))
-TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY.outputs)
-DECODE_IMAGE = Model("decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT))
+TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY.outputs, after=(QUERY_EMBEDDING,))
+DECODE_IMAGE = Model(
+    "decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT), after=(TEXT_EMBEDDING,)
+)
 TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, SEGMENTS), outputs=(TEXT_STATES, TEXT_EMBEDDING))
 VISION_TOWER = Model("vision_tower", inputs=(PIXELS, IMAGE_USED), outputs=(PATCH_STATES, IMAGE_EMBEDDING))
 FUSION_TOWER = Model(

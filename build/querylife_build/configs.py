@@ -80,7 +80,12 @@ def _batches(config: Config) -> Iterator[str]:
 
 
 def _tensors(config: Config, model: Model) -> Iterator[str]:
-    for side, declared, tensors in (("input", config.input, model.inputs), ("output", config.output, model.outputs)):
+    inputs = (*model.inputs, *model.after)
+    for tensor in config.input:
+        want_optional = tensor.name in {after.name for after in model.after}
+        if tensor.optional != want_optional:
+            yield f"input {tensor.name}: found optional {tensor.optional}, the contract wants {want_optional}"
+    for side, declared, tensors in (("input", config.input, inputs), ("output", config.output, model.outputs)):
         want = {tensor.name: (tensor.dtype.config, tensor.shape) for tensor in tensors}
         if sorted(tensor.name for tensor in declared) != sorted(want):
             yield f"{side}: found {[tensor.name for tensor in declared]}, the contract wants {list(want)}"

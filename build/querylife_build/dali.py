@@ -159,6 +159,8 @@ def ensemble_config(product: Config) -> Config:
             step.model_name = DECODER
             for missing in set(step.output_map) - {PIXELS.name, IMAGE_USED.name}:
                 del step.output_map[missing]
+            for after in DECODE_IMAGE.after:  # DALI's decoder has no such input: this ensemble's steps go side by side
+                step.input_map.pop(after.name, None)
     return changed
 
 

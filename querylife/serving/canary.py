@@ -49,7 +49,7 @@ class CanaryCaller:
         self._call(self._requests, timeout_s)
 
     def call(self, timeout_s: float) -> None:
-        """Ask `score` alone, which goes through every step and both other ensembles. Raises like call_all."""
+        """Ask `score` alone, which goes through every step. Raises like call_all."""
         self._call(self._requests[-1:], timeout_s)
 
     def _call(self, requests: Sequence[_Expected], timeout_s: float) -> None:

@@ -1,11 +1,10 @@
 """Draining: refuse new work while what has begun goes on.
 
-On SIGTERM Triton fails requests that are between two steps of an ensemble. So the ensembles are unloaded first, the
-outer before the inner: Triton then takes no new request for them and keeps their steps until the last one is done.
+On SIGTERM Triton fails requests that are between two steps of an ensemble. So the ensembles are unloaded first: Triton
+then takes no new request for them and keeps their steps until the last one is done.
 
-Triton before 26.02 never lets go of an ensemble's request whose step was refused by a full queue, although its caller
-has the answer (core#466): such an ensemble stays "unloading" for ever. So a server that has nothing to do counts as
-drained too.
+Triton 2.51 does not let go of some requests whose caller left while they were being answered: such an ensemble
+stays "unloading" for ever. So a server that has nothing to do counts as drained too.
 """
 
 import logging
@@ -17,13 +16,12 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS
+from querylife.contract import ENSEMBLES
 from querylife.serving.access import Access
 
 log = logging.getLogger(__name__)
 
 KEY_HEADER = "triton-grpc-protocol-control-key"
-STAGES = ((SCORE_PRODUCTS,), (EMBED_QUERY, EMBED_PRODUCT))
 
 
 class RepositoryControl:
@@ -55,16 +53,11 @@ class RepositoryControl:
 
         is_idle: whether the server has had nothing to do since it was last asked, a second ago or more.
         """
-        started, each_s = time.monotonic(), timeout_s / len(STAGES)
+        deadline = time.monotonic() + timeout_s
         with self._access.channel(self._address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             try:
-                return all(
-                    [
-                        self._unload(stub, [model.name for model in stage], started + number * each_s, is_idle)
-                        for number, stage in enumerate(STAGES, 1)
-                    ]
-                )
+                return self._unload(stub, [model.name for model in ENSEMBLES], deadline, is_idle)
             except grpc.RpcError as error:
                 log.warning("cannot drain: %s", error.details())
                 return False
@@ -86,7 +79,8 @@ class RepositoryControl:
             if all(model.reason == "unloaded" for model in index.models if model.name in names):
                 return True
             if is_idle():
-                log.info("%s: Triton holds on to a request that a full queue refused; nothing works", ", ".join(names))
+                held = [model.name for model in index.models if model.name in names and model.reason != "unloaded"]
+                log.info("%s: Triton holds on to a request whose caller has left; nothing works", ", ".join(held))
                 return True
             time.sleep(0.05)
         return False

@@ -75,8 +75,8 @@ FAULTS = {
     ),
     "crossed": (
         "score/config.pbtxt",
-        'input_map { key: "query_embedding" value: "query_embedding" }',
-        'input_map { key: "query_embedding" value: "query" }',
+        'input_map { key: "query_embedding" value: "query_embedding" }\n      input_map { key: "product_embedding"',
+        'input_map { key: "query_embedding" value: "query" }\n      input_map { key: "product_embedding"',
         "step relevance: found query_embedding fed by query, which has another type or other dims",
     ),
     "unproduced": (
@@ -84,6 +84,12 @@ FAULTS = {
         'value: "query_embedding" }',
         'value: "vector" }',
         "found no step that produces query_embedding",
+    ),
+    "needed": (
+        "decode_image/config.pbtxt",
+        " optional: true",
+        "",
+        "text_embedding: found optional False, the contract wants True",
     ),
     "narrow step": (
         "relevance/config.pbtxt",

@@ -26,7 +26,7 @@ def test_every_model_has_a_folder_and_every_folder_a_model():
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_tensors_are_the_contracts(path):
     config, model = read(path), MODELS[path.parts[0]]
-    for declared, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
+    for declared, tensors in ((config.input, (*model.inputs, *model.after)), (config.output, model.outputs)):
         found = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in declared]
         want = [(t.name, t.dtype.config, tuple(-1 if axis is None else axis for axis in t.shape)) for t in tensors]
         assert found == want
@@ -34,8 +34,9 @@ def test_tensors_are_the_contracts(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
-def test_no_input_is_optional_because_triton_batches_only_requests_with_the_same_ones(path):
-    assert not [tensor.name for tensor in read(path).input if tensor.optional]
+def test_only_what_orders_steps_is_optional_because_triton_batches_only_requests_with_the_same_inputs(path):
+    optional = [tensor.name for tensor in read(path).input if tensor.optional]
+    assert optional == [tensor.name for tensor in MODELS[path.parts[0]].after]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -61,12 +62,30 @@ def test_each_steps_inputs_exist_by_then(model):
     known = {tensor.name: tensor for tensor in model.inputs}
     for step in read(Path(model.name) / "config.pbtxt").ensemble_scheduling.step:
         member = MODELS[step.model_name]
-        assert set(step.input_map) == {tensor.name for tensor in member.inputs}
+        accepted = {tensor.name: tensor for tensor in (*member.inputs, *member.after)}
+        assert {tensor.name for tensor in member.inputs} <= set(step.input_map) <= set(accepted)
         for inner, outer in step.input_map.items():
             assert outer in known, f"{step.model_name} wants {outer} before a step makes it"
-            assert (known[outer].dtype, known[outer].shape) == (member.input(inner).dtype, member.input(inner).shape)
+            assert (known[outer].dtype, known[outer].shape) == (accepted[inner].dtype, accepted[inner].shape)
         for inner, outer in step.output_map.items():
             assert outer not in known, f"{step.model_name} makes {outer} a second time"
             known[outer] = member.output(inner)
     for tensor in model.outputs:
         assert (known[tensor.name].dtype, known[tensor.name].shape) == (tensor.dtype, tensor.shape)
+
+
+@pytest.mark.parametrize("model", contract.ENSEMBLES, ids=lambda model: model.name)
+def test_steps_go_one_after_another_because_triton_dies_of_two_that_fail_side_by_side(model):
+    steps = list(read(Path(model.name) / "config.pbtxt").ensemble_scheduling.step)
+    known = {tensor.name for tensor in model.inputs}
+    while steps:
+        ready = [step for step in steps if set(step.input_map.values()) <= known]
+        assert len(ready) == 1, [step.model_name for step in ready]
+        known |= set(ready[0].output_map.values())
+        steps.remove(ready[0])
+
+
+@pytest.mark.parametrize("model", contract.ENSEMBLES, ids=lambda model: model.name)
+def test_no_step_is_an_ensemble_because_those_never_learn_that_their_caller_has_left(model):
+    steps = {step.model_name for step in read(Path(model.name) / "config.pbtxt").ensemble_scheduling.step}
+    assert steps <= {step.name for step in contract.STEPS}

@@ -1,4 +1,4 @@
-"""The drain unloads the outer ensemble before the inner ones, and waits for work, not for what Triton forgot."""
+"""The drain unloads every ensemble, and waits for work, not for what Triton forgot."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,10 +51,10 @@ def serve() -> Iterator[Any]:
         server.stop(0).wait()
 
 
-def test_the_outer_ensemble_is_unloaded_before_those_inside_it(serve: Any) -> None:
+def test_every_ensemble_is_unloaded_with_the_key(serve: Any) -> None:
     repository, control = serve(set())
     assert control.drain(30, is_idle=lambda: False)
-    assert repository.unloaded == ["score", "embed_query", "embed_product"]
+    assert sorted(repository.unloaded) == ["embed_product", "embed_query", "score"]
     assert repository.keys == set(control.secrets)
 
 

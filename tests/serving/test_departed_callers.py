@@ -1,0 +1,93 @@
+"""Callers who leave cost nothing that has not begun: no later step, no server, and nobody else's answer."""
+
+import asyncio
+from collections.abc import Iterator
+
+import grpc
+import psutil
+import pytest
+from servers import Triton, start_triton, stop_triton
+from serving.strangers import embed_products, picture
+from tritonclient.grpc import InferenceServerClient, service_pb2, service_pb2_grpc
+
+from querylife.contract import EMBED_PRODUCT, FUSION_TOWER, SCORE_PRODUCTS, Model
+
+CALLERS = 1500
+PRODUCT = {"title": b"Red dress", "image": b"", "product_type": b"Dresses"}
+
+
+@pytest.fixture(scope="module")
+def own_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A server that tests may harm."""
+    server = start_triton(tmp_path_factory.mktemp("departed") / "server.log")
+    yield server
+    assert stop_triton(server) == 0
+
+
+def request(model: Model, values: dict[str, bytes], timeout_us: int = 0) -> service_pb2.ModelInferRequest:
+    message = service_pb2.ModelInferRequest(model_name=model.name)
+    for name, value in values.items():
+        message.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+        message.raw_input_contents.append(len(value).to_bytes(4, "little") + value)
+    if timeout_us:
+        message.parameters["timeout"].int64_param = timeout_us
+    return message
+
+
+async def leave(address: str, message: service_pb2.ModelInferRequest, after_s: float) -> int:
+    """Ask CALLERS times at once, and hang up on all that have no answer after a while. Returns how many had one."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = [stub.ModelInfer(message, timeout=120) for _ in range(CALLERS)]
+        waiting = [asyncio.ensure_future(answered(call)) for call in calls]
+        await asyncio.wait(waiting, timeout=after_s)
+        for call in calls:
+            call.cancel()
+        return sum(await asyncio.gather(*waiting))
+
+
+async def answered(call: grpc.aio.UnaryUnaryCall) -> bool:
+    try:
+        await call
+    except (grpc.RpcError, asyncio.CancelledError):
+        return False
+    return True
+
+
+def fused(address: str) -> int:
+    """Products that the fusion tower has computed so far."""
+    with InferenceServerClient(address) as client:
+        return client.get_inference_statistics(FUSION_TOWER.name).model_stats[0].inference_count
+
+
+def tritonserver(triton: Triton) -> int:
+    return psutil.Process(triton.process.pid).children()[0].pid
+
+
+def test_scores_are_not_finished_for_callers_who_have_left(own_triton):
+    before = fused(own_triton.address)
+    asked = request(SCORE_PRODUCTS, {"query": b"red dress", **PRODUCT})
+    got = asyncio.run(leave(own_triton.address, asked, 0.5))
+    with InferenceServerClient(own_triton.address) as client:
+        embed_products(client, [tuple(PRODUCT.values())])  # behind everything that was queued
+    assert fused(own_triton.address) - before < got + CALLERS / 4
+
+
+def test_callers_of_embed_product_who_leave_do_not_end_the_server(own_triton):
+    """Two steps cancelled side by side ended Triton 2.51 with a segmentation fault, in most rounds of this."""
+    leader = tritonserver(own_triton)
+    with InferenceServerClient(own_triton.address) as client:
+        alone = embed_products(client, [tuple(PRODUCT.values())])["product_embedding"]
+        for _ in range(3):
+            asyncio.run(leave(own_triton.address, request(EMBED_PRODUCT, {**PRODUCT, "image": picture(size=400)}), 0.5))
+            found = embed_products(client, [tuple(PRODUCT.values())])["product_embedding"]
+            assert abs(found - alone).max() < 1e-5
+    assert tritonserver(own_triton) == leader
+
+
+def test_requests_that_their_own_timeout_ended_are_let_go(tmp_path):
+    """Two steps that fail side by side were kept for ever (core#466), and the drain waited for them."""
+    server = start_triton(tmp_path / "server.log")
+    asyncio.run(leave(server.address, request(SCORE_PRODUCTS, {"query": b"red", **PRODUCT}, 50_000), 30))
+    assert stop_triton(server) == 0
+    assert "holds on to" not in server.log.read_text()
