@@ -36,6 +36,9 @@ class Adapter(ABC):
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
         """Prepare to compute. version_folder holds model.py; parameters are config.pbtxt's."""
 
+    def check(self, inputs: Arrays) -> None:  # noqa: B027  # most steps can compute what Triton lets through
+        """Raise InvalidRequestError unless one request's inputs, [batch, ...] each, can be computed."""
+
     @abstractmethod
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
         """Turn inputs, [batch, ...] each, into at least the wanted outputs, [batch, ...] each."""
@@ -54,13 +57,25 @@ class Adapter(ABC):
         """
         wanted = frozenset(name for request in requests for name in request.requested_output_names())
         inputs = [self._unpack(request) for request in requests]
+        refusals = [self._refusal(arrays) for arrays in inputs]
+        accepted = [arrays for arrays, refusal in zip(inputs, refusals, strict=True) if refusal is None]
         if self.merges_requests:
-            return self._answer_alike(inputs, wanted)
-        return [self._answer(arrays, wanted) for arrays in inputs]
+            answers = iter(self._answer_alike(accepted, wanted))
+        else:
+            answers = (self._answer(arrays, wanted) for arrays in accepted)
+        return [next(answers) if refusal is None else refusal for refusal in refusals]
 
     def _unpack(self, request: Any) -> Arrays:
         found = {tensor.name: triton.get_input_tensor_by_name(request, tensor.name) for tensor in self.model.inputs}
         return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+
+    def _refusal(self, inputs: Arrays) -> Any | None:
+        """The answer to a request that cannot be computed, whatever its neighbours are; None for one that can."""
+        try:
+            self.check(inputs)
+        except InvalidRequestError as error:
+            return _error(str(error), triton.TritonError.INVALID_ARG)
+        return None
 
     def _answer_alike(self, requests: list[Arrays], wanted: frozenset[str]) -> list[Any]:
         """Compute as one batch each what can be: Triton's own batches may hold several lengths."""
@@ -105,12 +120,10 @@ class Adapter(ABC):
     def _answer(self, inputs: Arrays, wanted: frozenset[str]) -> Any:
         try:
             return _response(self.compute(inputs, wanted))
-        except InvalidRequestError as error:
-            return triton.InferenceResponse(error=triton.TritonError(str(error), triton.TritonError.INVALID_ARG))
         except Exception as error:  # the top of this backend's request loop
             log.exception("%s failed", self.model.name)
-            message = f"{type(error).__name__}: {error}"
-            return triton.InferenceResponse(error=triton.TritonError(message, triton.TritonError.INTERNAL))
+            message = f"{self.model.name} failed with {type(error).__name__}, of which the server's log has more"
+            return _error(message, triton.TritonError.INTERNAL)
 
 
 def _end_with_server(server: int) -> None:
@@ -118,6 +131,10 @@ def _end_with_server(server: int) -> None:
     while os.getppid() == server:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _error(message: str, code: int) -> Any:
+    return triton.InferenceResponse(error=triton.TritonError(message, code))
 
 
 def _response(outputs: Arrays) -> Any:

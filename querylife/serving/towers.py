@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from querylife.serving.acceptance import check_axes
+
 Arrays = dict[str, NDArray[Any]]
 
 # Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
@@ -30,16 +32,20 @@ class OnnxTower:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
         )
-        self._inputs = [tensor.name for tensor in self._session.get_inputs()]
+        self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
         found = self._session.get_outputs()
         self.outputs = [tensor.name for tensor in found]
         is_fixed = all(isinstance(axis, int) for tensor in found for axis in tensor.shape[1:])
         self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in found} if is_fixed else {}
 
+    def check(self, inputs: Arrays) -> None:
+        """Raise InvalidRequestError unless the inputs have the graph's axes."""
+        check_axes(inputs, self._axes)
+
     def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
         """Compute the wanted outputs for [batch, ...] inputs."""
         names = list(wanted)
-        found = self._session.run(names, {name: inputs[name] for name in self._inputs})
+        found = self._session.run(names, {name: inputs[name] for name in self._axes})
         return dict(zip(names, found, strict=True))
 
 

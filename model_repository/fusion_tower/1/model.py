@@ -1,6 +1,7 @@
 """The fusion tower on ONNX Runtime: both modalities' states to the product's unit vector."""
 
 from querylife.contract import FUSION_TOWER
+from querylife.serving.acceptance import check_segments
 from querylife.serving.adapter import Adapter
 from querylife.serving.towers import OnnxTower
 
@@ -10,6 +11,10 @@ class TritonPythonModel(Adapter):
 
     def load(self, version_folder, parameters):
         self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+
+    def check(self, inputs):
+        self.tower.check(inputs)
+        check_segments(inputs["segments"])
 
     def compute(self, inputs, wanted):
         return self.tower.run(inputs, wanted)

@@ -2,6 +2,7 @@
 
 from querylife.contract import RELEVANCE
 from querylife.scoring import relevance
+from querylife.serving.acceptance import check_axes
 from querylife.serving.adapter import Adapter
 from querylife.serving.artifacts import repository_lock
 
@@ -10,7 +11,12 @@ class TritonPythonModel(Adapter):
     model = RELEVANCE
 
     def load(self, version_folder, parameters):
-        self.calibration = repository_lock(version_folder).calibration
+        lock = repository_lock(version_folder)
+        self.calibration = lock.calibration
+        self.axes = {tensor.name: ("batch", lock.embedding_width) for tensor in RELEVANCE.inputs}
+
+    def check(self, inputs):
+        check_axes(inputs, self.axes)
 
     def compute(self, inputs, wanted):
         scores = relevance(inputs["query_embedding"], inputs["product_embedding"], self.calibration)

@@ -1,6 +1,7 @@
 """The text tower on ONNX Runtime: token ids to states and a unit vector."""
 
 from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
+from querylife.serving.acceptance import check_segments
 from querylife.serving.adapter import Adapter
 from querylife.serving.artifacts import repository_tokenizer
 from querylife.serving.towers import OnnxTower, run_distinct
@@ -14,6 +15,10 @@ class TritonPythonModel(Adapter):
         self.tokenizer = repository_tokenizer(version_folder)
         self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
 
-    def compute(self, inputs, wanted):
+    def check(self, inputs):
+        self.tower.check(inputs)
         self.tokenizer.check(inputs["token_ids"])
+        check_segments(inputs["segments"])
+
+    def compute(self, inputs, wanted):
         return run_distinct(inputs, lambda rows: self.tower.run(rows, wanted))

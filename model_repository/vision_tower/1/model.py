@@ -15,6 +15,9 @@ class TritonPythonModel(Adapter):
     def load(self, version_folder, parameters):
         self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
 
+    def check(self, inputs):
+        self.tower.check(inputs)
+
     def compute(self, inputs, wanted):
         used, run = inputs["image_used"][:, 0], partial(self.tower.run, wanted=wanted)
         return run_used(inputs, used, lambda rows: run_in_parts(rows, PICTURES, run), self.tower.row_shapes)

@@ -1,0 +1,131 @@
+"""Each step may be called alone: what it cannot compute is the caller's error in one line, and harms no neighbour."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from servers import REPOSITORY
+from serving.strangers import column, embed_queries, infer
+from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from querylife.contract import (
+    FUSION_TOWER,
+    RELEVANCE,
+    SCORE_PRODUCTS,
+    TEXT_TOWER,
+    TOKENIZE,
+    VISION_TOWER,
+    Model,
+    Segment,
+)
+from querylife.lock import LOCK_NAME, read_lock
+from querylife.serving.acceptance import check_axes
+
+TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def client(triton):
+    with InferenceServerClient(triton.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def good(client):
+    """Inputs of one row that each model computes, by model name."""
+    size = read_lock(REPOSITORY / LOCK_NAME).image_size
+    text = {"token_ids": np.full((1, TOKENS), 5, np.int32), "segments": np.full((1, TOKENS), Segment.TEXT, np.int32)}
+    picture = {"pixels": np.zeros((1, 3, size, size), np.uint8), "image_used": np.ones((1, 1), np.bool_)}
+    made = infer(client, TEXT_TOWER, text) | infer(client, VISION_TOWER, picture)
+    fusion = {tensor.name: (made | text | picture)[tensor.name] for tensor in FUSION_TOWER.inputs}
+    product = infer(client, FUSION_TOWER, fusion)["product_embedding"]
+    relevance = {"query_embedding": made["text_embedding"], "product_embedding": product}
+    return {"text_tower": text, "vision_tower": picture, "fusion_tower": fusion, "relevance": relevance}
+
+
+CUTS = [
+    *((TEXT_TOWER, tensor.name) for tensor in TEXT_TOWER.inputs),
+    (VISION_TOWER, "pixels"),
+    *((FUSION_TOWER, tensor.name) for tensor in FUSION_TOWER.inputs if tensor.name != "image_used"),
+    *((RELEVANCE, tensor.name) for tensor in RELEVANCE.inputs),
+]
+
+
+@pytest.mark.parametrize("kept", [-1, 0], ids=["one short", "nothing"])
+@pytest.mark.parametrize(("model", "name"), CUTS, ids=lambda value: getattr(value, "name", value))
+def test_sizes_that_cannot_be_computed_are_named(client, good, model, name, kept):
+    inputs = good[model.name]
+    cut = inputs[name][..., :kept] if name == "pixels" else inputs[name][:, :kept]
+    message = refusal(client, model, inputs | {name: np.ascontiguousarray(cut)})
+    assert "found shape [1, " in message
+    assert ", want [batch, " in message
+
+
+@pytest.mark.parametrize("model", [TEXT_TOWER, FUSION_TOWER], ids=lambda model: model.name)
+@pytest.mark.parametrize("value", [-7, 99])
+def test_segments_that_mean_nothing_are_named(client, good, model, value):
+    wrong = good[model.name] | {"segments": np.full((1, TOKENS), value, np.int32)}
+    assert refusal(client, model, wrong) == f"segments: found {value} to {value}, want 0 to 3"
+
+
+def test_one_callers_nonsense_harms_nobody_in_its_batch(client, good):
+    """Many at once, so that Triton puts right and wrong ones into one batch."""
+    right, wrong = good["text_tower"], good["text_tower"] | {"segments": np.full((1, 16), 2, np.int32)}
+    alone = infer(client, TEXT_TOWER, right)["text_embedding"]
+
+    def call(number: int):
+        if number % 3 == 0:
+            return refusal(client, TEXT_TOWER, wrong)
+        return infer(client, TEXT_TOWER, right)["text_embedding"]
+
+    with ThreadPoolExecutor(48) as pool:
+        answers = list(pool.map(call, range(96)))
+    assert {answer for answer in answers if isinstance(answer, str)} == {
+        "segments: found shape [1, 16], want [batch, length], with as many as token_ids has, 8"
+    }
+    for answer in answers:
+        assert isinstance(answer, str) or abs(answer - alone).max() < 1e-5
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"\xed\xa0\x80", b"x" * 10_000_000], ids=["bytes", "surrogate", "10 MB"])
+def test_a_text_that_cannot_be_read_is_a_fault_of_its_own_row(client, text):
+    answer = infer(client, TOKENIZE, {"text": column([b"red", text]), "product_type": column([b"", b""])})
+    assert [bool(fault) for fault in answer["text_fault"][:, 0]] == [False, True]
+    assert answer["text_used"][:, 0].tolist() == [True, False]
+
+
+def test_numbers_that_are_none_give_none_in_their_own_row_only(client, good):
+    pair = {name: np.repeat(array, 2, axis=0) for name, array in good["relevance"].items()}
+    pair["query_embedding"][1] = np.nan
+    scores = infer(client, RELEVANCE, pair)["score"][:, 0]
+    assert np.isnan(scores).tolist() == [False, True]
+
+
+def test_parameters_that_nobody_knows_are_ignored(client):
+    alone = embed_queries(client, [b"red"])["query_embedding"]
+    found = infer(client, "embed_query", {"query": column([b"red"])}, parameters={"colour": "red", "n": 5})
+    assert abs(found["query_embedding"] - alone).max() < 1e-5
+
+
+@pytest.mark.parametrize("more", [(), ("image_used", "text_fault")], ids=["the score", "and others"])
+def test_a_caller_may_ask_for_some_outputs_only(client, more):
+    inputs = {tensor.name: column([b"red"]) for tensor in SCORE_PRODUCTS.inputs} | {"image": column([b""])}
+    wanted = {"score", *more}
+    assert set(infer(client, SCORE_PRODUCTS, inputs, outputs=[InferRequestedOutput(name) for name in wanted])) == wanted
+
+
+def test_axes_are_numbers_or_names_that_inputs_share():
+    rows = {"ids": np.zeros((2, 5)), "states": np.zeros((2, 5, 3))}
+    check_axes(rows, {"ids": ("batch", "length"), "states": ("batch", "length", 3)})
+
+
+def refusal(client: InferenceServerClient, model: Model, inputs: dict[str, np.ndarray]) -> str:
+    """The message with which the server refuses what is the caller's own error."""
+    with pytest.raises(InferenceServerException) as caught:
+        infer(client, model, inputs)
+    message = str(caught.value.message())
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT", message
+    assert "\n" not in message
+    assert "/" not in message
+    return message
