@@ -43,7 +43,7 @@ def test_more_items_than_one_batch_are_sent_in_several_requests(client: Any, fak
 def test_requests_in_flight_are_bounded(connect: Callable[..., Any], fake: FakeTriton) -> None:
     fake.script(*[Delay(0.05)] * 60)
     connect(fake.address, max_items=1, concurrency=3).embed_queries([f"query {i}" for i in range(60)])
-    assert 1 < fake.most_in_flight <= 4, "the server may see an answered request a moment longer than the client"
+    assert 1 < fake.most_in_flight <= 3
 
 
 def test_an_item_larger_than_the_byte_budget_travels_alone(connect: Callable[..., Any], fake: FakeTriton) -> None:
