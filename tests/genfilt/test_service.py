@@ -1,7 +1,7 @@
 """Over real gRPC: each request is answered or refused with a status that says who must act; no work is left behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -16,8 +16,19 @@ from genfilt_server.listening import SERVICE
 from genfilt_server.proto import genfilt_pb2 as pb
 from genfilt_server.proto import genfilt_pb2_grpc
 
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+PATIENCE_S = 60.0  # on a busy machine
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has to come. Raises TimeoutError when it does not."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def titles(*texts: str) -> pb.DescribeRequest:
@@ -88,54 +99,64 @@ def test_bytes_that_are_no_message_are_invalid() -> None:
 
 def test_a_full_server_refuses_with_a_hint() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        server.generator.gate.clear()
         first = stub.Describe(titles(*(f"dress {n}" for n in range(8))))
-        await asyncio.sleep(0.1)
+        await until(lambda: server.generator.running == 8)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Describe(titles("one more"))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         hints = dict(caught.value.trailing_metadata())
         assert int(hints["grpc-retry-pushback-ms"]) > 0
+        server.generator.gate.set()
         await first
         await stub.Describe(titles("one more"))
 
-    run(scenario, config=ServerConfig(port=0, max_waiting=8), delay_s=0.5)
+    run(scenario, config=ServerConfig(port=0, max_waiting=8))
 
 
 def test_a_deadline_gives_the_generation_up() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
-        assert await status_of(stub.Describe(titles("dress"), timeout=0.2)) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await asyncio.sleep(0.2)
-        assert (server.generator.running, server.generator.given_up, server.admission.taken) == (0, 1, 0)
+        generator = server.generator
+        generator.gate.clear()
+        for timeout_s in (0.2, 1.0, 5.0, 25.0):  # until a generation has begun within it
+            assert await status_of(stub.Describe(titles("dress"), timeout=timeout_s)) is DEADLINE_EXCEEDED
+            if generator.seen:
+                break
+        assert generator.seen
+        await until(lambda: (generator.running, generator.given_up) == (0, len(generator.seen)))
+        await until(lambda: server.admission.taken == 0)
 
-    run(scenario, delay_s=60.0)
+    run(scenario)
 
 
 def test_a_caller_who_leaves_gives_the_generation_up() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        server.generator.gate.clear()
         call = stub.Describe(titles("dress", "shirt"))
-        await asyncio.sleep(0.2)
-        assert server.generator.running == 2
+        await until(lambda: server.generator.running == 2)
         call.cancel()
-        await asyncio.sleep(0.2)
-        assert (server.generator.running, server.admission.taken) == (0, 0)
+        await until(lambda: (server.generator.running, server.admission.taken) == (0, 0))
 
-    run(scenario, delay_s=60.0)
+    run(scenario)
 
 
 def test_a_stream_is_slowed_down_and_never_refused() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
-        most = 0
-
         async def items() -> AsyncIterator[pb.DescribeItem]:
-            nonlocal most
             for number in range(40):
-                most = max(most, server.generator.running)
                 yield pb.DescribeItem(id=str(number), product=pb.Product(title=f"dress {number}".encode()))
 
+        async def open_gate() -> None:
+            await until(lambda: server.generator.running == 4)
+            server.generator.gate.set()
+
+        server.generator.gate.clear()
+        opening = asyncio.create_task(open_gate())
         found = [result async for result in stub.DescribeStream(items())]
+        await opening
         assert {result.id for result in found} == {str(number) for number in range(40)}
-        assert 0 < most <= 4
-        assert server.admission.taken == 0
+        assert server.generator.most == 4
+        await until(lambda: server.admission.taken == 0)
 
     run(scenario, config=ServerConfig(port=0, max_waiting=4), delay_s=0.01)
 
@@ -145,16 +166,15 @@ def test_a_stream_that_is_cut_leaves_no_work_behind() -> None:
         async def items() -> AsyncIterator[pb.DescribeItem]:
             for number in range(10):
                 yield pb.DescribeItem(id=str(number), product=pb.Product(title=f"dress {number}".encode()))
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
 
+        server.generator.gate.clear()
         call = stub.DescribeStream(items())
-        await asyncio.sleep(0.2)
-        assert server.generator.running == 10
+        await until(lambda: server.generator.running == 10)
         call.cancel()
-        await asyncio.sleep(0.3)
-        assert (server.generator.running, server.admission.taken) == (0, 0)
+        await until(lambda: (server.generator.running, server.admission.taken) == (0, 0))
 
-    run(scenario, delay_s=60.0)
+    run(scenario)
 
 
 def test_judge_and_filter_agree() -> None:
@@ -200,14 +220,18 @@ def test_health_is_what_the_canary_heard() -> None:
 def test_a_busy_server_is_well_where_others_are_answered(
     others_are_answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genfilt_server.listening.CANARY_LIMIT_S", 0.3)
+    monkeypatch.setattr("genfilt_server.listening.CANARY_LIMIT_S", 2.0)
 
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
-        server.generator.delay_s = 0.1 if others_are_answered else 60.0
+        others = server.generator.gate = asyncio.Event()
         described = stub.Describe(titles("blue shirt"))
-        await asyncio.sleep(0.05)
-        server.generator.delay_s = 60.0
-        assert await server.canary.sing() is others_are_answered
+        await until(lambda: server.generator.running == 1)
+        server.generator.gate = asyncio.Event()  # the canary's, which stays closed
+        singing = asyncio.create_task(server.canary.sing())
+        await until(lambda: server.generator.running == 2)
+        if others_are_answered:
+            others.set()
+        assert await singing is others_are_answered
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
         assert health.status == (SERVING if others_are_answered else NOT_SERVING)
         described.cancel()
@@ -244,12 +268,15 @@ def test_the_service_can_be_explored() -> None:
 
 def test_a_server_that_stops_finishes_what_it_has_begun() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        server.generator.gate.clear()
         begun = stub.Describe(titles("dress"))
-        await asyncio.sleep(0.1)
-        stopping = asyncio.create_task(server.server.stop(5))
+        await until(lambda: server.generator.running == 1)
+        stopping = asyncio.create_task(server.server.stop(PATIENCE_S))
         await asyncio.sleep(0.05)
         assert await status_of(stub.Describe(titles("late"))) is grpc.StatusCode.UNAVAILABLE
+        assert not stopping.done()
+        server.generator.gate.set()
         assert len((await begun).results) == 1
         await stopping
 
-    run(scenario, delay_s=0.5)
+    run(scenario)

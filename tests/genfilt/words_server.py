@@ -32,21 +32,38 @@ from genfilt_server.service import GenFiltService
 PALETTE = schema()["properties"]["colour"]["enum"]
 
 
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class WordGenerator:
-    """The last word is the type; a title with the word "broken" fails. delay_s: per generation."""
+    """The last word is the type; a title with the word "broken" fails.
+
+    delay_s: per generation. gate: generations wait until it is set, or hold_after so many for ever.
+    most: how many ran at once, at most.
+    """
 
     delay_s: float = 0.0
     reads_images: bool = False
     seen: list[str] = field(default_factory=list)
     running: int = 0
+    most: int = 0
     given_up: int = 0
+    gate: asyncio.Event = field(default_factory=_open_gate)
+    hold_after: int | None = None
 
     async def generate(self, prompt: str, image: bytes | None) -> Generated:
         line = prompt.splitlines()[-2].partition(": ")[2].lower()
         self.seen.append(line)
         self.running += 1
+        self.most = max(self.most, self.running)
+        if len(self.seen) == self.hold_after:
+            self.gate = asyncio.Event()
         try:
+            await self.gate.wait()
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
             self.given_up += 1
@@ -110,9 +127,10 @@ async def hosted(
         await server.stop(0)
 
 
-async def _serve(port: int, delay_s: float, max_waiting: int) -> None:
+async def _serve(port: int, delay_s: float, max_waiting: int, hold_after: int | None) -> None:
     async with hosted(ServerConfig(port=port, max_waiting=max_waiting), delay_s=delay_s) as server:
         await server.canary.sing()
+        server.generator.hold_after = hold_after
         print(f"ready {server.address}", flush=True)
         await server.server.wait_for_termination()
 
@@ -122,6 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay-s", type=float, default=0.0)
     parser.add_argument("--max-waiting", type=int, default=512)
+    parser.add_argument("--hold-after", type=int)
     options = parser.parse_args()
     grpc.aio.init_grpc_aio()
-    asyncio.run(_serve(options.port, options.delay_s, options.max_waiting))
+    asyncio.run(_serve(options.port, options.delay_s, options.max_waiting, options.hold_after))

@@ -16,7 +16,9 @@ class Server:
         self._options = options
         self.start()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
+        """Start it again. options: those that count from now on; none: as before."""
+        self._options = options or self._options
         command = [sys.executable, str(PROGRAM), "--port", str(self.port), *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
