@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 
 from querylife.serving.supervisor import free_port
+from querylife_client import Client
+from querylife_client.testing.faults import await_condition
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
+HEALING_S = 120.0
 
 
 @dataclass
@@ -23,13 +26,29 @@ class Server:
 
     def triton(self) -> psutil.Process:
         """The server process that the supervisor runs now."""
-        return next(child for child in self.supervisor.children() if "tritonserver" in child.name())
+        (found,) = self._running("tritonserver")
+        return found
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The backend processes of one model, one per instance."""
-        children = self.supervisor.children(recursive=True)
-        found = [child for child in children if any(model in part for part in child.cmdline()[1:])]
+        found = self._running(model)
         assert found, f"no process of {model}"
+        return found
+
+    def await_another(self, before: psutil.Process) -> None:
+        """Wait until the supervisor has put another server in the place of this one, and it answers."""
+        with Client(self.address) as client:
+            replaced = await_condition(lambda: self._running("tritonserver") not in ([], [before]), HEALING_S)
+            assert replaced, f"the supervisor did not replace {before}"
+            assert await_condition(lambda: client.ready(timeout_s=HEALING_S), HEALING_S)
+
+    def _running(self, name: str) -> list[psutil.Process]:
+        """Processes of the server that have this name, or are of the model of this name."""
+        found = []
+        for child in self.supervisor.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                if name in child.name() or any(f"/{name}/" in part for part in child.cmdline()):
+                    found.append(child)
         return found
 
 

@@ -74,7 +74,7 @@ def test_an_unusable_query_and_a_short_deadline_are_typed(live: Client) -> None:
     with pytest.raises(InvalidRequestError, match="query 1: query_empty"):
         live.embed_queries(["red", " "])
     with pytest.raises(DeadlineExceededError):
-        live.embed_products([Product(image=PHOTO)] * 64, timeout_s=0.02)
+        live.embed_products([Product(image=np.roll(PHOTO, shift)) for shift in range(64)], timeout_s=0.02)
     assert live.ready(timeout_s=PATIENCE_S)
 
 

@@ -69,9 +69,12 @@ def test_a_restart_in_the_middle_of_a_stream_loses_nothing(tmp_path: Path) -> No
 
 def test_sigkill_of_a_backend_loses_nothing(client: Client, server: Server) -> None:
     want = client.embed_queries(["red dress"])
+    before = server.triton()
     server.stubs("text_tower")[0].kill()
     for _ in range(10):
         assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
+    server.await_another(before)
+    assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
 
 
 def test_a_stall_of_five_seconds_is_waited_out_or_a_deadline(client: Client, server: Server) -> None:
@@ -83,9 +86,9 @@ def test_a_stall_of_five_seconds_is_waited_out_or_a_deadline(client: Client, ser
             with contextlib.suppress(psutil.NoSuchProcess):  # the supervisor may have healed the server meanwhile
                 stub.resume()
 
-    for stub in stubs:
-        stub.suspend()
     try:
+        for stub in stubs:
+            stub.suspend()
         with pytest.raises((DeadlineExceededError, UnavailableError)):
             client.embed_queries(["red dress"], timeout_s=0.5)
         waking = threading.Timer(5, wake)
@@ -111,7 +114,7 @@ def assert_nothing_is_lost(
 
 
 def test_a_network_that_dies_and_heals_loses_nothing(server: Server) -> None:
-    config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
+    config = replace(LASTING, keepalive_s=0.5, keepalive_timeout_s=1.0)
     with (
         FlakyNetwork(server.address) as network,
         Client(network.address, timeout_s=PATIENCE_S, config=config) as client,
@@ -129,14 +132,14 @@ def far_server(tmp_path: Path) -> Iterator[tuple[Server, FarHost]]:
 def test_a_host_that_vanishes_and_returns_loses_nothing(far_server: tuple[Server, FarHost]) -> None:
     """No answer, no reset, and unlike behind a proxy no acknowledgement of a packet either."""
     server, host = far_server
-    config = ClientConfig(keepalive_s=0.5, keepalive_timeout_s=1.0)
+    config = replace(LASTING, keepalive_s=0.5, keepalive_timeout_s=1.0)
     with Client(server.address, timeout_s=PATIENCE_S, config=config) as client:
         assert_nothing_is_lost(client, host.vanish, host.come_back, after_s=5)
 
 
 def test_a_server_restarted_with_another_model_is_not_answered_from_the_cache(tmp_path: Path) -> None:
     repository = copied(tmp_path)
-    config = ClientConfig(query_cache_items=100, query_cache_recheck_s=0)
+    config = replace(LASTING, query_cache_items=100, query_cache_recheck_s=0)
     with (
         serving(repository, tmp_path / "server.log") as server,
         Client(server.address, timeout_s=PATIENCE_S, config=config) as client,
@@ -161,7 +164,10 @@ def test_a_full_queue_is_an_overload_and_passes(tmp_path: Path) -> None:
     impatient = ClientConfig(retry=RetryPolicy(attempts=1), concurrency=1)
     with serving(with_short_queues(tmp_path), tmp_path / "server.log") as server:
         refused: list[Exception] = []
-        with Client(server.address, timeout_s=PATIENCE_S, config=impatient) as client:
+        with (
+            Client(server.address, timeout_s=PATIENCE_S, config=impatient) as client,
+            Client(server.address, timeout_s=PATIENCE_S, config=LASTING) as patient,
+        ):
 
             def flood(number: int) -> None:
                 try:
@@ -169,15 +175,17 @@ def test_a_full_queue_is_an_overload_and_passes(tmp_path: Path) -> None:
                 except Exception as error:  # whatever it is, the main thread looks at it
                     refused.append(error)
 
-            threads = [threading.Thread(target=flood, args=(number,)) for number in range(6)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        # Triton may lose its life over this; then some see it go, and the supervisor brings it back.
+            for _ in range(10):  # until six calls were close enough together
+                threads = [threading.Thread(target=flood, args=(number,)) for number in range(6)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                # Triton may lose its life over this; then some see it go, and the supervisor brings it back.
+                assert all(isinstance(error, UnavailableError) for error in refused), refused
+                assert patient.embed_queries(["red dress"]).shape[0] == 1
+                if any(isinstance(error, OverloadedError) for error in refused):
+                    break
         assert any(isinstance(error, OverloadedError) for error in refused), refused
-        assert all(isinstance(error, UnavailableError) for error in refused), refused
-        with Client(server.address, timeout_s=PATIENCE_S) as patient:
-            assert patient.embed_queries(["red dress"]).shape[0] == 1
     # Triton keeps what a full queue refused for ever; the drain must not wait for it.
     assert "requests are left" not in (tmp_path / "server.log").read_text()
