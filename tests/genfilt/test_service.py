@@ -147,8 +147,10 @@ def test_a_stream_is_slowed_down_and_never_refused() -> None:
                 yield pb.DescribeItem(id=str(number), product=pb.Product(title=f"dress {number}".encode()))
 
         async def open_gate() -> None:
-            await until(lambda: server.generator.running == 4)
-            server.generator.gate.set()
+            try:
+                await until(lambda: server.generator.running >= 4)
+            finally:
+                server.generator.gate.set()
 
         server.generator.gate.clear()
         opening = asyncio.create_task(open_gate())
