@@ -14,6 +14,14 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def holding_server() -> Iterator[Server]:
+    """Answers a hundred items, and then no more."""
+    started = Server("--hold-after", "100")
+    yield started
+    started.kill()
+
+
+@pytest.fixture
 def full_server() -> Iterator[Server]:
     """Has room for six items only."""
     started = Server("--delay-s", "0.02", "--max-waiting", "6")
