@@ -10,6 +10,7 @@ from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.serving.config import ServerConfig
 from querylife.serving.triton import _demand_ns, _tasks
 from querylife.serving.vitals import Idleness, Vitals
+from querylife_client.testing.faults import await_condition
 
 CONFIG = ServerConfig(stuck_s=3, busy_s=30)
 
@@ -81,10 +82,17 @@ def test_a_short_silence_is_nothing(clock):
 
 
 def test_a_process_that_computes_has_demand_and_one_that_sleeps_has_none():
-    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as busy, subprocess.Popen(["sleep", "60"]) as idle:
-        time.sleep(1)
-        demands = [sum(_demand_ns(task) for task in _tasks(process.pid)) / 1e9 for process in (busy, idle)]
-        busy.kill()
-        idle.kill()
-    assert demands[0] > 0.5
-    assert demands[1] < 0.1
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as busy, subprocess.Popen(["sleep", "600"]) as idle:
+        try:
+            assert await_condition(lambda: psutil.Process(idle.pid).status() == psutil.STATUS_SLEEPING, 60)
+            assert await_condition(lambda: psutil.Process(idle.pid).name() == "sleep", 60)
+            before = demand_s(busy), demand_s(idle)
+            assert await_condition(lambda: demand_s(busy) > before[0] + 0.5, 60)
+            assert demand_s(idle) < before[1] + 0.1
+        finally:
+            busy.kill()
+            idle.kill()
+
+
+def demand_s(process: "subprocess.Popen[bytes]") -> float:
+    return sum(_demand_ns(task) for task in _tasks(process.pid)) / 1e9
