@@ -82,7 +82,7 @@ def openai_like(tower: Written) -> Iterator[tuple[int, list[str]]]:
 def test_a_service_is_asked_one_new_query_a_request(tower: Written, openai_like: tuple[int, list[str]]) -> None:
     port, asked = openai_like
     (rate,) = service("infinity", ask_infinity, port, (4,), tower).values()
-    assert rate(0.2) > 0
+    assert rate(1.0) > 0
     timed = asked[len(PROBES) :]
     assert len(timed) >= 4
     assert len(set(timed)) == len(timed)

@@ -80,11 +80,10 @@ stages = [{ seconds = 4, arrivals_per_s = 20 }]
 mix = { Shopper = 1 }
 """
     with FakeTriton() as fake:
-        fake.script(*[Delay(2.0)] * 20)
+        fake.script(*[Delay(3.0)] * 20)
         samples = read_samples(run(fake, tmp_path, scenario)[1])
-    assert (samples.latency_ms >= 2000).sum() >= 20, "a closed loop with one user would have seen one slow answer"
-    during = samples.intended_s < 1.0
-    assert during.sum() > 5, "arrivals waited for the server"
+        assert fake.most_in_flight >= 10, "arrivals waited for the server"
+    assert (samples.latency_ms >= 3000).sum() >= 20
 
 
 def test_a_user_of_ones_own_takes_few_lines(tmp_path: Path) -> None:
@@ -121,11 +120,12 @@ def test_a_rate_may_be_a_share_of_what_the_server_bears(tmp_path: Path, monkeypa
         running = generators.Generators(fake.address, tmp_path, ROOT / "loadtest" / "locustfile.py")
         capacity_per_s = running.measure_capacity(scenario)
         asked = len(fake.received)
-        assert asked > capacity_per_s > 10
+        assert asked > capacity_per_s > 0
         running.drive(scenario.at(capacity_per_s))
         made = len(read_samples(tmp_path).outcome)
         assert made == len(fake.received) - asked
-    assert made == pytest.approx(0.3 * capacity_per_s, rel=0.5)
+    expected = stages[0].seconds * 0.1 * capacity_per_s
+    assert abs(made - expected) < 5 * expected**0.5 + 1, "of a Poisson process, whose rate the machine decides"
 
 
 def test_a_server_with_tls_and_a_token_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
