@@ -41,7 +41,7 @@ def start_triton(log: Path, *options: str) -> Triton:
 def stop_triton(triton: Triton) -> int:
     """Drain, wait, and return the exit status."""
     triton.process.send_signal(signal.SIGTERM)
-    status = triton.process.wait(60)
+    status = triton.process.wait(180)  # it may drain for 30 s
     assert triton.process.stdout is not None
     triton.process.stdout.close()
     return status

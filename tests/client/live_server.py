@@ -72,7 +72,7 @@ def serving(
             yield Server(f"{host}:{port}", psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(180)
 
 
 def copied(folder: Path) -> Path:

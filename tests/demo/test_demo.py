@@ -72,7 +72,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, number):
     assert any("triton_python_backend_stub" in process.name() for process in family)
     os.kill(demo.pid, number)
     demo.stderr.close()
-    demo.wait(60)
+    demo.wait(180)
     _, alive = psutil.wait_procs(family, timeout=30)
     deadline = time.monotonic() + 30
     while any(running(process) for process in alive) and time.monotonic() < deadline:

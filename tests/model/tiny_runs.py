@@ -1,6 +1,7 @@
 """Tiny encoders with random weights, in the shapes that Hugging Face gives them; and a run small enough to repeat."""
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +79,14 @@ def tiny_model(folder: Path) -> QueryLife:
 
 @dataclass(frozen=True)
 class TinyBatches:
-    """Queries of two words; each step its own, from its number alone."""
+    """Queries of two words; each step its own, from its number alone. stuck_at: a step whose batch never comes."""
 
     size: int = 4
+    stuck_at: int | None = None
 
     def sample(self, step: int) -> Batch:
+        if step == self.stuck_at:
+            time.sleep(3600)
         generator = np.random.default_rng(step)
         rows = generator.integers(0, PICTURES, self.size)
         queries = [" ".join(generator.choice(WORDS, 2)) for _ in rows]
@@ -110,8 +114,8 @@ def write_features(folder: Path, vision: VisionTower) -> ImageFeatures:
     return ImageFeatures(folder, vision)
 
 
-def tiny_run(folder: Path, out: Path, steps: int) -> QueryLife:
-    """Train the tiny model; folder holds what all runs share."""
+def tiny_run(folder: Path, out: Path, steps: int, stuck_at: int | None = None) -> QueryLife:
+    """Train the tiny model; folder holds what all runs share. stuck_at: see TinyBatches."""
     config = TrainingConfig(
         data=str(folder),
         out=str(out),
@@ -125,11 +129,12 @@ def tiny_run(folder: Path, out: Path, steps: int) -> QueryLife:
     )
     model = tiny_model(folder)
     features = write_features(folder / "features", model.vision)
-    train(config, model, TinyBatches(), features, range(PICTURES), anchor(config, model))
+    train(config, model, TinyBatches(stuck_at=stuck_at), features, range(PICTURES), anchor(config, model))
     return model
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    trained = tiny_run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
-    torch.save(trained.state_dict(), Path(sys.argv[2]) / f"trained-{sys.argv[4]}.pt")
+    shared, out, steps, rank, *stuck_at = sys.argv[1:]
+    trained = tiny_run(Path(shared), Path(out), int(steps), *map(int, stuck_at))
+    torch.save(trained.state_dict(), Path(out) / f"trained-{rank}.pt")

@@ -207,7 +207,7 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path):
 
 
 def test_terminating_lets_requests_that_have_begun_finish(tmp_path):
-    server = start_triton(tmp_path / "server.log")
+    server = start_triton(tmp_path / "server.log", "--drain-s", "150")  # so long on a slow machine
     leader = tritonserver(server.process.pid).pid
     answers = []
 
