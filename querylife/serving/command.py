@@ -1,6 +1,7 @@
 """`querylife serve`: the supervisor in the foreground."""
 
 import argparse
+import contextlib
 import logging
 import signal
 import threading
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> int:
 
 def _announce(supervisor: Supervisor) -> None:
     supervisor.ready.wait()
-    print(f"ready {supervisor.config.address}", flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(f"ready {supervisor.config.address}", flush=True)
 
 
 def _config(argv: list[str]) -> ServerConfig:

@@ -19,7 +19,9 @@ from querylife.serving.access import Access
 from querylife.serving.canary import CanaryCaller
 from querylife.serving.config import ServerConfig
 from querylife.serving.control import RepositoryControl
+from querylife.serving.room import check_shared_memory
 from querylife.serving.triton import (
+    SHARED_MEMORY,
     TritonOptions,
     TritonProcess,
     find_installation,
@@ -34,13 +36,14 @@ class Supervisor:
     """Keeps a right-answering server on one port until told to stop."""
 
     def __init__(self, config: ServerConfig) -> None:
-        """Raises ArtifactError when there is no Triton to run."""
+        """Raises ArtifactError when there is no Triton to run, or no shared memory for it."""
         self.config = config
         self.ready = threading.Event()
         self._stopping = False
         self._was_ready = False
         self._installation = find_installation()
         remove_stale_shared_memory()
+        check_shared_memory(SHARED_MEMORY)
 
     def stop(self) -> None:
         """Ask run to drain and return. Safe in a signal handler, where waiting for a lock would hang."""

@@ -142,13 +142,17 @@ class TritonProcess:
         threading.Thread(target=self._forward_log, name="triton-log", daemon=True).start()
 
     def _forward_log(self) -> None:
-        """Pass the server's lines on, less those that only say that there is no GPU."""
+        """Pass the server's lines on, less those that only say that there is no GPU.
+
+        Goes on reading when nobody takes them (a full disk, a log pipe without a reader): a server whose own pipe is
+        full waits for ever.
+        """
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
                 if not any(phrase in line for phrase in ABOUT_NO_GPU):
-                    sys.stderr.buffer.write(line)
-                    sys.stderr.flush()
+                    with contextlib.suppress(OSError, ValueError):
+                        os.write(2, line)
 
     def hide_secrets(self) -> None:
         """Blank the secrets in the command line, which everybody may read, once the server has parsed it."""

@@ -1,0 +1,31 @@
+"""Whether the machine has the shared memory that the Python backends' tensors pass through."""
+
+import logging
+import os
+from pathlib import Path
+
+from querylife.errors import ArtifactError
+
+log = logging.getLogger(__name__)
+
+MIB = 2**20
+LEAST_BYTES = 32 * MIB  # ten backend processes begin with 1 MiB each, and small requests soon triple that
+AMPLE_BYTES = 256 * MIB  # requests of 64 long texts or pictures, in every step at once
+
+
+def check_shared_memory(folder: Path) -> None:
+    """Raise ArtifactError where a server could not start, and warn where it would have to refuse large requests."""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: found no shared memory, want {_mib(AMPLE_BYTES)} free: {error}") from error
+    free = found.f_bavail * found.f_frsize
+    said = f"{folder}: found {_mib(free)} free, want {_mib(AMPLE_BYTES)} (docker run --shm-size=256m)"
+    if free < LEAST_BYTES:
+        raise ArtifactError(f"{said}, and at least {_mib(LEAST_BYTES)}")
+    if free < AMPLE_BYTES:
+        log.warning("%s: large requests may fail", said)
+
+
+def _mib(size: int) -> str:
+    return f"{size // MIB} MiB"

@@ -1,0 +1,78 @@
+"""A server goes on when its log has no reader and its disk takes nothing, and says at the start what it lacks."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from servers import REPOSITORY
+from serving.strangers import embed_queries
+from tritonclient.grpc import InferenceServerClient
+
+from querylife.errors import ArtifactError
+from querylife.serving.room import AMPLE_BYTES, LEAST_BYTES, check_shared_memory
+from querylife.serving.supervisor import free_port
+
+NOISY = ("--", "--log-verbose=1")  # Triton then writes some lines about every call
+PIPE_BYTES = 65536
+
+
+@pytest.fixture
+def full_disk() -> int:
+    """A file that opens and takes nothing (Linux, full(4))."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.fixture
+def unread_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("log", ["full_disk", "unread_pipe"])
+def test_a_log_that_takes_nothing_does_not_stop_the_server(request, tmp_path, log):
+    port = free_port("127.0.0.1", 0)
+    sink = request.getfixturevalue(log)
+    missing = str(tmp_path / "missing")
+    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY), "--grpc-port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--metrics-port", "0", *NOISY],
+        stdout=subprocess.PIPE,
+        stderr=sink,
+        env=os.environ | {"HOME": missing, "TMPDIR": missing},
+    )
+    os.close(sink)
+    assert process.stdout is not None
+    with process.stdout as ready:
+        assert ready.readline() == f"ready 127.0.0.1:{port}\n".encode()
+    with InferenceServerClient(f"127.0.0.1:{port}") as client:
+        for _ in range(PIPE_BYTES // 100):  # some hundred bytes of log each, or more
+            assert embed_queries(client, [b"red dress"])["query_used"].all()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=size // 4096, f_frsize=4096))
+
+
+def test_a_machine_without_the_shared_memory_to_start_is_refused(monkeypatch, tmp_path):
+    free(monkeypatch, 16 * 2**20)
+    with pytest.raises(ArtifactError, match=r"found 16 MiB free, want 256 MiB .*--shm-size=256m.*at least 32 MiB"):
+        check_shared_memory(tmp_path)
+
+
+def test_a_machine_without_shared_memory_at_all_is_refused():
+    with pytest.raises(ArtifactError, match="found no shared memory"):
+        check_shared_memory(Path("/missing"))
+
+
+@pytest.mark.parametrize(("size", "warned"), [(LEAST_BYTES, True), (AMPLE_BYTES, False)])
+def test_little_shared_memory_is_a_warning(monkeypatch, caplog, tmp_path, size, warned):
+    free(monkeypatch, size)
+    check_shared_memory(tmp_path)
+    assert ("large requests may fail" in caplog.text) is warned
