@@ -7,7 +7,6 @@ import json
 import random
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,11 +22,12 @@ from PIL import Image
 
 from genfilt_server.proto import genfilt_pb2 as pb
 from genfilt_server.proto import genfilt_pb2_grpc
+from querylife_client.testing.faults import await_condition
 
 BEARER = (("authorization", f"Bearer {TOKEN}"),)
 PATIENCE_S = 120.0  # on a busy machine
 HOSTILE_REQUESTS = 1000
-READY_LIMIT_S = 180.0  # 60 s on an idle machine that is set up; a first start converts the generator, too
+READY_WORK_S = 180.0  # of processor time, which others on the machine do not add to; a first start converts, too
 MEMORY_LIMIT = 5e9  # bytes
 
 
@@ -37,17 +37,19 @@ def describe(address: str, *titles: bytes) -> Any:
         return genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=PATIENCE_S, metadata=BEARER)
 
 
-def metric(live: Live, name: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{live.metrics}/metrics", timeout=10) as response:
+def metric(live: Live, name: str, label: str = "") -> float:
+    """The sum over all labels, or those with this one."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{live.metrics}/metrics", timeout=60) as response:
         lines = response.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+    found = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-def test_it_is_ready_in_time_and_within_its_memory(live: Live) -> None:
+def test_it_is_ready_with_little_work_and_within_its_memory(live: Live) -> None:
     family = psutil.Process(live.process.pid)
     # Shared pages are counted once: the libraries are mapped by each process of the family.
     used = sum(process.memory_info().rss for process in (family, *family.children(recursive=True)))
-    assert live.ready_s < READY_LIMIT_S
+    assert live.work_s < READY_WORK_S
     assert used < MEMORY_LIMIT
 
 
@@ -71,7 +73,7 @@ def test_the_same_title_gets_the_same_description_alone_and_in_company(live: Liv
 
 def test_health_says_serving_without_a_token(live: Live) -> None:
     with grpc.insecure_channel(live.address) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -98,21 +100,34 @@ def test_the_openai_routes_answer_behind_the_token(live: Live) -> None:
 
 
 def test_a_caller_who_leaves_frees_the_engine(live: Live) -> None:
+    calls, size = 6, 64  # many seconds of work
+    before = generated(live)
+    assert before > 0, "the canary's"
+
     async def leave() -> None:
         async with grpc.aio.insecure_channel(live.address) as channel:
-            products = [pb.Product(title=f"Left Men Grey Sweater {number}".encode()) for number in range(64)]
-            call = genfilt_pb2_grpc.GenFiltStub(channel).Describe(
-                pb.DescribeRequest(products=products), metadata=BEARER
-            )
-            await asyncio.sleep(0.5)
-            call.cancel()
+            stub = genfilt_pb2_grpc.GenFiltStub(channel)
+            titles = [[f"Left Men Grey Sweater {call} {number}" for number in range(size)] for call in range(calls)]
+            asked = [pb.DescribeRequest(products=[pb.Product(title=t.encode()) for t in each]) for each in titles]
+            pending = [stub.Describe(request, metadata=BEARER) for request in asked]
+            assert await asyncio.to_thread(await_condition, lambda: at_work(live) > 0, PATIENCE_S)
+            for call in pending:
+                call.cancel()
 
     asyncio.run(leave())
-    until = time.monotonic() + 10
-    while metric(live, "vllm:num_requests_running") + metric(live, "vllm:num_requests_waiting") > 0:
-        assert time.monotonic() < until, "the engine still works for a caller who has left"
-        time.sleep(0.1)
-    assert metric(live, "genfilt_items_in_flight") == 0
+    assert await_condition(lambda: at_work(live) == 0, PATIENCE_S), "the engine still works for a caller who has left"
+    assert await_condition(lambda: metric(live, "genfilt_items_in_flight") == 0)
+    assert generated(live) - before < calls * size, "it worked to the end"
+
+
+def generated(live: Live) -> float:
+    """Generations that the engine has brought to their end."""
+    return metric(live, "vllm:request_success_total") - metric(live, "vllm:request_success_total", 'reason="abort"')
+
+
+def at_work(live: Live) -> float:
+    """Requests that the engine has."""
+    return metric(live, "vllm:num_requests_running") + metric(live, "vllm:num_requests_waiting")
 
 
 def hostile(choose: random.Random) -> tuple[str, Any, float]:
@@ -209,7 +224,7 @@ def test_a_killed_server_leaves_no_process_behind(tiny: Live) -> None:
     family = psutil.Process(tiny.process.pid).children(recursive=True)
     assert family
     tiny.close()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
 
 
@@ -223,6 +238,6 @@ def test_a_stopped_server_drains_and_leaves_no_process(live: Live) -> None:
     """Runs last: it stops the shared server."""
     family = psutil.Process(live.process.pid).children(recursive=True)
     live.process.send_signal(signal.SIGTERM)
-    assert live.process.wait(60) == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    assert live.process.wait(120) == 0
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
