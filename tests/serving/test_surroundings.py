@@ -1,9 +1,12 @@
 """A server goes on when its log has no reader and its disk takes nothing, and says at the start what it lacks."""
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,40 +23,51 @@ NOISY = ("--", "--log-verbose=1")  # Triton then writes some lines about every c
 PIPE_BYTES = 65536
 
 
-@pytest.fixture
-def full_disk() -> int:
-    """A file that opens and takes nothing (Linux, full(4))."""
-    return os.open("/dev/full", os.O_WRONLY)
-
-
-@pytest.fixture
-def unread_pipe() -> int:
-    reader, writer = os.pipe()
-    os.close(reader)
-    return writer
-
-
-@pytest.mark.parametrize("log", ["full_disk", "unread_pipe"])
-def test_a_log_that_takes_nothing_does_not_stop_the_server(request, tmp_path, log):
+@contextlib.contextmanager
+def noisy_server(log: int, folder: Path) -> Iterator[InferenceServerClient]:
+    """A server that writes its log to this file, and whose HOME and TMPDIR are missing."""
     port = free_port("127.0.0.1", 0)
-    sink = request.getfixturevalue(log)
-    missing = str(tmp_path / "missing")
+    missing = str(folder / "missing")
     command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY), "--grpc-port", str(port)]
     process = subprocess.Popen(
         [*command, "--metrics-port", "0", *NOISY],
         stdout=subprocess.PIPE,
-        stderr=sink,
+        stderr=log,
         env=os.environ | {"HOME": missing, "TMPDIR": missing},
     )
-    os.close(sink)
+    os.close(log)
     assert process.stdout is not None
-    with process.stdout as ready:
-        assert ready.readline() == f"ready 127.0.0.1:{port}\n".encode()
-    with InferenceServerClient(f"127.0.0.1:{port}") as client:
-        for _ in range(PIPE_BYTES // 100):  # some hundred bytes of log each, or more
-            assert embed_queries(client, [b"red dress"])["query_used"].all()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    try:
+        with process.stdout as ready, InferenceServerClient(f"127.0.0.1:{port}") as client:
+            assert ready.readline() == f"ready 127.0.0.1:{port}\n".encode()
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def make_noise(client: InferenceServerClient) -> None:
+    for _ in range(PIPE_BYTES // 100):  # some hundred bytes of log each, or more
+        assert embed_queries(client, [b"red dress"])["query_used"].all()
+
+
+def test_a_full_disk_does_not_stop_the_server(tmp_path):
+    with noisy_server(os.open("/dev/full", os.O_WRONLY), tmp_path) as client:
+        make_noise(client)
+
+
+def test_a_log_whose_reader_comes_back_goes_on(tmp_path):
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = os.open(path, os.O_WRONLY)
+    os.close(reader)
+    with noisy_server(log, tmp_path) as client:
+        make_noise(client)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as lines:
+            embed_queries(client, [b"red dress"])
+            assert select.select([lines], [], [], 30)[0]
+            assert lines.read(1)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
