@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import logging
+import os
 import signal
+import sys
 import threading
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +24,17 @@ def main(argv: list[str]) -> int:
     announcer = threading.Thread(target=_announce, args=(supervisor,), daemon=True)
     announcer.start()
     supervisor.run()
+    _let_go_of_deaf_streams()
     return 0
+
+
+def _let_go_of_deaf_streams() -> None:
+    """Python ends with status 120 when a log that takes nothing keeps it from flushing."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _announce(supervisor: Supervisor) -> None:
