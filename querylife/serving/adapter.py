@@ -5,9 +5,6 @@ Runs inside Triton's Python stub, which alone can import triton_python_backend_u
 
 import json
 import logging
-import os
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +41,6 @@ class Adapter(ABC):
         """Turn inputs, [batch, ...] each, into at least the wanted outputs, [batch, ...] each."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        threading.Thread(target=_end_with_server, args=(os.getppid(),), daemon=True).start()
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         self.load(Path(args["model_repository"]) / args["model_version"], parameters)
@@ -124,13 +120,6 @@ class Adapter(ABC):
             log.exception("%s failed", self.model.name)
             message = f"{self.model.name} failed with {type(error).__name__}, of which the server's log has more"
             return _error(message, triton.TritonError.INTERNAL)
-
-
-def _end_with_server(server: int) -> None:
-    """End this process when the server that started it is gone; Triton's own check can hang on a lock it left."""
-    while os.getppid() == server:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _error(message: str, code: int) -> Any:
