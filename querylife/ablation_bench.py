@@ -81,10 +81,10 @@ class Bench:
             name: Protocol(whole.queries[:queries], whole.grades[:queries], whole.wanted[:queries])
             for name, whole in fashion_protocols(data, products).items()
         }
-        self._goods: Goods = fashion_goods(QueryLife(QueryLifeConfig()), products, data, Path(base.cache))
+        start = QueryLife(QueryLifeConfig()).eval()
+        self._goods: Goods = fashion_goods(start, products, data, Path(base.cache))
         self._batches, self._features, self._ids = training_pool(base, pool)
-        vision = QueryLife(QueryLifeConfig()).vision.eval()
-        self._finished = FinishedFeatures(self._features, vision), FinishedFeatures(self._goods.features, vision)
+        self._finished = tuple(FinishedFeatures(each, start.vision) for each in (self._features, self._goods.features))
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:

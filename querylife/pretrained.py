@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
@@ -43,6 +44,11 @@ def encoder_source(name: str) -> str:
     if name == "dinov2-s14":
         return str(_dinov2())
     return name
+
+
+def encoder_layers(encoder: nn.Module) -> list[nn.Module]:
+    """A Hugging Face encoder's layers, first to last."""
+    return list(next(module for module in encoder.modules() if isinstance(module, nn.ModuleList)))
 
 
 def write_tokenizer(name: str, path: Path) -> None:

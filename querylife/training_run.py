@@ -14,6 +14,7 @@ from querylife.encoding import model_tokenizer
 from querylife.errors import InputFileError
 from querylife.filters import NAMES as FILTERS
 from querylife.model import QueryLife
+from querylife.pretrained import encoder_layers
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def choose_parameters(model: QueryLife, text_layers: int) -> dict[str, nn.Parame
     """Freeze both encoders but for their last layers (of vision as its config says); everything else is trained."""
     for name, value in model.named_parameters():
         value.requires_grad_(_part(name) == "heads")
-    layers = next(module for module in model.text.encoder.modules() if isinstance(module, nn.ModuleList))
+    layers = encoder_layers(model.text.encoder)
     for layer in layers[len(layers) - text_layers :]:
         layer.requires_grad_(True)
     for value in model.vision.tuned_parameters():

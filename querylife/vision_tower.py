@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from querylife.errors import ArtifactError
-from querylife.pretrained import encoder_source
+from querylife.pretrained import encoder_layers, encoder_source
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class VisionTower(nn.Module):
         self.width: int = self.encoder.config.hidden_size
         self.patch_size: int = self.encoder.config.patch_size
         _resize_positions(self.encoder, config.image_size)
-        self._layers: list[nn.Module] = list(next(m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)))
+        self._layers = encoder_layers(self.encoder)
         if not 0 <= config.tuned <= len(self._layers):
             raise ArtifactError(f"tuned: found {config.tuned}, want 0 to {len(self._layers)}, the encoder's layers")
         self.shrink: int = 2 if self.patch_size % 2 == 0 else 1

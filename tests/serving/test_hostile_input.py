@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from serving.strangers import column, embed_products, embed_queries, infer, picture, score
-from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, MAX_BATCH, MAX_IMAGE_BYTES, MAX_TEXT_CHARACTERS
 from querylife.errors import ItemError, ItemFault
 
 GOOD = (b"Red dress", picture(), b"Dresses")
-
-
-@pytest.fixture(scope="module")
-def client(triton):
-    with InferenceServerClient(triton.address) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

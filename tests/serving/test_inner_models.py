@@ -26,12 +26,6 @@ TOKENS = 8
 
 
 @pytest.fixture(scope="module")
-def client(triton):
-    with InferenceServerClient(triton.address) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def good(client):
     """Inputs of one row that each model computes, by model name."""
     size = read_lock(REPOSITORY / LOCK_NAME).image_size
