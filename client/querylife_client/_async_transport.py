@@ -1,12 +1,14 @@
 """Sending requests from an event loop: the asyncio twin of _transport."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
+from grpc.aio import UsageError
 
 from querylife.errors import ContractError
 from querylife_client import _hang_up
@@ -40,12 +42,13 @@ class AsyncTransport:
             await channel.close()
 
     async def call(self, rpc: Rpc, request: Any, deadline: Deadline) -> Any:
-        """One request with its retries. Raises a ServiceError."""
+        """One request with its retries. Raises a ServiceError, or ContractError when the client is closed."""
         state = CallState(self._config, self._budget, self._statistics, deadline)
         while True:
             remaining_s = state.before_send(request)
             try:
-                response = await self._send(rpc, request, remaining_s, state)
+                with self._while_open():
+                    response = await self._send(rpc, request, remaining_s, state)
             except grpc.RpcError as error:
                 delay_s = state.delay_after(await self._failure(error, deadline.remaining_s))
             else:
@@ -56,7 +59,8 @@ class AsyncTransport:
     async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
         try:
-            return await self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+            with self._while_open():
+                return await self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
         except grpc.RpcError as error:
             raise (await self._failure(error, timeout_s)).error from error
 
@@ -79,6 +83,17 @@ class AsyncTransport:
             for task in window:
                 task.cancel()
             await asyncio.gather(*window, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Raises ContractError, not what gRPC makes of a channel that is closed under a call."""
+        try:
+            yield
+        except (grpc.RpcError, UsageError, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):  # a caller who cancels gets the CancelledError
+                raise ContractError("the client was closed during the call") from error
+            raise
 
     async def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
         failure = from_rpc(error, self.address)

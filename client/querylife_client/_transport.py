@@ -1,5 +1,6 @@
 """Sending requests from threads: channels, retries, hedges, and a bounded number of requests in flight."""
 
+import contextlib
 import contextvars
 import itertools
 import queue
@@ -71,12 +72,13 @@ class Transport:
             channel.close()
 
     def call(self, rpc: Rpc, request: Any, deadline: Deadline, scope: Scope | None = None) -> Any:
-        """One request with its retries. Raises a ServiceError."""
+        """One request with its retries. Raises a ServiceError, or ContractError when the client is closed."""
         state = CallState(self._config, self._budget, self._statistics, deadline)
         while True:
             remaining_s = state.before_send(request)
             try:
-                response = self._send(rpc, request, remaining_s, scope, state)
+                with self._while_open():
+                    response = self._send(rpc, request, remaining_s, scope, state)
             except grpc.RpcError as error:
                 delay_s = state.delay_after(self._failure(error, deadline.remaining_s))
             else:
@@ -90,7 +92,8 @@ class Transport:
     def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
         try:
-            return self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+            with self._while_open():
+                return self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._failure(error, timeout_s).error from error
 
@@ -114,6 +117,16 @@ class Transport:
                     yield window.popleft().result()
             finally:
                 scope.cancel()
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Raises ContractError, not what gRPC makes of a channel that is closed under a call."""
+        try:
+            yield
+        except (grpc.RpcError, ValueError) as error:  # a ValueError: closed just before the call
+            if self._closed:
+                raise ContractError("the client was closed during the call") from error
+            raise
 
     def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
         failure = from_rpc(error, self.address)

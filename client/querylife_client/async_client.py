@@ -48,7 +48,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; calls that are under way fail."""
+        """Close the connections; calls that are under way raise ContractError."""
         for transport in filter(None, (self._triton, self._genfilt)):
             await transport.close()
 

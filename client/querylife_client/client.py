@@ -53,7 +53,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; calls that are under way fail."""
+        """Close the connections; calls that are under way raise ContractError."""
         for transport in filter(None, (self._triton, self._genfilt)):
             transport.close()
 
