@@ -42,7 +42,8 @@ class Pool:
 
 def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, ImageFeatures, list[int]]:
     """The same products and queries for every seed."""
-    batches, features, _ = fashion_data(config, QueryLife(QueryLifeConfig()))
+    data = fashion_data(dataclasses.replace(config, hold_back=False), QueryLife(QueryLifeConfig()))
+    batches, features = data.towers.batches, data.features
     assert isinstance(batches, FashionBatches)
     order = np.random.default_rng(0).permutation(len(batches.products))
     products = batches.products.take(np.sort(order[: pool.products or None]))

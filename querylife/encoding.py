@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,13 +51,38 @@ def embed_products(
     order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for group in groups:
-        tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
-        text_states, title = model.text(tokens, segments)
-        states, thumbnails, used = features.take(rows[group])
-        patch_states, image = model.vision.finish(states, thumbnails, used)
-        parts.append((title, image, model.fusion(text_states, segments, title, patch_states, image, used)))
+        group_titles, group_kinds = _take(titles, group), _take(product_types, group)
+        found = fusion_inputs(model, tokenizer, group_titles, group_kinds, features, rows[group])
+        parts.append((found.title, found.image, model.fusion(*found)))
     title, image, product = (torch.cat(column)[order] for column in zip(*parts, strict=True))
     return ProductVectors(title, image, product)
+
+
+class FusionInputs(NamedTuple):
+    """In the order of FusionTower.forward, which says their shapes."""
+
+    text_states: Tensor
+    segments: Tensor
+    title: Tensor
+    patch_states: Tensor
+    image: Tensor
+    image_used: Tensor
+
+
+def fusion_inputs(
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    titles: list[str],
+    product_types: list[str],
+    features: ImageFeatures,
+    rows: Rows,
+) -> FusionInputs:
+    """What the fusion tower takes, of products in one pass. Arguments as embed_products has them."""
+    tokens, segments = tokens_of(tokenizer, titles, product_types)
+    text_states, title = model.text(tokens, segments)
+    states, thumbnails, used = features.take(rows)
+    patch_states, image = model.vision.finish(states, thumbnails, used)
+    return FusionInputs(text_states, segments, title, patch_states, image, used)
 
 
 def by_length(texts: Sequence[str], group: int = GROUP) -> tuple[Tensor, list[list[int]]]:

@@ -66,21 +66,34 @@ class FusionTower(nn.Module):
         image_embedding: [batch, embedding_width]. image_used: [batch, 1] bool.
         Returns [batch, embedding_width] float32, unit rows; zeros where all three are missing.
         """
-        content = segments > Segment.SPECIAL
-        has_type = (segments == Segment.PRODUCT_TYPE).any(dim=1, keepdim=True).to(text_states.dtype)
-        has_text = content.any(dim=1, keepdim=True).to(text_states.dtype)
-        has_image = image_used.to(text_states.dtype)
-
         if self.config.mix == "mean":
             return F.normalize(text_embedding + image_embedding, dim=-1)
-        fused = self._attend(text_states, content, patch_states, has_image)
-        product_type = masked_mean(text_states, segments == Segment.PRODUCT_TYPE)
-        seen = torch.cat([product_type, text_embedding, image_embedding, has_type, has_text, has_image], dim=-1)
-        gates = torch.sigmoid(self.gate(seen))  # [batch, 3]
+        found = self.found(text_states, segments, patch_states, image_used)
+        seen = self.seen(text_states, segments, text_embedding, image_embedding, image_used)
+        return self.weigh(seen, text_embedding, image_embedding, found)
 
-        mixed = gates[:, 0:1] * text_embedding + gates[:, 1:2] * image_embedding + gates[:, 2:3] * self.head(fused)
-        product = F.normalize(mixed, dim=-1)
-        return product * torch.clamp(has_text + has_image, max=1.0)
+    def weigh(self, seen: Tensor, text_embedding: Tensor, image_embedding: Tensor, found: Tensor) -> Tensor:
+        """The product's vector, from what `seen` and `found` return and both embeddings. [batch, embedding_width]."""
+        gates = torch.sigmoid(self.gate(seen))  # [batch, 3]
+        mixed = gates[:, 0:1] * text_embedding + gates[:, 1:2] * image_embedding + gates[:, 2:3] * found
+        has_text, has_image = seen[:, -2:-1], seen[:, -1:]
+        return F.normalize(mixed, dim=-1) * torch.clamp(has_text + has_image, max=1.0)
+
+    def seen(
+        self, text_states: Tensor, segments: Tensor, text_embedding: Tensor, image_embedding: Tensor, image_used: Tensor
+    ) -> Tensor:
+        """What the gate decides by: product type, both embeddings, and three flags. [batch, ...]."""
+        is_type = segments == Segment.PRODUCT_TYPE
+        has_type = is_type.any(dim=1, keepdim=True).to(text_states.dtype)
+        has_text = (segments > Segment.SPECIAL).any(dim=1, keepdim=True).to(text_states.dtype)
+        parts = [masked_mean(text_states, is_type), text_embedding, image_embedding, has_type, has_text]
+        return torch.cat([*parts, image_used.to(text_states.dtype)], dim=-1)
+
+    def found(self, text_states: Tensor, segments: Tensor, patch_states: Tensor, image_used: Tensor) -> Tensor:
+        """What title tokens and the probes found in the patches. [batch, embedding_width]."""
+        content = segments > Segment.SPECIAL
+        attended: Tensor = self.head(self._attend(text_states, content, patch_states, image_used.to(text_states.dtype)))
+        return attended
 
     def _attend(self, text_states: Tensor, content: Tensor, patch_states: Tensor, has_image: Tensor) -> Tensor:
         """Returns [batch, width]: what title tokens and the probes found in the patches."""

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from querylife import ranks
 from querylife.anchor import Anchor
 from querylife.calibration import fit_calibration
-from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches, FashionBatches
+from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.data.features import ImageFeatures
-from querylife.data.pairs import PairBatches
 from querylife.data.requests import NEAR, sample_pairs
 from querylife.encoding import Rows, embed_products, embed_queries, model_tokenizer
 from querylife.errors import QuerylifeError
@@ -34,7 +33,7 @@ from querylife.fusion_tower import FusionTowerConfig
 from querylife.losses import graded_matching, info_nce
 from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.scoring import Calibration
-from querylife.training_data import anchor, fashion_data, judged_data
+from querylife.training_data import Source, anchor, fashion_data, judged_data
 from querylife.training_run import LossScales, Run, TrainingConfig, set_rates
 from querylife.vision_tower import VisionTowerConfig
 
@@ -139,17 +138,16 @@ def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: 
 def calibrate(
     config: TrainingConfig,
     model: QueryLife,
-    batches: FashionBatches | PairBatches,
+    source: Source,
     features: ImageFeatures,
-    ids: Sequence[int],
 ) -> Calibration:
     """Fit on queries that no step has drawn, over products with nothing left out."""
-    fresh = dataclasses.replace(batches, seed=config.seed + 1, dropout=NOTHING_LEFT_OUT)
+    fresh = dataclasses.replace(source.batches, seed=config.seed + 1, dropout=NOTHING_LEFT_OUT)
     tokenizer = model_tokenizer(model)
     cosines, grades = [], []
     for step in range(CALIBRATION_BATCHES):
         batch = fresh.sample(step)
-        rows = image_rows(batch, features, ids, batch.rows, slice(None))
+        rows = image_rows(batch, features, source.ids, batch.rows, slice(None))
         products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
         found = (embed_queries(model, tokenizer, batch.queries) @ products.T).numpy()
         pairs = sample_pairs(batch.grades)
@@ -179,15 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fusion=FusionTowerConfig(mix=config.mix),
         )
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(fresh)
-        batches, features, ids = judged_data(config, model) if config.pairs else fashion_data(config, model)
-        log.info("%d products", len(ids))
-        train(config, model, batches, features, ids, anchor(config, model))
+        data = judged_data(config, model) if config.pairs else fashion_data(config, model)
+        log.info("%d products", len(data.towers.ids))
+        train(config, model, data.towers.batches, data.features, data.towers.ids, anchor(config, model))
         if ranks.join()[0] == 0:
             out = Path(config.out)
             model.config = dataclasses.replace(
                 model.config,
-                weights=told(config, model, len(ids)),
-                calibration=calibrate(config, model, batches, features, ids),
+                weights=told(config, model, len(data.towers.ids)),
+                calibration=calibrate(config, model, data.held_back or data.towers, data.features),
             )
             save_checkpoint(model, out)
             (out / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")

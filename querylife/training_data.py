@@ -1,24 +1,46 @@
-"""Where a training run's batches and image features come from."""
+"""What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from querylife.anchor import Anchor
 from querylife.data.batches import Dropout, FashionBatches
-from querylife.data.fashion import load_crowd_queries, load_images, load_products
+from querylife.data.fashion import FashionProducts, load_crowd_queries, load_images, load_products
 from querylife.data.features import ImageFeatures, Picture, build_features
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
-from querylife.data.pairs import PairBatches, judged_catalog
+from querylife.data.pairs import UNKNOWN, JudgedCatalog, PairBatches, judged_catalog
+from querylife.data.requests import NEAR
+from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
 from querylife.encoding import model_tokenizer
 from querylife.model import QueryLife
 from querylife.text_tower import TextTower
 from querylife.training_run import TrainingConfig
 
+ENOUGH_QUERIES = 100  # held back, and answered; a gate that is fitted to fewer knows nothing about the rest
 
-def fashion_data(
-    config: TrainingConfig, model: QueryLife
-) -> tuple[FashionBatches | PairBatches, ImageFeatures, list[int]]:
+
+@dataclass(frozen=True)
+class Source:
+    """ids: the product of each row of a batch, as features and a ledger know it."""
+
+    batches: FashionBatches | PairBatches
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """held_back: products and queries that the towers never see; None where all are for the towers."""
+
+    towers: Source
+    held_back: Source | None
+    features: ImageFeatures
+
+
+def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     """The shared catalogue. Image features are built where --cache does not hold them yet."""
     data, folder = Path(config.data), Path(config.cache)
     if (folder / "finished.npy").exists():
@@ -32,19 +54,34 @@ def fashion_data(
     products = load_products(data, "train")
     seen = np.array([(int(product), 0) in features.row_of for product in products.ids])
     products = products.take(np.flatnonzero(seen)[: config.products or None])
-    dropout = Dropout(modalities=config.modalities)
-    batches = FashionBatches(products, load_crowd_queries(data), config.batch, config.seed, dropout)
-    return batches, features, [int(product) for product in products.ids]
+    crowd, dropout = load_crowd_queries(data), Dropout(modalities=config.modalities)
+
+    def source(some: FashionProducts, may_use: Callable[[str], bool]) -> Source:
+        batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
+        return Source(batches, [int(product) for product in some.ids])
+
+    if not config.hold_back:
+        return TrainingData(source(products, is_for_training), None, features)
+    back = np.array([is_held_back(str(group)) for group in products.groups])
+    towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
+    return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
 
 
-def judged_data(
-    config: TrainingConfig, model: QueryLife
-) -> tuple[FashionBatches | PairBatches, ImageFeatures, list[int]]:
-    """A user's own catalogue and judged pairs."""
+def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
+    """A user's own catalogue and judged pairs. Queries are held back where there are many, products are not."""
     judged = judged_catalog(Path(config.catalog), Path(config.pairs))
     pictures = [Picture(row, 0, product.image) for row, product in enumerate(judged.products) if product.image]
     features = build_features(Path(config.cache), model.vision, pictures)
-    return PairBatches(judged, config.batch, config.seed), features, list(range(len(judged.products)))
+    ids = list(range(len(judged.products)))
+
+    def source(rows: NDArray[np.int64]) -> Source:
+        some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.grades[rows])
+        return Source(PairBatches(some, config.batch, config.seed), ids)
+
+    back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
+    if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH_QUERIES:
+        return TrainingData(source(np.arange(len(back))), None, features)
+    return TrainingData(source(np.flatnonzero(~back)), source(np.flatnonzero(back)), features)
 
 
 def anchor(config: TrainingConfig, model: QueryLife) -> Anchor | None:

@@ -18,6 +18,7 @@ from querylife.pretrained import encoder_layers
 
 log = logging.getLogger(__name__)
 
+MAY_CHANGE = {"cache", "data", "threads", "out", "gate_steps", "gate_rate"}  # in a run that goes on
 SCALE_LIMIT = 50.0  # of the losses' inverse temperatures
 
 
@@ -57,6 +58,9 @@ class TrainingConfig:
     keep_texts: int = 64
     products: int = 0
     save_every: int = 100
+    hold_back: bool = True
+    gate_steps: int = 300
+    gate_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
@@ -129,9 +133,7 @@ class Run:
     def _load(self) -> None:
         state = torch.load(self._path, weights_only=True)
         mine, other = dataclasses.asdict(self.config), state["config"]
-        differing = [
-            name for name in mine if name not in ("cache", "data", "threads", "out") and mine[name] != other.get(name)
-        ]
+        differing = [name for name in mine if name not in MAY_CHANGE and mine[name] != other.get(name)]
         if differing:
             raise InputFileError(f"{self._path}: was run with another {', '.join(differing)}; want a new --out")
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from querylife.data.crowd import read_english, read_german
 from querylife.data.fashion import CrowdQuery, FashionProducts
 from querylife.data.queries import Query, QueryWriter, Subject
 from querylife.data.requests import EXACT, NEAR, Request, grade
-from querylife.data.vocabulary import is_held_out, vocabulary
+from querylife.data.vocabulary import is_for_training, vocabulary
 
 GROUP = 6  # products of one type drawn together, so that a batch holds hard negatives
 TYPE_EVENNESS = 0.6  # types are drawn by their number of products to this power
@@ -60,6 +60,7 @@ class FashionBatches:
     """Queries written for products of the shared catalogue, and crowd-written ones that its products answer.
 
     wordings: how many queries are ever written for a product, the same for every seed; 0: a new one each time.
+    may_use: the phrases, and the crowd's items, that queries may have.
     """
 
     products: FashionProducts
@@ -68,9 +69,10 @@ class FashionBatches:
     seed: int
     dropout: Dropout = field(default_factory=Dropout)
     wordings: int = 0
+    may_use: Callable[[str], bool] = is_for_training
 
     def __post_init__(self) -> None:
-        self._writer = QueryWriter()
+        self._writer = QueryWriter(may_use=self.may_use)
         attributes = self.products.attributes
         self._rows_of = {
             kind: np.flatnonzero(attributes.types == kind)
@@ -79,7 +81,9 @@ class FashionBatches:
         }
         counts = np.array([len(rows) for rows in self._rows_of.values()], float) ** TYPE_EVENNESS
         self._kinds, self._shares = list(self._rows_of), counts / counts.sum()
-        self._crowd = self._answerable([query for query in crowd_queries(self.crowd) if query.request.types])
+        self._crowd = self._answerable(
+            [query for query in crowd_queries(self.crowd, self.may_use) if query.request.types]
+        )
 
     def sample(self, step: int) -> Batch:
         random_ = random.Random(f"{self.seed}-{step}")
@@ -158,14 +162,14 @@ class FashionBatches:
         return keep_title, keep_image
 
 
-def crowd_queries(crowd: Sequence[CrowdQuery], *, held_out: bool = False, german: bool = True) -> list[Query]:
-    """Those whose attributes could be read; an item is held out in all its languages."""
+def crowd_queries(crowd: Sequence[CrowdQuery], may_use: Callable[[str], bool]) -> list[Query]:
+    """Those whose attributes could be read; an item is on one side in all its languages."""
     found = []
     for query in crowd:
-        if is_held_out(query.item.split("_")[0]) == held_out:
+        if may_use(query.item.split("_")[0]):
             english = read_english(query.english)
             found.append(english)
-            translated = read_german(query.german) if german and english else None
+            translated = read_german(query.german) if english else None
             if translated and english and translated.request.types == english.request.types:
                 found.append(Query(query.german, english.request))
     return [query for query in found if query]

@@ -21,19 +21,24 @@ _GENDER_WORD = re.compile(
 
 @dataclass(frozen=True)
 class FashionProducts:
-    """ids: [products] int64. titles: one per product. shows_colour: whether its colour can be asked for."""
+    """ids: [products] int64. titles: one per product. shows_colour: whether its colour can be asked for.
+
+    groups: [products] int64, the same for products whose pictures or titles are the same.
+    """
 
     ids: NDArray[np.int64]
     titles: list[str]
     attributes: Attributes
     shows_colour: NDArray[np.bool_]
+    groups: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: NDArray[np.int64]) -> "FashionProducts":
         titles = [self.titles[row] for row in rows]
-        return FashionProducts(self.ids[rows], titles, self.attributes.take(rows), self.shows_colour[rows])
+        attributes, groups = self.attributes.take(rows), self.groups[rows]
+        return FashionProducts(self.ids[rows], titles, attributes, self.shows_colour[rows], groups)
 
 
 def load_products(folder: Path, split: str) -> FashionProducts:
@@ -48,6 +53,7 @@ def load_products(folder: Path, split: str) -> FashionProducts:
         titles=table["title"],
         attributes=Attributes(kinds, colours, genders, usages, seasons, np.array(brands)),
         shows_colour=np.array([category not in NO_COLOUR for category in table["subCategory"]]),
+        groups=np.array(table["group_id"], np.int64),
     )
     return everything.take(rows)
 

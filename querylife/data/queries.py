@@ -3,11 +3,11 @@
 import random
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from querylife.data.requests import Request
-from querylife.data.vocabulary import Vocabulary, is_held_out, vocabulary
+from querylife.data.vocabulary import Vocabulary, is_for_training, vocabulary
 
 SLOT = re.compile(r"\{(\w+)\}")
 TYPO_RATE = 0.15
@@ -35,13 +35,17 @@ class Query:
 
 
 class QueryWriter:
-    """held_out picks the phrases that training never sees, instead of those it does."""
+    """may_use says which phrases it writes with, of those that vocabulary.is_held_out and its like divide."""
 
     def __init__(
-        self, *, held_out: bool = False, typo_rate: float = TYPO_RATE, words: Vocabulary | None = None
+        self,
+        *,
+        may_use: Callable[[str], bool] = is_for_training,
+        typo_rate: float = TYPO_RATE,
+        words: Vocabulary | None = None,
     ) -> None:
         self._words = words or vocabulary()
-        self._held_out, self._typo_rate = held_out, typo_rate
+        self._may_use, self._typo_rate = may_use, typo_rate
 
     def attributes(self, subject: Subject, random_: random.Random) -> Query:
         """Bare attribute words, in any order; at least the type, the gender or the colour."""
@@ -84,9 +88,9 @@ class QueryWriter:
             if subject.kind in need.types
             and need.gender in ("", subject.gender)
             and need.usage in ("", subject.usage)
-            and is_held_out(need.phrase) == self._held_out
+            and self._may_use(need.phrase)
         ]
-        own = [phrase for phrase in self._words.needs[subject.kind] if is_held_out(phrase) == self._held_out]
+        own = [phrase for phrase in self._words.needs[subject.kind] if self._may_use(phrase)]
         if shared and (not own or random_.random() < 0.35):
             phrase, need = random_.choice(shared)
             types, gender, usage = frozenset(need.types), need.gender, need.usage
@@ -104,8 +108,8 @@ class QueryWriter:
         return Query(self._roughened(text, random_), asked)
 
     def _pick(self, names: Sequence[str], random_: random.Random) -> str:
-        """A name of the wanted side of the hold-out; the type's own first names belong to both."""
-        wanted = [name for name in names if is_held_out(name) == self._held_out]
+        """A name that may be used; the type's own first names always may where there is no other."""
+        wanted = [name for name in names if self._may_use(name)]
         return random_.choice(wanted or list(names[:2]))
 
     def _filled(

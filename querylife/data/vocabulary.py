@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 HELD_OUT_IN = 8  # one phrase in so many is kept from training, for an honest measure of unseen phrasing
+HELD_BACK_IN = 10  # and one in so many of the rest from the towers' training, for the gate
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,19 @@ def phrases(text: str) -> tuple[str, ...]:
 def is_held_out(phrase: str) -> bool:
     """Whether training must not see this phrase; decided by its bytes, so it is the same everywhere."""
     return zlib.crc32(phrase.encode()) % HELD_OUT_IN == 0
+
+
+def is_for_training(phrase: str) -> bool:
+    return not is_held_out(phrase)
+
+
+def is_held_back(phrase: str) -> bool:
+    """Whether of all training only the fit of the gate may see this phrase, or product of this group."""
+    return is_for_training(phrase) and zlib.crc32(phrase.encode()) // HELD_OUT_IN % HELD_BACK_IN == 0
+
+
+def is_for_towers(phrase: str) -> bool:
+    return is_for_training(phrase) and not is_held_back(phrase)
 
 
 def _kin(groups: dict[str, list[str]]) -> dict[str, frozenset[str]]:

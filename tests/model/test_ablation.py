@@ -34,7 +34,7 @@ def batches(wordings: int) -> FashionBatches:
     colours = np.array(["Red", "Blue"])[np.arange(count) % 2]
     attributes = Attributes(kinds, colours, *same)
     titles = [f"{colour} {kind} {row}" for row, (colour, kind) in enumerate(zip(colours, kinds, strict=True))]
-    products = FashionProducts(np.arange(100, 100 + count), titles, attributes, np.ones(count, bool))
+    products = FashionProducts(np.arange(100, 100 + count), titles, attributes, np.ones(count, bool), np.arange(count))
     return FashionBatches(products, [], 12, 0, wordings=wordings)
 
 
