@@ -26,14 +26,15 @@ from querylife.calibration import fit_calibration
 from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.data.features import ImageFeatures
 from querylife.data.requests import NEAR, sample_pairs
-from querylife.encoding import Rows, embed_products, embed_queries, model_tokenizer
+from querylife.encoding import embed_products, embed_queries, model_tokenizer
 from querylife.errors import QuerylifeError
 from querylife.filters import Filter, make_filter
 from querylife.fusion_tower import FusionTowerConfig
+from querylife.gate import fit_gate
 from querylife.losses import graded_matching, info_nce
 from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.scoring import Calibration
-from querylife.training_data import Source, anchor, fashion_data, judged_data
+from querylife.training_data import Source, anchor, fashion_data, image_rows, judged_data
 from querylife.training_run import LossScales, Run, TrainingConfig, set_rates
 from querylife.vision_tower import VisionTowerConfig
 
@@ -50,10 +51,10 @@ def train(
     ids: Sequence[int],
     general: Anchor | None,
     filter_: Filter | None = None,
-) -> None:
+) -> LossScales:
     """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
 
-    filter_: in place of the one that config names.
+    filter_: in place of the one that config names. Returns what the losses learned for themselves.
     """
     rank, world = ranks.join()
     run = Run(config, model)
@@ -79,6 +80,7 @@ def train(
         if rank == 0 and (run.step % 20 == 0 or run.step == config.steps):
             rate = (run.step - first) / (time.monotonic() - started)
             run.report({name: float(value.detach()) for name, value in parts.items()}, rate)
+    return run.losses
 
 
 def batch_losses(
@@ -121,19 +123,6 @@ def batch_losses(
     return parts
 
 
-def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: Rows, share: slice) -> Rows:
-    """Row of each product's picture in the features; -1 where it has none or goes without.
-
-    A product with a second, larger picture shows either.
-    """
-    found = []
-    for row, used in zip(rows, batch.image_used[share], strict=True):
-        views = [features.row_of.get((ids[row], view), -1) for view in (0, 1)]
-        seen = [view for view in views if view >= 0]
-        found.append(seen[(int(row) + len(batch.queries[0])) % len(seen)] if used and seen else -1)
-    return np.array(found, np.int64)
-
-
 @torch.inference_mode()
 def calibrate(
     config: TrainingConfig,
@@ -171,21 +160,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     try:
-        fresh = QueryLifeConfig(
+        start = QueryLifeConfig(
             name=config.name,
             vision=VisionTowerConfig(tuned=config.vision_layers),
             fusion=FusionTowerConfig(mix=config.mix),
         )
-        model = load_checkpoint(Path(config.start)) if config.start else QueryLife(fresh)
+        model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
-        log.info("%d products", len(data.towers.ids))
-        train(config, model, data.towers.batches, data.features, data.towers.ids, anchor(config, model))
+        towers, fresh = data.towers, data.held_back or data.towers
+        losses = train(config, model, towers.batches, data.features, towers.ids, anchor(config, model))
         if ranks.join()[0] == 0:
             out = Path(config.out)
+            if data.held_back:
+                fit_gate(config, model, losses.graded(), data.held_back, data.features)
             model.config = dataclasses.replace(
                 model.config,
-                weights=told(config, model, len(data.towers.ids)),
-                calibration=calibrate(config, model, data.held_back or data.towers, data.features),
+                weights=told(config, model, len(towers.ids)),
+                calibration=calibrate(config, model, fresh, data.features),
             )
             save_checkpoint(model, out)
             (out / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")

@@ -1,6 +1,7 @@
 """What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.anchor import Anchor
-from querylife.data.batches import Dropout, FashionBatches
+from querylife.data.batches import Batch, Dropout, FashionBatches
 from querylife.data.fashion import FashionProducts, load_crowd_queries, load_images, load_products
 from querylife.data.features import ImageFeatures, Picture, build_features
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
 from querylife.data.pairs import UNKNOWN, JudgedCatalog, PairBatches, judged_catalog
 from querylife.data.requests import NEAR
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
-from querylife.encoding import model_tokenizer
+from querylife.encoding import Rows, model_tokenizer
 from querylife.model import QueryLife
 from querylife.text_tower import TextTower
 from querylife.training_run import TrainingConfig
+
+log = logging.getLogger(__name__)
 
 ENOUGH_QUERIES = 100  # held back, and answered; a gate that is fitted to fewer knows nothing about the rest
 
@@ -61,9 +64,11 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
         return Source(batches, [int(product) for product in some.ids])
 
     if not config.hold_back:
+        log.info("%d products", len(products))
         return TrainingData(source(products, is_for_training), None, features)
     back = np.array([is_held_back(str(group)) for group in products.groups])
     towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
+    log.info("%d products, and %d held back for the gate", len(towers), len(held_back))
     return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
 
 
@@ -80,8 +85,23 @@ def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
 
     back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
     if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH_QUERIES:
+        log.info("%d products, %d queries", len(ids), len(back))
         return TrainingData(source(np.arange(len(back))), None, features)
+    log.info("%d products, %d queries, and %d held back for the gate", len(ids), (~back).sum(), back.sum())
     return TrainingData(source(np.flatnonzero(~back)), source(np.flatnonzero(back)), features)
+
+
+def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: Rows, share: slice) -> Rows:
+    """Row of each product's picture in the features; -1 where it has none or goes without.
+
+    A product with a second, larger picture shows either.
+    """
+    found = []
+    for row, used in zip(rows, batch.image_used[share], strict=True):
+        views = [features.row_of.get((ids[row], view), -1) for view in (0, 1)]
+        seen = [view for view in views if view >= 0]
+        found.append(seen[(int(row) + len(batch.queries[0])) % len(seen)] if used and seen else -1)
+    return np.array(found, np.int64)
 
 
 def anchor(config: TrainingConfig, model: QueryLife) -> Anchor | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,10 +59,16 @@ class ImageFeatures:
         A row of -1 stands for a missing picture.
         """
         used = torch.from_numpy(rows >= 0).unsqueeze(1)
-        order = np.maximum(rows, 0)
-        states = torch.from_numpy(self.states[order].astype(np.float32))
-        thumbnails = torch.from_numpy(self.thumbnails[order].astype(np.float32) / 255)
-        return states, thumbnails, used
+        states, thumbnails = _rows(self.states, rows), _rows(self.thumbnails, rows)
+        return torch.from_numpy(states), torch.from_numpy(thumbnails / 255), used
+
+
+def _rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A missing picture gets any row; of an array without rows, zeros."""
+    if len(array) == 0:
+        return np.zeros((len(rows), *array.shape[1:]), np.float32)
+    found: NDArray[np.float32] = array[np.maximum(rows, 0)].astype(np.float32)
+    return found
 
 
 def build_features(
