@@ -21,6 +21,8 @@ from querylife.serving.access import Access
 
 log = logging.getLogger(__name__)
 
+LEAST_S = 5.0  # for a server that is told to unload a model, however short the drain; otherwise it has all of that
+
 KEY_HEADER = "triton-grpc-protocol-control-key"
 
 
@@ -71,11 +73,10 @@ class RepositoryControl:
     ) -> bool:
         credentials = [(KEY_HEADER, self._key)]
         for name in names:
-            stub.RepositoryModelUnload(
-                pb.RepositoryModelUnloadRequest(model_name=name), metadata=credentials, timeout=5
-            )
-        while time.monotonic() < deadline:
-            index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=credentials, timeout=5)
+            unload = pb.RepositoryModelUnloadRequest(model_name=name)
+            stub.RepositoryModelUnload(unload, metadata=credentials, timeout=max(LEAST_S, deadline - time.monotonic()))
+        while (left_s := deadline - time.monotonic()) > 0:
+            index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=credentials, timeout=left_s)
             if all(model.reason == "unloaded" for model in index.models if model.name in names):
                 return True
             if is_idle():

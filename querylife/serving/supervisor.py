@@ -53,16 +53,17 @@ class Supervisor:
         """Serve until stop.
 
         Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is taken
-        (another server there could answer our canary), ServerFaultError when the server will not become ready.
+        (another server there could answer our canary), ServerFaultError when the server will not become ready. Once a
+        server has been ready, the first two are reasons to try again.
         """
         failures = 0
         while not self._stopping:
             try:
                 reason, was_ready = self._serve_once()
-            except ArtifactError as error:
+            except (ArtifactError, UnavailableError) as error:
                 if not self._was_ready:
                     raise
-                reason, was_ready = str(error), False  # a rebuild may be under way
+                reason, was_ready = str(error), False  # a rebuild is under way, or the last server lets its port go
             if self._stopping:
                 break
             failures = 0 if was_ready else failures + 1
@@ -157,19 +158,21 @@ class Supervisor:
 
 
 class CanaryPulse:
-    """Calls the canary on a thread of its own and remembers when it last answered."""
+    """Calls the canary on a thread of its own and remembers since when it waits for an answer."""
 
     def __init__(self, canary: CanaryCaller, config: ServerConfig) -> None:
         self._canary = canary
         self._config = config
-        self._answered = time.monotonic()
+        self._asked: float | None = None  # none is under way
         self._problems: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="canary", daemon=True)
         self._thread.start()
 
     def silent_s(self) -> float:
-        return time.monotonic() - self._answered
+        """How long the server has owed an answer. That nobody asks, on a starved machine, is not its fault."""
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
 
     def fault(self) -> str:
         """Two refusals or wrong answers in a row, each of which the server gave in time."""
@@ -180,9 +183,10 @@ class CanaryPulse:
 
     def _run(self) -> None:
         while not self._stop.wait(self._config.canary_interval_s):
+            self._asked = self._asked or time.monotonic()
             try:
                 self._canary.call(timeout_s=self._config.busy_s)
-                self._answered = time.monotonic()
+                self._asked = None
                 self._problems = []
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -28,6 +28,7 @@ ABOUT_NO_GPU = (b"CudaDriverHelper", b"no pinned memory pool", b"unable to creat
 # Pages of 2 MiB where Linux gives them to who asks (glibc from 2.35): a run walks through all weights of a tower.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
+KILLED_S = 30.0  # to end what was killed: the kernel has gigabytes to give back, and others may be before it
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class TritonProcess:
 
     def hide_secrets(self) -> None:
         """Blank the secrets in the command line, which everybody may read, once the server has parsed it."""
-        if self._secrets and len(self.members()) > 1:  # backends are started long after
+        # The server starts its backends long after it has read its options; launch.py has a child, too, for a moment.
+        if self._secrets and not _is_launching(self.pid) and len(self.members()) > 1:
             _blank_arguments(self.pid, self._secrets)
             self._secrets = []
 
@@ -171,9 +173,13 @@ class TritonProcess:
     def demand_s(self) -> float:
         """Processor time that the server and its backends have used or waited for, in seconds.
 
-        Waiting counts because a server that others starve is not idle.
+        Waiting counts because a server that others starve is not idle. A wait is counted when it is over.
         """
         return sum(_demand_ns(task) for member in self.members() for task in _tasks(member.pid)) / 1e9
+
+    def is_held_up(self) -> bool:
+        """Whether one of its threads waits for a processor or for a disk at this moment."""
+        return any(_is_held_up(task) for member in self.members() for task in _tasks(member.pid))
 
     def terminate(self, timeout_s: float = 10.0) -> None:
         """Ask the server to exit by itself; what is left after timeout_s is for kill."""
@@ -184,19 +190,25 @@ class TritonProcess:
 
     def kill(self) -> None:
         """End the server and every stub, also stopped and orphaned ones, and remove their shared memory."""
-        for _ in range(50):
-            members = _session_members(self.pid)
+        deadline = time.monotonic() + KILLED_S
+        while (members := self.members()) and time.monotonic() < deadline:
             for process in members:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-                except psutil.NoSuchProcess:
-                    continue
-            self._process.poll()
-            if not members:
-                break
             time.sleep(0.02)
-        self._process.wait(5)
+        try:
+            self._process.wait(max(1.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("Triton's process %d does not end; the next server goes without its port", self.pid)
         remove_shared_memory(os.getpid())
+
+
+def _is_launching(pid: int) -> bool:
+    """Whether launch.py has not become the server yet."""
+    try:
+        return os.fsencode(launch.__file__) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _blank_arguments(pid: int, secrets: list[bytes]) -> None:
@@ -226,24 +238,39 @@ def remove_shared_memory(pid: int) -> None:
 
 
 def remove_stale_shared_memory() -> None:
-    """Unlink the regions of supervisors that are no more (killed without warning)."""
+    """Unlink the regions of supervisors that are no more (killed without warning), but for other users'."""
     for region in SHARED_MEMORY.glob(f"{SHM_PREFIX}*"):
         owner = region.name.removeprefix(SHM_PREFIX).partition("_")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            region.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                region.unlink()
 
 
 def _tasks(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    """A process's threads; none of one that is gone, or goes just now."""
+    folder = Path(f"/proc/{pid}/task")
+    try:
+        return [folder / task for task in os.listdir(folder)]
+    except OSError:
+        return []
 
 
-def _demand_ns(schedstat: Path) -> int:
+def _demand_ns(task: Path) -> int:
     """Nanoseconds on a processor and in a run queue (Linux, Documentation/scheduler/sched-stats.rst)."""
     try:
-        running, waiting, _ = schedstat.read_text().split()
+        running, waiting, _ = (task / "schedstat").read_text().split()
     except (OSError, ValueError):  # the thread has ended
         return 0
     return int(running) + int(waiting)
+
+
+def _is_held_up(task: Path) -> bool:
+    """Whether a thread is in a run queue, or in a wait that no signal ends: for a disk (proc(5), stat)."""
+    try:
+        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # the thread has ended
+        return False
+    return state in ("R", "D")
 
 
 def _session_members(session: int) -> list[psutil.Process]:

@@ -50,7 +50,7 @@ class Idleness:
         self._sampled = time.monotonic()
 
     def found(self) -> bool:
-        """Whether it asked for less than a twentieth of a processor over the last window_s or so."""
+        """Whether it asked for less than a twentieth of a processor over the last window_s or so, and for none now."""
         now = time.monotonic()
         passed_s = now - self._sampled
         if passed_s < self._window_s:
@@ -58,7 +58,8 @@ class Idleness:
         demand_s = self._process.demand_s()
         rate = (demand_s - self._demand_s) / passed_s
         self._demand_s, self._sampled = demand_s, now
-        return passed_s < 3 * self._window_s and rate < 0.05  # an older sample tells nothing about now
+        is_fresh = passed_s < 3 * self._window_s  # an older sample tells nothing about now
+        return is_fresh and rate < 0.05 and not self._process.is_held_up()
 
 
 def _state(process: psutil.Process) -> str:

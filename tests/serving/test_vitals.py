@@ -8,10 +8,11 @@ import pytest
 
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.serving.config import ServerConfig
-from querylife.serving.triton import _demand_ns, _tasks
+from querylife.serving.triton import _demand_ns, _is_held_up, _tasks
 from querylife.serving.vitals import Idleness, Vitals
 from querylife_client.testing.faults import await_condition
 
+LIMIT_S = 300.0
 CONFIG = ServerConfig(stuck_s=3, busy_s=30)
 
 
@@ -20,12 +21,16 @@ class Server:
 
     def __init__(self) -> None:
         self.demand = 0.0
+        self.held_up = False
 
     def members(self):
         return [psutil.Process()]
 
     def demand_s(self):
         return self.demand
+
+    def is_held_up(self):
+        return self.held_up
 
     def exit_status(self):
         return None
@@ -73,6 +78,17 @@ def test_idleness_takes_a_whole_window_without_work(clock):
     assert found == [False, False, False, True, False, True]
 
 
+def test_a_server_that_waits_for_a_processor_or_a_disk_is_not_idle_however_little_it_got(clock):
+    server = Server()
+    idleness = Idleness(server, window_s=2.0)
+    found = []
+    for held_up in (True, True, False, False):
+        clock[0] += 2
+        server.held_up = held_up
+        found.append(idleness.found())
+    assert found == [False, False, True, True]
+
+
 def test_nobody_may_be_silent_for_ever(clock):
     assert Vitals(Server(), CONFIG).stuck(silent_s=31)
 
@@ -84,11 +100,13 @@ def test_a_short_silence_is_nothing(clock):
 def test_a_process_that_computes_has_demand_and_one_that_sleeps_has_none():
     with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as busy, subprocess.Popen(["sleep", "600"]) as idle:
         try:
-            assert await_condition(lambda: psutil.Process(idle.pid).status() == psutil.STATUS_SLEEPING, 60)
-            assert await_condition(lambda: psutil.Process(idle.pid).name() == "sleep", 60)
+            assert await_condition(lambda: psutil.Process(idle.pid).status() == psutil.STATUS_SLEEPING, LIMIT_S)
+            assert await_condition(lambda: psutil.Process(idle.pid).name() == "sleep", LIMIT_S)
             before = demand_s(busy), demand_s(idle)
-            assert await_condition(lambda: demand_s(busy) > before[0] + 0.5, 60)
+            assert await_condition(lambda: demand_s(busy) > before[0] + 0.5, LIMIT_S)
             assert demand_s(idle) < before[1] + 0.1
+            assert await_condition(lambda: any(map(_is_held_up, _tasks(busy.pid))), LIMIT_S)
+            assert not any(map(_is_held_up, _tasks(idle.pid)))
         finally:
             busy.kill()
             idle.kill()
