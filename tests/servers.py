@@ -1,15 +1,23 @@
 """The real server, started for tests: by the session's fixture, or by a test that will harm it."""
 
+import contextlib
+import itertools
+import random
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from querylife.errors import UnavailableError
 from querylife.serving.supervisor import free_port
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"
+PORTS = range(20_000, 30_000)  # Linux takes those of connections, and those for port 0, from 32768 on
+STOPPED_S = 600.0
+
+_places = itertools.count(random.randrange(len(PORTS)))
 
 
 @dataclass
@@ -21,9 +29,16 @@ class Triton:
     log: Path
 
 
+def unused_port() -> int:
+    """A port of 127.0.0.1 that is still free when a slow server gets to it, and is given to nobody else here."""
+    while True:
+        with contextlib.suppress(UnavailableError):
+            return free_port("127.0.0.1", PORTS[next(_places) % len(PORTS)])
+
+
 def start_triton(log: Path, *options: str) -> Triton:
     """Start `querylife serve` on a free port and wait for its line with `ready`."""
-    port = free_port("127.0.0.1", 0)
+    port = unused_port()
     command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY)]
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -41,7 +56,7 @@ def start_triton(log: Path, *options: str) -> Triton:
 def stop_triton(triton: Triton) -> int:
     """Drain, wait, and return the exit status."""
     triton.process.send_signal(signal.SIGTERM)
-    status = triton.process.wait(180)  # it may drain for 30 s
+    status = triton.process.wait(STOPPED_S)
     assert triton.process.stdout is not None
     triton.process.stdout.close()
     return status

@@ -1,18 +1,21 @@
 """The demo ranks through the real server, writes one self-contained page, and leaves nothing running."""
 
+import contextlib
 import csv
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 from servers import REPOSITORY
 
 from querylife.drawn_catalog import drawn_products
+from querylife_client.testing.faults import await_condition
+
+LIMIT_S = 600.0
 
 
 def command(*options: str) -> list[str]:
@@ -38,7 +41,7 @@ def catalog(tmp_path):
 def test_a_users_catalogue_becomes_a_page(catalog, tmp_path):
     page = tmp_path / "page.html"
     options = ["--catalog", str(catalog), "--queries", "red dress; blue cap", "--output", str(page), "--top-k", "14"]
-    done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(page)
     assert "gone: no picture" in done.stderr
@@ -54,7 +57,7 @@ def test_a_users_catalogue_becomes_a_page(catalog, tmp_path):
 
 def test_an_unreadable_catalogue_is_one_line(tmp_path):
     options = ["--catalog", str(tmp_path / "nothing.csv")]
-    done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("found no such file, want a catalogue")
     assert "Traceback" not in done.stderr
@@ -72,14 +75,12 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, number):
     assert any("triton_python_backend_stub" in process.name() for process in family)
     os.kill(demo.pid, number)
     demo.stderr.close()
-    demo.wait(180)
-    _, alive = psutil.wait_procs(family, timeout=30)
-    deadline = time.monotonic() + 30
-    while any(running(process) for process in alive) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not [process for process in alive if running(process)]
+    demo.wait(LIMIT_S)
+    assert await_condition(lambda: not any(map(running, family)), LIMIT_S), [each for each in family if running(each)]
 
 
 def running(process: psutil.Process) -> bool:
     """Orphans that nobody reaps are no longer running."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

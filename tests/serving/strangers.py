@@ -8,6 +8,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS, Model
 
+PATIENCE_S = 300  # on a busy machine
+
 
 def column(values: list[bytes]) -> np.ndarray:
     return np.array([[value] for value in values], dtype=np.object_)
@@ -22,7 +24,7 @@ def infer(client: InferenceServerClient, model: Model | str, inputs: dict[str, n
         tensor.set_data_from_numpy(array)
         tensors.append(tensor)
     name = model if isinstance(model, str) else model.name
-    result = client.infer(name, tensors, client_timeout=60, **options)
+    result = client.infer(name, tensors, client_timeout=PATIENCE_S, **options)
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 

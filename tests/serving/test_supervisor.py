@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from servers import REPOSITORY, start_triton, stop_triton
+from servers import REPOSITORY, start_triton, stop_triton, unused_port
 from serving.strangers import embed_products, embed_queries, picture, score
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -30,7 +30,7 @@ from querylife_client.testing.faults import await_condition
 
 PRODUCTS = [(f"Dress number {n}".encode(), picture((20 * n, 30, 40)), b"Dresses") for n in range(12)]
 QUERY = b"red dress"
-HEALING_S = 120.0
+HEALING_S = 600.0  # on a busy machine, where channels wait ever longer before they connect again
 SOAK_S = float(os.environ.get("QUERYLIFE_SOAK_S", "6"))
 
 
@@ -112,6 +112,8 @@ def own_triton(tmp_path_factory):
 
 
 def tritonserver(supervisor: int) -> psutil.Process:
+    """The server process, once there is one."""
+    assert await_condition(lambda: psutil.Process(supervisor).children() != [], HEALING_S)
     return psutil.Process(supervisor).children()[0]
 
 
@@ -201,13 +203,13 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path):
     server.process.kill()
     server.process.wait()
     server.process.stdout.close()
-    assert await_condition(lambda: not session(leader), 30)
+    assert await_condition(lambda: not session(leader), HEALING_S)
     stop_triton(start_triton(tmp_path / "next.log"))
     assert not regions(server.process.pid)
 
 
 def test_terminating_lets_requests_that_have_begun_finish(tmp_path):
-    server = start_triton(tmp_path / "server.log", "--drain-s", "150")  # so long on a slow machine
+    server = start_triton(tmp_path / "server.log", "--drain-s", "300")  # so long on a slow machine
     leader = tritonserver(server.process.pid).pid
     answers = []
 
@@ -220,7 +222,7 @@ def test_terminating_lets_requests_that_have_begun_finish(tmp_path):
         threads = [threading.Thread(target=call) for _ in range(3)]
         for thread in threads:
             thread.start()
-        assert await_condition(lambda: rows_begun(client) >= before + 180, 60)
+        assert await_condition(lambda: rows_begun(client) >= before + 180, HEALING_S)
     assert stop_triton(server) == 0
     for thread in threads:
         thread.join()
@@ -241,7 +243,7 @@ def test_nobody_else_can_unload_a_model(triton):
 
 def serve(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "querylife", "serve", "--metrics-port", "0", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
 
 
 def test_a_taken_port_is_refused_in_one_line():
@@ -270,9 +272,16 @@ def test_a_server_that_answers_wrongly_never_says_ready(tmp_path):
     lock = json.loads((repository / LOCK_NAME).read_text())
     lock["canary"]["product_embedding"][0] += 0.1
     (repository / LOCK_NAME).write_text(json.dumps(lock))
-    for start_s in ("8", "30", "100"):  # until it has answered at all within it
+    for start_s in ("8", "30", "100", "500"):  # until it has answered at all within it
         done = serve(
-            "--repository", str(repository), "--start-s", start_s, "--max-restarts", "0", "--grpc-port", free()
+            "--repository",
+            str(repository),
+            "--start-s",
+            start_s,
+            "--max-restarts",
+            "0",
+            "--grpc-port",
+            str(unused_port()),
         )
         assert (done.returncode, done.stdout) == (1, "")
         if "differs" in done.stderr:
@@ -282,9 +291,3 @@ def test_a_server_that_answers_wrongly_never_says_ready(tmp_path):
 
 def copied(folder: Path) -> Path:
     return Path(shutil.copytree(REPOSITORY, folder / "repository"))
-
-
-def free() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

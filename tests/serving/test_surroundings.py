@@ -11,13 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from servers import REPOSITORY
+from servers import REPOSITORY, STOPPED_S, unused_port
 from serving.strangers import embed_queries
 from tritonclient.grpc import InferenceServerClient
 
 from querylife.errors import ArtifactError
 from querylife.serving.room import AMPLE_BYTES, LEAST_BYTES, check_shared_memory
-from querylife.serving.supervisor import free_port
 
 NOISY = ("--", "--log-verbose=1")  # Triton then writes some lines about every call
 PIPE_BYTES = 65536
@@ -26,7 +25,7 @@ PIPE_BYTES = 65536
 @contextlib.contextmanager
 def noisy_server(log: int, folder: Path) -> Iterator[InferenceServerClient]:
     """A server that writes its log to this file, and whose HOME and TMPDIR are missing."""
-    port = free_port("127.0.0.1", 0)
+    port = unused_port()
     missing = str(folder / "missing")
     command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY), "--grpc-port", str(port)]
     process = subprocess.Popen(
@@ -43,7 +42,7 @@ def noisy_server(log: int, folder: Path) -> Iterator[InferenceServerClient]:
             yield client
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(STOPPED_S) == 0
 
 
 def make_noise(client: InferenceServerClient) -> None:
@@ -66,7 +65,7 @@ def test_a_log_whose_reader_comes_back_goes_on(tmp_path):
         make_noise(client)
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as lines:
             embed_queries(client, [b"red dress"])
-            assert select.select([lines], [], [], 30)[0]
+            assert select.select([lines], [], [], 300)[0]
             assert lines.read(1)
 
 
