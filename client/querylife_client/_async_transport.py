@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -34,10 +34,10 @@ class AsyncTransport:
         self._channels: list[Any] = []  # opened by the first call, which runs in the loop that they belong to
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stubs: dict[str, itertools.cycle[Any]] = {}
-        self._closed = False
+        self._closing = asyncio.Event()
 
     async def close(self) -> None:
-        self._closed = True
+        self._closing.set()
         for channel in self._channels:
             await channel.close()
 
@@ -54,7 +54,9 @@ class AsyncTransport:
             else:
                 state.succeeded()
                 return response
-            await asyncio.sleep(delay_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._closing.wait()
 
     async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -65,24 +67,30 @@ class AsyncTransport:
             raise (await self._failure(error, timeout_s)).error from error
 
     async def answers(
-        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, reads_files: bool
-    ) -> AsyncIterator[A]:
+        self,
+        parts: Iterator[Sendable[A]],
+        deadline: Callable[[], Deadline],
+        *,
+        reads_files: bool,
+        streamed: bool = False,
+    ) -> AsyncGenerator[A, None]:
         """The answers to parts, in order, with at most config.concurrency requests in flight.
 
+        A request that fails ends the call at once; streamed: once the answers before it have been yielded.
         reads_files: building a part may wait for a disk, so it is done in a thread.
         """
         window: deque[asyncio.Task[A]] = deque()
         try:
             while (part := await _next(parts, reads_files)) is not None:
                 if len(window) == self._config.concurrency:
-                    yield await window.popleft()
+                    yield await _oldest(window, streamed)
+                if _failed(window):
+                    break
                 window.append(asyncio.ensure_future(self._answer(part, deadline())))
             while window:
-                yield await window.popleft()
+                yield await _oldest(window, streamed)
         finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
+            await _end(window)
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -91,7 +99,9 @@ class AsyncTransport:
             yield
         except (grpc.RpcError, UsageError, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):  # a caller who cancels gets the CancelledError
+            if self._closing.is_set() and not (
+                task and task.cancelling()
+            ):  # a caller who cancels gets the CancelledError
                 raise ContractError("the client was closed during the call") from error
             raise
 
@@ -115,31 +125,29 @@ class AsyncTransport:
         return await self._hedged(send, state)
 
     async def _hedged(self, send: Callable[[], Any], state: CallState) -> Any:
-        """The first good answer of one or two copies of a request; raises the last failure."""
-        first = asyncio.ensure_future(send())
-        waiting = {first}
+        """The first good answer of one or two copies of a request; raises the last copy's failure."""
+        copies = [asyncio.ensure_future(send())]
         try:
-            done, waiting = await asyncio.wait(waiting, timeout=self._config.hedge_after_s)
+            done, _ = await asyncio.wait(copies, timeout=self._config.hedge_after_s)
             if not done and state.may_hedge():
-                waiting = waiting | {asyncio.ensure_future(send())}
-            while True:
-                if not done:
-                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                winner = done.pop()
-                if winner.exception() is None or not (waiting or done):
-                    if winner is not first and winner.exception() is None:
-                        state.hedge_won()
-                    return winner.result()
+                copies.append(asyncio.ensure_future(send()))
+            while waiting := [copy for copy in copies if not copy.done()]:
+                if any(copy.done() and copy.exception() is None for copy in copies):
+                    break
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((copy for copy in copies if copy.done() and copy.exception() is None), copies[-1])
+            response = winner.result()
+            if winner is not copies[0]:
+                state.hedge_won()
+            return response
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await _end(copies)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return request_metadata(self._config, trace_metadata())
 
     def _stub(self, rpc: Rpc) -> Any:
-        if self._closed:
+        if self._closing.is_set():
             raise ContractError("the client is closed")
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop):
@@ -155,6 +163,26 @@ class AsyncTransport:
                 ]
             )
         return next(self._stubs[rpc.path])
+
+
+def _failed(window: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    return [task for task in window if task.done() and (task.cancelled() or task.exception() is not None)]
+
+
+async def _oldest(window: deque[asyncio.Task[A]], streamed: bool) -> A:
+    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
+    while not (streamed or window[0].done()) and not _failed(window):
+        await asyncio.wait([task for task in window if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+    for task in () if streamed else _failed(window):
+        task.result()
+    return await window.popleft()
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel what is under way. Looks at every result, or asyncio would complain of those that nobody saw."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:

@@ -5,10 +5,9 @@ import contextvars
 import itertools
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import grpc
@@ -64,10 +63,13 @@ class Transport:
         self._budget = RetryBudget(config.retry)
         self._channels = [_open(address, config) for _ in range(config.channels)]
         self._stubs: dict[str, itertools.cycle[Any]] = {}
-        self._closed = False
+        self._scopes: set[Scope] = set()
+        self._closing = threading.Event()
 
     def close(self) -> None:
-        self._closed = True
+        self._closing.set()
+        for scope in list(self._scopes):
+            scope.cancel()
         for channel in self._channels:
             channel.close()
 
@@ -84,10 +86,9 @@ class Transport:
             else:
                 state.succeeded()
                 return response
-            if scope is None:
-                time.sleep(delay_s)
-            elif scope.cancelled.wait(delay_s):
-                raise grpc.FutureCancelledError
+            with self._while_open():
+                if (self._closing if scope is None else scope.cancelled).wait(delay_s):
+                    raise grpc.FutureCancelledError
 
     def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -97,34 +98,48 @@ class Transport:
         except grpc.RpcError as error:
             raise self._failure(error, timeout_s).error from error
 
-    def answers(self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline]) -> Iterator[A]:
-        """The answers to parts, in order, with at most config.concurrency requests in flight."""
+    def answers(
+        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, streamed: bool = False
+    ) -> Generator[A, None, None]:
+        """The answers to parts, in order, with at most config.concurrency requests in flight.
+
+        A request that fails ends the call at once; streamed: once the answers before it have been yielded.
+        """
         head = list(itertools.islice(parts, 2))
         if len(head) < 2:
             for part in head:
                 yield self._answer(part, deadline(), None)
             return
-        scope = Scope()
         window: deque[Future[A]] = deque()
-        with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool:
-            try:
-                for part in itertools.chain(head, parts):
-                    if len(window) == self._config.concurrency:
-                        yield window.popleft().result()
-                    context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
-                    window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
-                while window:
-                    yield window.popleft().result()
-            finally:
-                scope.cancel()
+        with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
+            for part in itertools.chain(head, parts):
+                if len(window) == self._config.concurrency:
+                    yield _oldest(window, streamed)
+                if _failed(window):
+                    break
+                context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
+                window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
+            while window:
+                yield _oldest(window, streamed)
+
+    @contextlib.contextmanager
+    def _scope(self) -> Iterator[Scope]:
+        """For the requests of one call; closing the client cancels them, too."""
+        scope = Scope()
+        self._scopes.add(scope)
+        try:
+            yield scope
+        finally:
+            self._scopes.discard(scope)
+            scope.cancel()
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
         """Raises ContractError, not what gRPC makes of a channel that is closed under a call."""
         try:
             yield
-        except (grpc.RpcError, ValueError) as error:  # a ValueError: closed just before the call
-            if self._closed:
+        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:  # ValueError: closed before the call
+            if self._closing.is_set():
                 raise ContractError("the client was closed during the call") from error
             raise
 
@@ -186,7 +201,7 @@ class Transport:
         return request_metadata(self._config, trace_metadata())
 
     def _stub(self, rpc: Rpc) -> Any:
-        if self._closed:
+        if self._closing.is_set():
             raise ContractError("the client is closed")
         if rpc.path not in self._stubs:
             self._stubs[rpc.path] = self._bind(rpc)
@@ -200,6 +215,19 @@ class Transport:
                 for channel in self._channels
             ]
         )
+
+
+def _failed(window: Iterable[Future[Any]]) -> list[Future[Any]]:
+    return [future for future in window if future.done() and future.exception() is not None]
+
+
+def _oldest(window: deque[Future[A]], streamed: bool) -> A:
+    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
+    while not (streamed or window[0].done()) and not _failed(window):
+        wait([future for future in window if not future.done()], return_when=FIRST_COMPLETED)
+    for future in () if streamed else _failed(window):
+        future.result()
+    return window.popleft().result()
 
 
 def _open(address: str, config: ClientConfig) -> grpc.Channel:

@@ -1,7 +1,9 @@
 """The asyncio client: Client's methods, arguments and errors, awaited."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Self
 
 import numpy as np
@@ -72,8 +74,10 @@ class AsyncClient:
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
         parts = _parts.product_parts(products, self._config.limits)
-        async for answer in self._transport().answers(parts, lambda: self._deadline(timeout_s), reads_files=True):
-            yield _parts.join_products([answer])
+        answers = self._transport().answers(parts, lambda: self._deadline(timeout_s), reads_files=True, streamed=True)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                yield _parts.join_products([answer])
 
     async def score(
         self, query: Text | Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
@@ -172,8 +176,9 @@ class AsyncClient:
         claim = self._cache.claim(queries)
         try:
             claim.fulfil(await self._embed_uncached(claim.missing, deadline))
-            for future in claim.futures:
-                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), deadline.check())
+            async with asyncio.timeout(deadline.check()):
+                for future in claim.futures:
+                    await _known(future)
         except BaseException as error:
             claim.fail(error)
             if isinstance(error, Exception):  # another caller's request, or a place counted among the missing only
@@ -222,3 +227,12 @@ class AsyncClient:
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+
+
+async def _known(vector: "Future[NDArray[np.float32]]") -> None:
+    """Wait for what another call asked for; leaving it ends the wait alone. Raises what that call failed with."""
+    if not vector.done():
+        arrival = asyncio.wrap_future(vector)
+        arrival.add_done_callback(lambda done: done.exception())  # seen, though its caller may have left
+        await asyncio.wait([arrival])
+    vector.result()

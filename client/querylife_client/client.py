@@ -1,5 +1,6 @@
 """The blocking client. AsyncClient (async_client.py) has the same methods, arguments and errors."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Self
@@ -76,8 +77,10 @@ class Client:
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
         parts = _parts.product_parts(products, self._config.limits)
-        for answer in self._transport().answers(parts, lambda: self._deadline(timeout_s)):
-            yield _parts.join_products([answer])
+        answers = self._transport().answers(parts, lambda: self._deadline(timeout_s), streamed=True)
+        with contextlib.closing(answers):
+            for answer in answers:
+                yield _parts.join_products([answer])
 
     def score(
         self, query: Text | Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.errors import UnavailableError
 from querylife.identity import ModelIdentity
 from querylife_client.config import ClientConfig
 from querylife_client.products import Text
@@ -110,10 +111,14 @@ class Claim:
             future.set_result(vector.copy())
 
     def fail(self, error: BaseException) -> None:
-        """Tell those who wait for this caller's request; what was answered stays."""
+        """Tell those who wait for this caller's request; what was answered stays.
+
+        A caller who was cancelled or interrupted is no reason for them to be.
+        """
+        told = error if isinstance(error, Exception) else UnavailableError("the caller who asked has left")
         for future in self.owned:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(told)
 
     def stack(self) -> Vector:
         """[queries, D] float32, once every future is done."""

@@ -2,16 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from querylife_client import Client, ClientConfig, Product, RetryPolicy
+from querylife_client import Client, Product, RetryPolicy
 from querylife_client.errors import (
-    ContractError,
     CredentialsError,
     DeadlineExceededError,
     InvalidRequestError,
@@ -241,43 +239,3 @@ def test_one_client_serves_many_threads(fake: FakeTriton) -> None:
         for thread in threads:
             thread.join()
     assert all(np.array_equal(results[number], want[number]) for number in range(16))
-
-
-@pytest.mark.parametrize("options", [{}, {"hedge_after_s": 0.01}, {"max_items": 1}])
-def test_calls_under_a_closing_client_say_so_and_are_not_sent_again(
-    connect: Callable[..., Any], fake: FakeTriton, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
-) -> None:
-    client = connect(fake.address, **options)
-    fake.script(*[LONG] * 4)
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(client.embed_queries, ["red", "blue"])
-        assert await_condition(lambda: len(fake.received) == (2 if options else 1))
-        if hasattr(client, "run"):
-            client.run(client._client.close())
-        else:
-            client.close()
-        with pytest.raises(ContractError, match="closed during the call"):
-            call.result(timeout=60)
-    assert client.counts.retries == 0
-    assert not caplog.records
-
-
-def test_leaving_a_stream_early_stops_its_requests(fake: FakeTriton) -> None:
-    drawn = []
-
-    def products() -> Iterator[Product]:
-        for number in range(10_000):
-            drawn.append(number)
-            yield Product(title=f"product {number}")
-
-    with Client(fake.address, timeout_s=300, config=ClientConfig(max_items=1, concurrency=2)) as client:
-        stream = client.stream_products(products())
-        next(stream)
-        assert await_condition(lambda: len(fake.received) == 2)
-        fake.script(LONG)
-        next(stream)
-        assert await_condition(lambda: len(fake.received) == 3)
-        stream.close()
-        assert await_condition(lambda: fake.cancelled == 1), "a request was left to finish"
-    assert len(fake.received) == 3
-    assert len(drawn) < 6

@@ -50,7 +50,7 @@ class FlakyNetwork:
         self.close()
 
     def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._pipes.add(writer)
@@ -58,7 +58,7 @@ class FlakyNetwork:
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._target)
         except OSError:
-            writer.close()
+            await _end(writer)
         else:
             self._pipes.add(there_writer)
             await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
@@ -71,8 +71,7 @@ class FlakyNetwork:
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
-        with contextlib.suppress(OSError):
-            writer.close()
+        await _end(writer)
 
     async def _reset(self) -> None:
         for writer in list(self._pipes):
@@ -81,8 +80,17 @@ class FlakyNetwork:
             writer.transport.abort()
 
     async def _close(self) -> None:
+        for listening in self._listener.sockets:  # asyncio loses a connection that comes just before close()
+            self._loop.remove_reader(listening)
+        await asyncio.sleep(0)
         self._listener.close()
         self._flowing.set()
-        while self._pipes:
+        while len(asyncio.all_tasks()) > 1:  # those of pipes, and of connections that have just come
             await self._reset()
             await asyncio.sleep(0.01)
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        writer.close()
+        await writer.wait_closed()
