@@ -68,7 +68,7 @@ async def _run(
     units: Sequence[Unit],
     split: Split,
     work: Work,
-    ready: Callable[[], Awaitable[None]],
+    ready: Callable[[], Awaitable[object]],
     ledger: Ledger,
 ) -> Summary:
     window = Window(min(FIRST_WINDOW, config.max_in_flight), config.max_in_flight)
@@ -92,8 +92,7 @@ async def run_generator_job(config: JobConfig, catalogue: Sequence[CatalogProduc
         timeout_s=config.timeout_s,
         patience_s=config.patience_s,
     ) as endpoint:
-        await endpoint.ready()
-        provenance = await endpoint.metadata()
+        provenance = await endpoint.ready()
         made_by = {field.name: str(value) for field, value in provenance.ListFields()}
         if config.job == "describe":
             units = describe.units(catalogue, provenance)

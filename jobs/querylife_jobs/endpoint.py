@@ -73,13 +73,12 @@ class GenFiltEndpoint:
     async def filter(self, request: pb.FilterRequest) -> pb.FilterResponse:
         return await self._call(self._stub.Filter, request, self._timeout_s)
 
-    async def ready(self) -> None:
-        """Return once the server answers. Raises UnavailableError when it has been away for patience_s."""
+    async def ready(self) -> pb.Provenance:
+        """Its metadata, once the server answers. Raises UnavailableError when it has been away for patience_s."""
         until = time.monotonic() + self._patience_s
         while True:
             try:
-                await self.metadata()
-                return
+                return await self.metadata()
             except (UnavailableError, DeadlineExceededError) as error:
                 if time.monotonic() > until:
                     detail = f"the server has been away for {self._patience_s:g} s: {error}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from querylife.errors import InputFileError
 
+BUSY_S = 60.0  # how long somebody else may lock the file
 CHUNK = 500  # keys per look-up; SQLite limits the parameters of a statement
 
 
@@ -39,8 +40,9 @@ class Ledger:
     """Opens or creates the file. Close it; a ledger that was killed instead is as good as its last commit."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._database = sqlite3.connect(path)
+            self._database = sqlite3.connect(path, timeout=BUSY_S)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute(
@@ -57,12 +59,18 @@ class Ledger:
         self._database.close()
 
     def record(self, records: Iterable[Record]) -> None:
-        """Commit results. A unit that has a record keeps it: the first answer counts."""
+        """Commit results, or none of them. A unit that has a record keeps it: the first answer counts.
+
+        Raises InputFileError when the file cannot be written.
+        """
         rows = [(record.key, record.result, record.fault, record.detail) for record in records]
-        with self._database:
-            self._database.executemany(
-                "INSERT OR IGNORE INTO units (key, result, fault, detail) VALUES (?, ?, ?, ?)", rows
-            )
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO units (key, result, fault, detail) VALUES (?, ?, ?, ?)", rows
+                )
+        except sqlite3.Error as error:
+            raise InputFileError(f"{self._path}: cannot be written: {error}") from error
 
     def find(self, keys: Iterable[str]) -> Iterator[Record]:
         """The records of those keys that have one."""

@@ -86,7 +86,7 @@ class Runner:
     def __init__(
         self,
         work: Work,
-        ready: Callable[[], Awaitable[None]],
+        ready: Callable[[], Awaitable[object]],
         ledger: Ledger,
         *,
         window: Window,
@@ -99,7 +99,7 @@ class Runner:
         self._split = split
         self._attempts: dict[str, int] = {}
         self._summary = Summary()
-        self._returning: asyncio.Task[None] | None = None
+        self._returning: asyncio.Future[object] | None = None
 
     async def run(self, units: Sequence[Unit], progress: Progress) -> Summary:
         """Do what has no record yet. Raises what a unit cannot survive: a refused token, a server that stays away."""
@@ -108,10 +108,15 @@ class Runner:
         pending = [unit for key, unit in distinct.items() if key not in known]
         self._summary = Summary(units=len(distinct), resumed=len(known))
         progress.start(len(pending))
-        async with asyncio.TaskGroup() as group:
-            for some in self._split(pending):
-                await self._window.enter()
-                group.create_task(self._finish(some, progress))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for some in self._split(pending):
+                    await self._window.enter()
+                    group.create_task(self._finish(some, progress))
+        finally:
+            if self._returning is not None:  # or asyncio would complain of how it ends, once nobody looks
+                self._returning.cancel()
+                await asyncio.gather(self._returning, return_exceptions=True)
         self._summary.seconds = progress.seconds
         for record in self._ledger.find(distinct):
             if record.fault:

@@ -26,7 +26,10 @@ def read_columns(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def write(path: Path, columns: Mapping[str, Sequence[Any]], schema: pyarrow.Schema, about: Mapping[str, str]) -> None:
-    """Write under another name, flush to the disk, then rename. about becomes the file's metadata."""
+    """Write under another name, flush to the disk, then rename. about becomes the file's metadata.
+
+    Raises InputFileError when the file cannot be written.
+    """
     arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
     table = pyarrow.table(arrays, schema=schema.with_metadata(dict(about)))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
@@ -36,5 +39,7 @@ def write(path: Path, columns: Mapping[str, Sequence[Any]], schema: pyarrow.Sche
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be written: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)

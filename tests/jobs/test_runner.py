@@ -5,9 +5,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow
 import pytest
 
-from querylife.errors import InvalidRequestError, UnavailableError
+from querylife.errors import InputFileError, InvalidRequestError, UnavailableError
+from querylife_jobs import tables
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, FullError, Runner, Summary, Unit, evenly
@@ -101,6 +103,41 @@ def test_a_refused_token_ends_the_job(tmp_path: Path) -> None:
     assert caught.group_contains(AccessError)
 
 
+def test_a_run_that_ends_waits_for_the_server_no_longer(tmp_path: Path) -> None:
+    awaited: list[str] = []
+
+    async def back() -> None:
+        awaited.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            awaited.append("ended")
+
+    async def work(units: Sequence[Unit]) -> list[Record]:
+        if units[0].payload == 0:
+            raise UnavailableError("away")
+        while not awaited:
+            await asyncio.sleep(0.01)
+        raise AccessError("no valid token")
+
+    async def refused() -> None:
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            runner = Runner(work, back, ledger, window=Window(4, 8), split=evenly(1))
+            with pytest.raises(ExceptionGroup):
+                await runner.run([Unit("a", 0), Unit("b", 1)], Progress("units", io.StringIO()))
+        assert awaited == ["begun", "ended"]
+
+    asyncio.run(refused())
+
+
+def test_a_ledger_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger._database.execute("PRAGMA max_page_count = 4")  # a full disk
+        with pytest.raises(InputFileError, match=r"ledger\.sqlite: .*full"):
+            ledger.record([Record(str(number), bytes(100_000)) for number in range(9)])
+        assert list(ledger.find(["0"])) == []
+
+
 def test_progress_says_how_long_it_takes() -> None:
     stream = io.StringIO()
     progress = Progress("products", stream)
@@ -108,3 +145,11 @@ def test_progress_says_how_long_it_takes() -> None:
     progress.advance(2, 8)
     assert "2 of 2 products" in stream.getvalue()
     assert "0:00 min left" in stream.getvalue()
+
+
+def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    taken = tmp_path / "out.parquet"
+    taken.mkdir()
+    with pytest.raises(InputFileError, match=r"out\.parquet: cannot be written"):
+        tables.write(taken, {"id": ["1"]}, pyarrow.schema([("id", pyarrow.string())]), {})
+    assert list(tmp_path.iterdir()) == [taken]
