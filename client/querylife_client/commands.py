@@ -13,14 +13,16 @@ from itertools import islice
 from pathlib import Path
 
 from querylife.catalog import CatalogProduct, load_catalog
-from querylife.errors import InvalidRequestError
+from querylife.errors import InputFileError, InvalidRequestError
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
 from querylife_client.products import Product
+from querylife_client.retry import RetryPolicy
 
 ADDRESS = "127.0.0.1:8001"
 GENFILT = "127.0.0.1:8010"
 TIMEOUT_S = 600.0  # a catalogue takes longer than a call from a service
+ATTEMPTS = 30  # about 13 s, and then whoever waits at the terminal is told that nobody is there
 TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
 
 
@@ -123,7 +125,8 @@ def _client(options: argparse.Namespace) -> Client:
     encrypted = options.tls or options.authority or options.certificate or options.key
     try:
         tls = Tls(options.authority, options.certificate, options.key) if encrypted else None
-        config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE))
+        retry = RetryPolicy(attempts=ATTEMPTS)
+        config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE), retry=retry)
         return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
     except (ValueError, OSError) as error:
         raise InvalidRequestError(str(error)) from error
@@ -141,6 +144,13 @@ def _products(products: Iterable[CatalogProduct]) -> list[Product]:
 
 
 def _write(rows: Iterable[dict[str, object]]) -> int:
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False))
+    """Raises InputFileError where stdout is a file on a full disk; a reader that left is not this function's matter."""
+    try:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputFileError(f"stdout: cannot be written: {error}") from error
     return 0

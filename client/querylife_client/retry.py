@@ -18,10 +18,11 @@ class RetryPolicy:
     """Wait a random time up to base_s * 2^n, at most cap_s, before attempt n + 1.
 
     The budget holds at most `budget` retries, regains `budget_per_s` every second and `budget_ratio` with every
-    success. The defaults outlast a server restart of 10 s and add at most a fifth to a healthy server's load.
+    success. The defaults, a minute of attempts, outlast the restart of a server on a slow machine, and add at most a
+    fifth to a healthy server's load.
     """
 
-    attempts: int = 30
+    attempts: int = 120
     base_s: float = 0.05
     cap_s: float = 1.0
     budget: float = 100.0

@@ -207,11 +207,14 @@ def test_a_score_outside_its_range_is_the_servers_fault(client: Any, fake: FakeT
 def test_hedging_takes_the_faster_of_two_answers(connect: Callable[..., Any], fake: FakeTriton) -> None:
     client = connect(fake.address, hedge_after_s=0.5)
     assert client.ready(timeout_s=60)  # connects, and is never hedged
-    fake.script(FOR_EVER)
-    assert client.embed_queries(["red"], timeout_s=60).shape == (1, 32)
-    assert client.counts.hedges >= 1
-    assert client.counts.hedges_won >= 1
-    assert await_condition(lambda: fake.cancelled == 1), "the slower copy was not cancelled"
+    for copies in range(1, 20):  # until the first copy met the fault: a server without time may see the second first
+        fake.script(FOR_EVER)
+        assert client.embed_queries(["red"], timeout_s=60).shape == (1, 32)
+        assert client.counts.hedges >= copies
+        if client.counts.hedges_won:
+            break
+    assert client.counts.hedges_won == 1
+    assert await_condition(lambda: fake.cancelled == copies), "a slower copy was not cancelled"
 
 
 def test_hedging_survives_the_failure_of_either_copy(connect: Callable[..., Any], fake: FakeTriton) -> None:

@@ -178,7 +178,7 @@ def test_a_catalogue_is_streamed_piece_by_piece(connect: Callable[..., Any], fak
 
 
 def test_ready_and_metadata_say_who_answers(client: Any, fake: FakeTriton) -> None:
-    assert client.ready()
+    assert client.ready(timeout_s=60)
     metadata = client.metadata()
     assert (metadata.server, metadata.embedding_width, metadata.model) == ("triton", 32, fake.model)
     fake.stop()

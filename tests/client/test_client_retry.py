@@ -1,5 +1,7 @@
 """Backoff is random within a growing bound; the budget gives back what time and successes earn."""
 
+import contextlib
+
 import pytest
 
 from querylife_client.errors import DeadlineExceededError, Failure, UnavailableError
@@ -43,6 +45,18 @@ def test_the_budget_is_regained_by_time_and_by_success(clock: Clock) -> None:
     assert budget.take()
     clock.now += 100.0
     assert [budget.take() for _ in range(3)] == [True, True, False]
+
+
+def test_the_defaults_outlast_the_restart_of_a_server_on_a_slow_machine(clock: Clock) -> None:
+    policy, waited_s = RetryPolicy(), []
+    for _ in range(20):
+        begun = clock.now
+        attempts = Attempts(policy, RetryBudget(policy, clock=clock), Deadline(1000, clock=clock))
+        with contextlib.suppress(UnavailableError):
+            while True:
+                clock.now += attempts.delay_after(Failure(UnavailableError("away"), True))
+        waited_s.append(clock.now - begun)
+    assert sum(waited_s) / len(waited_s) > 45
 
 
 def test_a_deadline_counts_down_and_then_refuses(clock: Clock) -> None:

@@ -103,6 +103,6 @@ def test_genfilt_may_have_a_token_of_its_own(connect: Callable[..., Any]) -> Non
 
 
 def test_ready_asks_every_server(client: Any, generator: FakeGenFilt) -> None:
-    assert client.ready()
+    assert client.ready(timeout_s=60)
     generator.stop()
     assert not client.ready(timeout_s=1)

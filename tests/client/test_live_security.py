@@ -1,6 +1,7 @@
 """TLS, client certificates and tokens on the real server: the right ones pass, the wrong ones say who must act."""
 
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -73,13 +74,16 @@ def test_the_right_token_and_certificate_are_served(connect: Callable[..., Any],
 
 
 @pytest.mark.parametrize("token", ["wrong", None])
-def test_a_wrong_token_is_refused_at_once(connect: Callable[..., Any], secured: Secured, token: str | None) -> None:
+def test_a_wrong_token_is_refused_at_once(
+    connect: Callable[..., Any], secured: Secured, token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "querylife_client")
     client = connect(secured.address, tls=secured.tls(), token=token)
     with pytest.raises(CredentialsError, match=r"change ClientConfig\(token="):
         client.embed_queries(["red dress"])
     with pytest.raises(CredentialsError):
         client.metadata()
-    assert client.counts.retries == 0
+    assert "CredentialsError, retrying" not in caplog.text
 
 
 def test_a_missing_client_certificate_is_named(connect: Callable[..., Any], secured: Secured) -> None:
@@ -175,10 +179,11 @@ def _listens(port: int) -> bool:
 
 
 def test_an_expired_certificate_is_named_with_who_must_act(
-    connect: Callable[..., Any], expired: tuple[str, Authority]
+    connect: Callable[..., Any], expired: tuple[str, Authority], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "querylife_client")
     address, authority = expired
     client = connect(address, tls=Tls(authority.certificate))
     with pytest.raises(CredentialsError, match=r"certificate has expired.*must renew its certificate"):
         client.embed_queries(["red dress"])
-    assert client.counts.retries == 0
+    assert "CredentialsError, retrying" not in caplog.text

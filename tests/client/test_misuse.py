@@ -103,6 +103,14 @@ def test_an_asyncio_client_says_that_it_belongs_to_one_loop(fake: FakeTriton) ->
         asyncio.run(client.embed_queries(["red dress"]))
 
 
+def test_a_full_disk_is_one_line_and_exit_status_one(fake: FakeTriton) -> None:
+    command = [sys.executable, "-m", "querylife", "embed", "red dress", "--address", fake.address]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "querylife embed: stdout: cannot be written: [Errno 28] No space left on device\n"
+
+
 def test_a_reader_that_leaves_ends_the_command_without_a_traceback(fake: FakeTriton, tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.csv"
     catalog.write_text("id,title\n" + "".join(f"{number},hat\n" for number in range(300)))
