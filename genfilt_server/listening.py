@@ -44,16 +44,16 @@ class Canary:
         self._metrics = metrics
         self._generated = generated
 
-    async def sing(self) -> bool:
+    async def sing(self, limit_s: float = CANARY_LIMIT_S) -> bool:
         """Generate once, and tell health and metrics whether it worked."""
         before = self._generated()
         try:
-            async with asyncio.timeout(CANARY_LIMIT_S):
+            async with asyncio.timeout(limit_s):
                 await self._generator.generate(self._prompt, None)
             well = True
         except TimeoutError:
             well = self._generated() > before
-            log.log(logging.INFO if well else logging.ERROR, "canary: no answer in %g s", CANARY_LIMIT_S)
+            log.log(logging.INFO if well else logging.ERROR, "canary: no answer in %g s", limit_s)
         except QuerylifeError as error:
             log.error("canary: %s", error)
             well = False

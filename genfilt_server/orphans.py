@@ -4,10 +4,12 @@ A killed server leaves the engine's worker behind, which holds gigabytes and spi
 descendants once a second, and kills what is left of them when its standard input closes: when the server is gone.
 """
 
+import contextlib
 import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import psutil
 
@@ -37,12 +39,18 @@ def watch(server: int) -> None:
         ended, _, _ = select.select([sys.stdin], [], [], PERIOD_S)
         if ended:
             break
-    for process in descendants - {psutil.Process()}:  # psutil knows a reused number by its start time
-        try:
-            for left in (*process.children(recursive=True), process):
-                left.kill()
-        except psutil.NoSuchProcess:
-            continue
+    end(descendants - {psutil.Process()})
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Kill these and what they started since. psutil knows a reused number by its start time."""
+    for process in processes:
+        left = [process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left += process.children(recursive=True)
+        for each in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 if __name__ == "__main__":

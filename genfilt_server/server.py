@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
@@ -30,6 +31,7 @@ from querylife.errors import UnavailableError
 log = logging.getLogger(__name__)
 
 CANARY_PERIOD_S = 10.0
+FIRST_ANSWER_S = 300.0  # on a starved machine; a server that gives up starting only has to start again
 CANARY_TITLE = "Red cotton dress for women"
 EXIT_DEAD_ENGINE = 3
 
@@ -72,7 +74,7 @@ async def serve(config: ServerConfig) -> int:
         )
         server, healthy, port = await listen(config, servicer, token)
         canary = Canary(generator, prompt.of_title(CANARY_TITLE), healthy, metrics, lambda: describer.generated)
-        if not await canary.sing():
+        if not await canary.sing(FIRST_ANSWER_S):
             raise UnavailableError("the generator did not answer its first prompt")
         if config.metrics_port is not None:
             prometheus_client.start_http_server(config.metrics_port, addr="127.0.0.1")
@@ -111,9 +113,16 @@ class _OpenAiServer:
 
     def __init__(self, app: Any, config: ServerConfig) -> None:
         tls = {"ssl_certfile": config.tls_certificate, "ssl_keyfile": config.tls_key} if config.tls_key else {}
-        port = config.openai_port or 0
         self._server = uvicorn.Server(
-            uvicorn.Config(app, host=config.host, port=port, log_level="warning", lifespan="off", **tls)
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.openai_port or 0,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=math.ceil(config.drain_s),  # without, for as long as a caller reads
+                **tls,
+            )
         )
 
     async def __aenter__(self) -> None:

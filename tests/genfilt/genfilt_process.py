@@ -1,13 +1,13 @@
 """Starts the real server, with vLLM, in a process of its own."""
 
+import contextlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-
-from querylife.serving.supervisor import free_port
+from servers import unused_port
 
 BIN = Path(__file__).parents[2] / ".venv-vllm" / "bin"
 TOKEN = "a token for tests"
@@ -32,10 +32,20 @@ class Live:
             self.process.stdout.close()
 
 
+def family(pid: int) -> list[psutil.Process]:
+    """A process, and those that it started."""
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+
 def processor_s(pid: int) -> float:
     """What a process and those that it started have used so far."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(sum(process.cpu_times()[:4]) for process in family)
+    used = 0.0
+    for process in family(pid):
+        with contextlib.suppress(
+            psutil.NoSuchProcess
+        ):  # it has ended meanwhile, and counts among its parent's children
+            used += sum(process.cpu_times()[:4])
+    return used
 
 
 def start(folder: Path, *options: str) -> Live:
@@ -44,7 +54,7 @@ def start(folder: Path, *options: str) -> Live:
     token = folder / "token"
     token.write_text(TOKEN)
     log = folder / "server.log"
-    metrics, openai = (free_port("127.0.0.1", 0) for _ in range(2))
+    metrics, openai = (unused_port() for _ in range(2))
     ports = ["--port", "0", "--metrics-port", str(metrics), "--openai-port", str(openai)]
     with log.open("w") as stderr:
         process = subprocess.Popen(
