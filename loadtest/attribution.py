@@ -27,7 +27,8 @@ def read_statistics(address: str) -> Any:
     channel, metadata = open_channel(address)
     with channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        return stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=10, metadata=metadata)
+        request = service_pb2.ModelStatisticsRequest()
+        return stub.ModelStatistics(request, timeout=60, metadata=metadata, wait_for_ready=True)
 
 
 def stage_times(before: Any, after: Any) -> list[StageTime]:

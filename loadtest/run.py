@@ -112,7 +112,7 @@ def _memory(server: int | None) -> Iterator[Memory]:
         while not over.wait(1.0):
             trees = {"generator": [p for p in own.children(recursive=True) if _is_locust(p)]}
             if server is not None:
-                trees["server"] = [psutil.Process(server), *psutil.Process(server).children(recursive=True)]
+                trees["server"] = _family(server)
             memory.seconds.append(time.monotonic() - started)
             for name, processes in trees.items():
                 memory.megabytes.setdefault(name, []).append(sum(map(_resident_mb, processes)))
@@ -124,6 +124,13 @@ def _memory(server: int | None) -> Iterator[Memory]:
     finally:
         over.set()
         watcher.join()
+
+
+def _family(process: int) -> list[psutil.Process]:
+    """A process and all its children; nobody, once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    return []
 
 
 def _is_locust(process: psutil.Process) -> bool:

@@ -19,12 +19,13 @@ def is_hang_up(failure: Failure) -> bool:
 
 
 def explained(failure: Failure, address: str, tls: Tls | None, timeout_s: float) -> Failure:
-    """The same failure, or a CredentialsError that says what the server wants. Connects once: see is_hang_up."""
+    """The same failure, or a CredentialsError that says what the server wants. Connects up to twice."""
     try:
-        wish = _wish(address, tls, min(_PATIENCE_S, max(0.01, timeout_s)))
+        for _ in range(2):  # one that is going away may take a handshake and hang up, but hardly two
+            wish = _wish(address, tls, min(_PATIENCE_S, max(0.01, timeout_s)))
+            if wish is None:
+                return failure
     except (OSError, ValueError):  # nobody there, no answer, an address that only gRPC can read
-        return failure
-    if wish is None:
         return failure
     error = CredentialsError(f"{address}: the server hung up: {wish}")
     error.__cause__ = failure.error.__cause__

@@ -26,8 +26,9 @@ class Server:
 
     def triton(self) -> psutil.Process:
         """The server process that the supervisor runs now."""
-        (found,) = self._running("tritonserver")
-        return found
+        running = self._running("tritonserver")
+        assert running, "no tritonserver"
+        return min(running, key=psutil.Process.create_time)  # a backend that it has just forked still has its name
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The backend processes of one model, one per instance."""
@@ -38,8 +39,12 @@ class Server:
     def await_another(self, before: psutil.Process) -> None:
         """Wait until the supervisor has put another server in the place of this one, and it answers."""
         with Client(self.address) as client:
-            replaced = await_condition(lambda: self._running("tritonserver") not in ([], [before]), HEALING_S)
-            assert replaced, f"the supervisor did not replace {before}"
+
+            def is_replaced() -> bool:
+                running = self._running("tritonserver")
+                return bool(running) and before not in running
+
+            assert await_condition(is_replaced, HEALING_S), f"the supervisor did not replace {before}"
             assert await_condition(lambda: client.ready(timeout_s=HEALING_S), HEALING_S)
 
     def _running(self, name: str) -> list[psutil.Process]:

@@ -1,5 +1,9 @@
 """TLS, mTLS and bearer tokens: the right ones pass, the wrong ones are a CredentialsError at once."""
 
+import contextlib
+import socket
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,7 @@ import grpc
 import pytest
 
 from client.certificates import DAY, Authority, Issued
-from querylife_client import Tls
+from querylife_client import RetryPolicy, Tls
 from querylife_client.errors import CredentialsError, DeadlineExceededError, UnavailableError
 from querylife_client.testing import FakeTriton, FlakyNetwork
 
@@ -118,3 +122,27 @@ def test_a_callable_token_is_asked_before_every_request(connect: Callable[..., A
 def test_metadata_goes_with_every_request(connect: Callable[..., Any], fake: FakeTriton) -> None:
     connect(fake.address, metadata=(("x-tenant", "shop"),)).embed_queries(["red"])
     assert fake.received[0].metadata["x-tenant"] == "shop"
+
+
+def test_a_server_that_goes_away_in_the_middle_of_a_connection_asks_for_no_certificate(
+    connect: Callable[..., Any], authority: Authority, server: Issued
+) -> None:
+    """It takes a handshake and hangs up, as servers do that want a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.certificate, server.key)
+    context.set_alpn_protocols(["h2"])
+
+    def hang_up_twice(listener: socket.socket) -> None:
+        with listener:
+            for _ in range(2):
+                with contextlib.suppress(OSError), listener.accept()[0] as plain:
+                    context.wrap_socket(plain, server_side=True).close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    going = threading.Thread(target=hang_up_twice, args=(listener,))
+    going.start()
+    client = connect(address, tls=Tls(authority.certificate), retry=RetryPolicy(attempts=1))
+    with pytest.raises(UnavailableError):
+        client.embed_queries(["red"])
+    going.join()

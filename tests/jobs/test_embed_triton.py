@@ -19,6 +19,7 @@ from querylife_jobs.embed import UNITS_PER_REQUEST
 ROWS = 240
 TOLERANCE = 1e-4  # of a unit vector's numbers: batches differ from run to run, and float32 sums with them
 JOB_KILLS, SERVER_KILLS = 3, 1
+TRIES = 5
 
 
 @pytest.fixture
@@ -48,31 +49,40 @@ def kill_tritonserver(triton: Triton) -> None:
     next(process for process in family if process.name() == "tritonserver").kill()
 
 
-def vectors(path: Path) -> Any:
-    return np.array(pyarrow.parquet.read_table(path)["vector"].to_pylist(), np.float32)
-
-
-def test_killed_embed_jobs_and_a_killed_triton_change_nothing(own_triton: Triton, tmp_path: Path) -> None:
-    catalogue = write_drawn_catalogue(tmp_path / "in.parquet")
-    undisturbed, disturbed = tmp_path / "undisturbed.parquet", tmp_path / "disturbed.parquet"
-    run("embed", catalogue, undisturbed, "--server", own_triton.address)
-
-    ledger = disturbed.with_name(disturbed.name + ".ledger.sqlite")
-    job = ("embed", catalogue, disturbed, "--server", own_triton.address, "--max-in-flight", 1)  # so as not to run on
+def kill_again_and_again(triton: Triton, catalogue: Path, out: Path) -> bool:
+    """Run the job and kill it, and the server. Whether every kill came before the job was done."""
+    ledger = out.with_name(out.name + ".ledger.sqlite")
+    job = ("embed", catalogue, out, "--server", triton.address, "--max-in-flight", 1)  # so as not to run on
     kinds = ["job"] * JOB_KILLS + ["server"] * SERVER_KILLS
     random.Random(1).shuffle(kinds)
     process = start(*job)
     for killed in kinds:
         wait_for_records(ledger, recorded(ledger) + UNITS_PER_REQUEST, process)
-        assert process.poll() is None, "the job was done before it could be killed"
+        if process.poll() is not None:  # a test without processor time misses the moment
+            assert process.returncode == 0
+            return False
         if killed == "server":
-            kill_tritonserver(own_triton)
+            kill_tritonserver(triton)
         else:
             process.kill()
             process.wait()
             process = start(*job)
     assert process.wait(300) == 0
     assert recorded(ledger) == ROWS
+    return True
+
+
+def vectors(path: Path) -> Any:
+    return np.array(pyarrow.parquet.read_table(path)["vector"].to_pylist(), np.float32)
+
+
+def test_killed_embed_jobs_and_a_killed_triton_change_nothing(own_triton: Triton, tmp_path: Path) -> None:
+    catalogue = write_drawn_catalogue(tmp_path / "in.parquet")
+    undisturbed = tmp_path / "undisturbed.parquet"
+    run("embed", catalogue, undisturbed, "--server", own_triton.address)
+    outputs = (tmp_path / f"disturbed{number}.parquet" for number in range(TRIES))
+    disturbed = next((out for out in outputs if kill_again_and_again(own_triton, catalogue, out)), None)
+    assert disturbed is not None, "the job was done before it could be killed"
 
     found, expected = (pyarrow.parquet.read_table(path).drop_columns("vector") for path in (disturbed, undisturbed))
     assert found.equals(expected)

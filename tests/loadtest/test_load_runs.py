@@ -114,7 +114,7 @@ def test_a_mistake_in_a_users_own_action_is_counted(tmp_path: Path) -> None:
 def test_a_rate_may_be_a_share_of_what_the_server_bears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [Stage(3, of_capacity=0.1)]
     scenario = Scenario("share", tuple(stages), {"Shopper": 1}, seed=2)
-    monkeypatch.setattr(generators, "CAPACITY_S", 3.0)
+    monkeypatch.setattr(generators, "CAPACITY_S", 5.0)
     with FakeTriton() as fake:
         (tmp_path / "done-Mix-0").touch()  # what a killed run leaves must not end this one
         running = generators.Generators(fake.address, tmp_path, ROOT / "loadtest" / "locustfile.py")
