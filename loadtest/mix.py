@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import locust.runners
 from locust import User
 from openloop import OpenLoopUser, run_file, this_scenario
 from openloop_files import CAPACITY_NAME, FOLDER_VARIABLE, SATURATE_VARIABLE
 
 from querylife.errors import InputFileError, QuerylifeError
+
+# The master gives up a worker that is silent for three seconds, and may start its user on another, which then makes
+# both shares, into the same files. A generator without processor time is late, and says so.
+locust.runners.HEARTBEAT_LIVENESS = 60
 
 WARM_UP = 0.25  # of the time that callers ask without pause
 
