@@ -42,11 +42,11 @@ def test_calls_are_encrypted(tmp_path: Path) -> None:
         async with hosted(ServerConfig(port=0, tls_certificate=certificate, tls_key=key)) as server:
             trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
             async with grpc.aio.secure_channel(server.address, trusted) as channel:
-                response = await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=60)
+                response = await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=300)
             assert response.results[0].description.product_type == "dress"
             async with grpc.aio.insecure_channel(server.address) as channel:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=60)
+                    await genfilt_pb2_grpc.GenFiltStub(channel).Describe(request, timeout=300)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(scenario())
