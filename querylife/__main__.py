@@ -1,6 +1,6 @@
 """`querylife <verb>`: one command line for everything that is used from a shell.
 
-Exit status: 0 done, 1 a QuerylifeError (one line on stderr) or a reader of stdout that left, 2 bad usage.
+Exit status: 0 done, 1 a QuerylifeError (one line on stderr) or a reader of stdout that left, 2 bad usage, 130 Ctrl-C.
 """
 
 import importlib
@@ -34,6 +34,7 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC tells of every server that goes away
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `querylife embed ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         return 1
+    except KeyboardInterrupt:
+        print(f"querylife {arguments[0]}: interrupted", file=sys.stderr)
+        return 130
     except QuerylifeError as error:
         print(f"querylife {arguments[0]}: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import pytest
 from querylife.errors import ItemError, ItemFault
 from querylife_client import AsyncClient, Client, ClientConfig, Product, RetryPolicy
 from querylife_client.errors import ContractError, CredentialsError, InvalidRequestError
-from querylife_client.testing import FakeTriton
+from querylife_client.testing import Delay, FakeTriton
+from querylife_client.testing.faults import await_condition
 
 NAN = float("nan")
 
@@ -122,3 +124,14 @@ def test_a_reader_that_leaves_ends_the_command_without_a_traceback(fake: FakeTri
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_ctrl_c_ends_a_command_in_one_line(fake: FakeTriton) -> None:
+    fake.script(Delay(600))
+    command = [sys.executable, "-m", "querylife", "embed", "red dress", "--address", fake.address]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert await_condition(lambda: len(fake.received) == 1, timeout_s=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.read() == b"querylife embed: interrupted\n"
+        assert process.wait(60) == 130
