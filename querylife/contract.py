@@ -17,7 +17,7 @@ MAX_BATCH = 64  # items in one request, and in one batch of a tower
 MAX_TEXT_CHARACTERS = 4096  # in a query, a title or a product type
 MAX_IMAGE_BYTES = 10 * 1024 * 1024  # encoded
 MAX_IMAGE_PIXELS = 32_000_000  # decoded, all frames of the first picture
-MAX_DECODE_S = 2.0  # per image
+MAX_DECODE_S = 2.0  # per image, of processor time
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # all tensors of one request together
 # Where Triton looks for "Bearer <token>": it compares headers of this prefix only.
 TOKEN_HEADER = "triton-grpc-protocol-authorization"

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_a_damaged_picture_never_raises_anything_else(seed):
         damaged[position] = chance.integers(0, 256)
     with contextlib.suppress(ItemError):
         assert pixels.decode(bytes(damaged), 28).shape == (3, 28, 28)
+
+
+def test_a_good_picture_on_a_starved_machine_is_not_called_slow(monkeypatch):
+    class StarvedFile(pixels._DeadlineFile):
+        def read(self, size=-1, /):
+            time.sleep(0.3)
+            return super().read(size)
+
+    monkeypatch.setattr(pixels, "_DeadlineFile", StarvedFile)
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "PNG")
+    assert pixels.decode(file.getvalue(), 32, max_decode_s=0.5).shape == (3, 32, 32)
