@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from servers import unused_port
 
-from querylife.serving.supervisor import free_port
 from querylife_client import Client
 from querylife_client.testing.faults import await_condition
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
-HEALING_S = 120.0
+HEALING_S = 600.0
 
 
 @dataclass
@@ -62,7 +62,7 @@ def serving(
     repository: Path, log: Path, *, port: int = 0, host: str = "127.0.0.1", within: Sequence[str] = ()
 ) -> Iterator[Server]:
     """port 0: any free one. within: a command that runs another, such as `ip netns exec NAME`."""
-    port = port or free_port("127.0.0.1", 0)
+    port = port or unused_port()
     command = [*within, sys.executable, "-m", "querylife", "serve", "--repository", str(repository)]
     command += ["--host", host, "--grpc-port", str(port)]
     with (
@@ -77,7 +77,7 @@ def serving(
             yield Server(f"{host}:{port}", psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(180)
+            process.wait(600)
 
 
 def copied(folder: Path) -> Path:

@@ -12,12 +12,11 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from servers import Triton, start_triton, stop_triton
+from servers import Triton, start_triton, stop_triton, unused_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.certificates import DAY, Authority, Issued
 from querylife.contract import TOKEN_HEADER
-from querylife.serving.supervisor import free_port
 from querylife.serving.triton import TritonOptions, TritonProcess, find_installation
 from querylife_client import Client, ClientConfig, Tls
 from querylife_client._channel import channel_credentials
@@ -150,14 +149,14 @@ def expired(tmp_path: Path) -> Iterator[tuple[str, Authority]]:
     authority = Authority(tmp_path)
     certificate = authority.issue("expired", lasts=-DAY)
     (tmp_path / "models").mkdir()
-    port = free_port("127.0.0.1", 0)
+    port = unused_port()
     options = TritonOptions(
         repository=tmp_path / "models",
         profile="cpu",
         server_id="triton",
         host="127.0.0.1",
         grpc_port=port,
-        metrics_port=free_port("127.0.0.1", 0),
+        metrics_port=unused_port(),
         extra=(
             "--model-control-mode=explicit",
             "--grpc-use-ssl=true",

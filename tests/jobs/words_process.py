@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from querylife.serving.supervisor import free_port
+from servers import unused_port
 
 PROGRAM = Path(__file__).parents[1] / "genfilt" / "words_server.py"
 
 
 class Server:
     def __init__(self, *options: str) -> None:
-        self.port = free_port("127.0.0.1", 0)
+        self.port = unused_port()
         self.address = f"127.0.0.1:{self.port}"
         self._options = options
         self.start()
