@@ -14,7 +14,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from querylife.drawn_catalog import drawn_products
 from querylife_client import AsyncClient, ClientConfig, Product
 from querylife_client.demo.server import served
 
-Call = Callable[[AsyncClient, int], Awaitable[object]]
+Setting = tuple[int, str]
 PRODUCTS = [Product(title=p.title, image=p.image, product_type=p.product_type) for p in drawn_products()]
 
 
@@ -54,9 +53,11 @@ WORKLOADS = (
     Workload("text_tower", 32, 2),
     Workload("vision_tower", 1, 1),
     Workload("vision_tower", 1, 8),
+    Workload("vision_tower", 32, 1),
     Workload("vision_tower", 32, 2),
 )
-SETTINGS = tuple(itertools.product((1, 2), (1, 2)))  # instances, threads of each
+# instances, threads of each: "half" of the processors, and all for one that computes alone
+SETTINGS: tuple[Setting, ...] = ((1, "1"), (1, "2"), (2, "1"), (2, "2"), (2, "half"))
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="per workload")
     options = parser.parse_args()
-    rates: dict[tuple[tuple[int, int], str], list[float]] = {}
+    rates: dict[tuple[Setting, str], list[float]] = {}
     for _ in range(options.rounds):
         for setting in SETTINGS:
             for workload, rate in measured(options.repository, setting, options.seconds).items():
@@ -73,7 +74,7 @@ def main() -> None:
     print(table(rates))
 
 
-def measured(repository: Path, setting: tuple[int, int], seconds: float) -> dict[str, float]:
+def measured(repository: Path, setting: Setting, seconds: float) -> dict[str, float]:
     """Items per second of every workload, from a server with this setting."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
@@ -83,7 +84,7 @@ def measured(repository: Path, setting: tuple[int, int], seconds: float) -> dict
             return {workload.name: asyncio.run(rate(address, workload, seconds)) for workload in WORKLOADS}
 
 
-def change(config: Path, instances: int, threads: int) -> None:
+def change(config: Path, instances: int, threads: str) -> None:
     text = re.sub(r"(KIND_CPU count:) \d+", rf"\1 {instances}", config.read_text())
     config.write_text(re.sub(r'(key: "threads" value \{ string_value:) "\w+"', rf'\1 "{threads}"', text))
 
@@ -104,7 +105,7 @@ async def rate(address: str, workload: Workload, seconds: float) -> float:
         return done / (time.monotonic() - started)
 
 
-def table(rates: dict[tuple[tuple[int, int], str], list[float]]) -> str:
+def table(rates: dict[tuple[Setting, str], list[float]]) -> str:
     """Markdown: a row per setting, a column per workload; median ratio to the first setting, lowest to highest."""
     names = [workload.name for workload in WORKLOADS]
     lines = ["| instances x threads | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from querylife.serving.acceptance import check_axes
+from querylife.serving.company import Company
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -21,17 +22,14 @@ SPIN_US = "20"
 class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
-    def __init__(self, path: Path, threads: str = "all") -> None:
-        """threads: a number, "all" processors, or "half" of them for each of two instances."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _count(threads)
-        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
-        # out for longer would burn a third of the CPU that decoding and tokenising need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
-        )
+    def __init__(self, path: Path, threads: str = "all", company: Company | None = None) -> None:
+        """threads: a number, "all" processors, or "half" of them for each of two instances.
+
+        company: the other towers; one with "half" that finds none of them computing takes all processors for that run.
+        """
+        self._session, self._company = _session(path, _count(threads)), company
+        widens = company is not None and threads == "half" and _count("half") < _count("all")
+        self._widest = _session(path, _count("all")) if widens else self._session
         self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
         found = self._session.get_outputs()
         self.outputs = [tensor.name for tensor in found]
@@ -44,9 +42,24 @@ class OnnxTower:
 
     def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
         """Compute the wanted outputs for [batch, ...] inputs."""
-        names = list(wanted)
-        found = self._session.run(names, {name: inputs[name] for name in self._axes})
+        names, given = list(wanted), {name: inputs[name] for name in self._axes}
+        if self._company is None:
+            return dict(zip(names, self._session.run(names, given), strict=True))
+        with self._company.computing() as alone:
+            found = (self._widest if alone else self._session).run(names, given)
         return dict(zip(names, found, strict=True))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+    # out for longer would burn a third of the CPU that decoding and tokenising need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
+    )
 
 
 def _count(threads: str) -> int:

@@ -3,6 +3,7 @@
 from querylife.contract import FUSION_TOWER
 from querylife.serving.acceptance import check_segments
 from querylife.serving.adapter import Adapter
+from querylife.serving.company import Company
 from querylife.serving.towers import OnnxTower
 
 
@@ -10,7 +11,7 @@ class TritonPythonModel(Adapter):
     model = FUSION_TOWER
 
     def load(self, version_folder, parameters):
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
 
     def check(self, inputs):
         self.tower.check(inputs)

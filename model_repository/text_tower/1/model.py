@@ -4,6 +4,7 @@ from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
 from querylife.serving.acceptance import check_segments
 from querylife.serving.adapter import Adapter
 from querylife.serving.artifacts import repository_tokenizer
+from querylife.serving.company import Company
 from querylife.serving.towers import OnnxTower, run_distinct
 
 
@@ -13,7 +14,7 @@ class TritonPythonModel(Adapter):
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
 
     def check(self, inputs):
         self.tower.check(inputs)

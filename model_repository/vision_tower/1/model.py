@@ -4,6 +4,7 @@ from functools import partial
 
 from querylife.contract import VISION_TOWER
 from querylife.serving.adapter import Adapter
+from querylife.serving.company import Company
 from querylife.serving.towers import OnnxTower, run_in_parts, run_used
 
 PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/performance.md
@@ -13,7 +14,7 @@ class TritonPythonModel(Adapter):
     model = VISION_TOWER
 
     def load(self, version_folder, parameters):
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"])
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
 
     def check(self, inputs):
         self.tower.check(inputs)
