@@ -1,6 +1,7 @@
 """A tower that computes alone takes every processor, and its share as soon as others compute too."""
 
 import fcntl
+import itertools
 import multiprocessing
 from types import SimpleNamespace
 
@@ -68,7 +69,9 @@ def test_without_locks_nobody_is_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("threads", "alone", "busy"), [("half", 4, 2), ("all", 4, 4), ("1", 1, 1)])
-def test_a_tower_that_is_alone_takes_all_processors(tmp_path, monkeypatch, threads, alone, busy):
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_tower_that_is_alone_takes_all_processors(tmp_path, monkeypatch, threads, alone, busy, paused):
+    """After company, only once it has paused: between two runs of the others it is alone by chance."""
     used = []
 
     def session(_, count):
@@ -77,11 +80,15 @@ def test_a_tower_that_is_alone_takes_all_processors(tmp_path, monkeypatch, threa
         return SimpleNamespace(get_inputs=lambda: [axis], get_outputs=lambda: [axis], run=run)
 
     monkeypatch.setattr(towers, "_session", session)
+    monkeypatch.setattr(towers, "PAUSE_S", 0.0 if paused else 3600.0)
+    monkeypatch.setattr(towers.time, "monotonic", itertools.count(4000.0).__next__)
     monkeypatch.setattr(towers.os, "sched_getaffinity", lambda _: range(4))
     tower, other = OnnxTower(tmp_path, threads, Company(tmp_path)), Company(tmp_path)
     inputs = {"x": np.zeros((1, 1), np.float32)}
-    tower.run(inputs, ["x"])
+    for _ in range(2):
+        tower.run(inputs, ["x"])
     with other.computing():
         tower.run(inputs, ["x"])
-    tower.run(inputs, ["x"])
-    assert used == [alone, busy, alone]
+    for _ in range(2):
+        tower.run(inputs, ["x"])
+    assert used == [alone, alone, busy, *[alone if paused else busy] * 2]
