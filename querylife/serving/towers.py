@@ -24,15 +24,18 @@ PAUSE_S = 0.002
 class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
-    def __init__(self, path: Path, threads: str = "all", company: Company | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: str = "all", company: Company | None = None, pause_s: float = PAUSE_S
+    ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
-        company: the other towers; one with "half" that finds none of them computing takes all processors.
+        company: the other towers; one with "half" that finds none of them computing takes all processors. pause_s: after
+        company only when it has been idle for so long, since some of many short runs are alone by chance.
         """
         self._session, self._company = _session(path, _count(threads)), company
         widens = company is not None and threads == "half" and _count("half") < _count("all")
         self._widest = _session(path, _count("all")) if widens else self._session
-        self._is_wide, self._ended = False, 0.0
+        self._pause_s, self._is_wide, self._ended = pause_s, False, 0.0
         self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
         found = self._session.get_outputs()
         self.outputs = [tensor.name for tensor in found]
@@ -49,8 +52,7 @@ class OnnxTower:
         if self._company is None:
             return dict(zip(names, self._session.run(names, given), strict=True))
         with self._company.computing() as alone:
-            # Without a pause before it, being alone is chance: the others are between two of their runs.
-            self._is_wide = alone and (self._is_wide or time.monotonic() - self._ended > PAUSE_S)
+            self._is_wide = alone and (self._is_wide or time.monotonic() - self._ended >= self._pause_s)
             found = (self._widest if self._is_wide else self._session).run(names, given)
         self._ended = time.monotonic()
         return dict(zip(names, found, strict=True))

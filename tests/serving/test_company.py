@@ -80,10 +80,9 @@ def test_a_tower_that_is_alone_takes_all_processors(tmp_path, monkeypatch, threa
         return SimpleNamespace(get_inputs=lambda: [axis], get_outputs=lambda: [axis], run=run)
 
     monkeypatch.setattr(towers, "_session", session)
-    monkeypatch.setattr(towers, "PAUSE_S", 0.0 if paused else 3600.0)
     monkeypatch.setattr(towers.time, "monotonic", itertools.count(4000.0).__next__)
     monkeypatch.setattr(towers.os, "sched_getaffinity", lambda _: range(4))
-    tower, other = OnnxTower(tmp_path, threads, Company(tmp_path)), Company(tmp_path)
+    tower, other = OnnxTower(tmp_path, threads, Company(tmp_path), 0.0 if paused else 3600.0), Company(tmp_path)
     inputs = {"x": np.zeros((1, 1), np.float32)}
     for _ in range(2):
         tower.run(inputs, ["x"])

@@ -14,7 +14,9 @@ class TritonPythonModel(Adapter):
     model = VISION_TOWER
 
     def load(self, version_folder, parameters):
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
+        company = Company(version_folder.parents[1])
+        # Its runs are long: to leave a processor idle for one of them costs more than to share it.
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], company, pause_s=0.0)
 
     def check(self, inputs):
         self.tower.check(inputs)
