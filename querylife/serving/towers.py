@@ -29,8 +29,8 @@ class OnnxTower:
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
-        company: the other towers; one with "half" that finds none of them computing takes all processors. pause_s: after
-        company only when it has been idle for so long, since some of many short runs are alone by chance.
+        company: the other towers; one with "half" that finds none of them computing takes all processors. pause_s:
+        after company only when it has been idle for so long, since some of many short runs are alone by chance.
         """
         self._session, self._company = _session(path, _count(threads)), company
         widens = company is not None and threads == "half" and _count("half") < _count("all")
