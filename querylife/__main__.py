@@ -48,14 +48,23 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `querylife embed ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        _forget_stdout()
         return 1
     except KeyboardInterrupt:
         print(f"querylife {arguments[0]}: interrupted", file=sys.stderr)
         return 130
     except QuerylifeError as error:
         print(f"querylife {arguments[0]}: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, of which the line above tells
+            _forget_stdout()
         return 1
+
+
+def _forget_stdout() -> None:
+    """What is left in its buffer cannot be written, and Python would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage() -> str:

@@ -105,12 +105,14 @@ def test_an_asyncio_client_says_that_it_belongs_to_one_loop(fake: FakeTriton) ->
         asyncio.run(client.embed_queries(["red dress"]))
 
 
-def test_a_full_disk_is_one_line_and_exit_status_one(fake: FakeTriton) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line_and_exit_status_one(fake: FakeTriton, unbuffered: str) -> None:
     command = [sys.executable, "-m", "querylife", "embed", "red dress", "--address", fake.address]
+    variables = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=variables, text=True, check=False)
     assert done.stderr == "querylife embed: stdout: cannot be written: [Errno 28] No space left on device\n"
+    assert done.returncode == 1
 
 
 def test_a_reader_that_leaves_ends_the_command_without_a_traceback(fake: FakeTriton, tmp_path: Path) -> None:
@@ -128,7 +130,10 @@ def test_a_reader_that_leaves_ends_the_command_without_a_traceback(fake: FakeTri
 
 def test_ctrl_c_ends_a_command_in_one_line(fake: FakeTriton) -> None:
     fake.script(Delay(600))
-    command = [sys.executable, "-m", "querylife", "embed", "red dress", "--address", fake.address]
+    # A process that a shell starts in the background ignores Ctrl-C, and so would its children.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{listening}; from querylife.__main__ import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", script, "embed", "red dress", "--address", fake.address]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert await_condition(lambda: len(fake.received) == 1, timeout_s=60)
         process.send_signal(signal.SIGINT)
