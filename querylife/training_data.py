@@ -23,7 +23,7 @@ from querylife.training_run import TrainingConfig
 
 log = logging.getLogger(__name__)
 
-ENOUGH_QUERIES = 100  # held back, and answered; a gate that is fitted to fewer knows nothing about the rest
+ENOUGH = 100  # products, or answered queries, to hold back: a gate that is fitted to fewer knows nothing about the rest
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
         batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
         return Source(batches, [int(product) for product in some.ids])
 
-    if not config.hold_back:
+    back = np.array([config.hold_back and is_held_back(str(group)) for group in products.groups])
+    if back.sum() < ENOUGH:
         log.info("%d products", len(products))
         return TrainingData(source(products, is_for_training), None, features)
-    back = np.array([is_held_back(str(group)) for group in products.groups])
     towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
     log.info("%d products, and %d held back for the gate", len(towers), len(held_back))
     return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
@@ -84,7 +84,7 @@ def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
         return Source(PairBatches(some, config.batch, config.seed), ids)
 
     back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
-    if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH_QUERIES:
+    if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH:
         log.info("%d products, %d queries", len(ids), len(back))
         return TrainingData(source(np.arange(len(back))), None, features)
     log.info("%d products, %d queries, and %d held back for the gate", len(ids), (~back).sum(), back.sum())

@@ -99,9 +99,8 @@ class AsyncTransport:
             yield
         except (grpc.RpcError, UsageError, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if self._closing.is_set() and not (
-                task and task.cancelling()
-            ):  # a caller who cancels gets the CancelledError
+            is_callers_wish = task is not None and task.cancelling() > 0
+            if self._closing.is_set() and not is_callers_wish:
                 raise ContractError("the client was closed during the call") from error
             raise
 

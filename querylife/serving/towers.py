@@ -18,7 +18,7 @@ Arrays = dict[str, NDArray[Any]]
 # Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
 SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
 SPIN_US = "20"
-PAUSE_S = 0.002
+PAUSE_S = 0.002  # longer than the pauses of a tower that others keep busy
 
 
 class OnnxTower:
