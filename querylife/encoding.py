@@ -1,6 +1,6 @@
 """Vectors from a model in this process: for training, evaluation and whoever needs no server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,14 +48,11 @@ def embed_products(
     rows: Rows,
 ) -> ProductVectors:
     """rows: [products], each product's picture in the features, -1 for none."""
-    order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for group in groups:
-        group_titles, group_kinds = _take(titles, group), _take(product_types, group)
-        found = fusion_inputs(model, tokenizer, group_titles, group_kinds, features, rows[group])
-        parts.append((found.title, found.image, model.fusion(*found)))
-    title, image, product = (torch.cat(column)[order] for column in zip(*parts, strict=True))
-    return ProductVectors(title, image, product)
+
+    def part(given: FusionInputs) -> tuple[Tensor, ...]:
+        return given.title, given.image, model.fusion(*given)
+
+    return ProductVectors(*in_groups(part, model, tokenizer, titles, product_types, features, rows))
 
 
 class FusionInputs(NamedTuple):
@@ -69,20 +66,25 @@ class FusionInputs(NamedTuple):
     image_used: Tensor
 
 
-def fusion_inputs(
+def in_groups(
+    part: Callable[[FusionInputs], tuple[Tensor, ...]],
     model: QueryLife,
     tokenizer: Tokenizer,
-    titles: list[str],
-    product_types: list[str],
+    titles: Sequence[str],
+    product_types: Sequence[str],
     features: ImageFeatures,
     rows: Rows,
-) -> FusionInputs:
-    """What the fusion tower takes, of products in one pass. Arguments as embed_products has them."""
-    tokens, segments = tokens_of(tokenizer, titles, product_types)
-    text_states, title = model.text(tokens, segments)
-    states, thumbnails, used = features.take(rows)
-    patch_states, image = model.vision.finish(states, thumbnails, used)
-    return FusionInputs(text_states, segments, title, patch_states, image, used)
+) -> list[Tensor]:
+    """What part makes of the fusion tower's inputs, [products, ...] each. The rest is as embed_products has it."""
+    order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
+    parts = []
+    for group in groups:
+        tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
+        text_states, title = model.text(tokens, segments)
+        states, thumbnails, used = features.take(rows[group])
+        patch_states, image = model.vision.finish(states, thumbnails, used)
+        parts.append(part(FusionInputs(text_states, segments, title, patch_states, image, used)))
+    return [torch.cat(column)[order] for column in zip(*parts, strict=True)]
 
 
 def by_length(texts: Sequence[str], group: int = GROUP) -> tuple[Tensor, list[list[int]]]:

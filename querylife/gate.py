@@ -7,16 +7,20 @@ computed once, and fitting it takes seconds.
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from querylife.data.batches import Batch
 from querylife.data.features import ImageFeatures
-from querylife.encoding import FusionInputs, by_length, embed_queries, fusion_inputs, model_tokenizer
+from querylife.encoding import FusionInputs, embed_queries, in_groups, model_tokenizer
 from querylife.losses import graded_matching
 from querylife.model import QueryLife
+from querylife.tokens import Tokenizer
 from querylife.training_data import Source, image_rows
 from querylife.training_run import TrainingConfig
 
@@ -41,7 +45,10 @@ def fit_gate(
     """Fit the gate in place, by the loss that QMF has in training. scale: scalar, of that loss."""
     if model.config.fusion.mix != "gated" or config.gate_steps == 0:
         return
-    batches = [weighable(config, model, held_back, features, step) for step in range(BATCHES)]
+    tokenizer = model_tokenizer(model)
+    larger = dataclasses.replace(held_back.batches, size=SIZE * config.batch)
+    drawn = (larger.sample(step) for step in range(BATCHES))
+    batches = [weighable(config, model, tokenizer, batch, held_back.ids, features) for batch in drawn]
     gate = model.fusion.gate.requires_grad_(True)
     optimizer = torch.optim.AdamW(gate.parameters(), config.gate_rate, weight_decay=config.weight_decay)
     losses = []
@@ -60,20 +67,19 @@ def fit_gate(
 
 @torch.no_grad()
 def weighable(
-    config: TrainingConfig, model: QueryLife, source: Source, features: ImageFeatures, step: int
+    config: TrainingConfig,
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    batch: Batch,
+    ids: Sequence[int],
+    features: ImageFeatures,
 ) -> Weighable:
-    batch = dataclasses.replace(source.batches, size=SIZE * config.batch).sample(step)
-    rows = image_rows(batch, features, source.ids, batch.rows, slice(None))
+    rows = image_rows(batch, features, ids, batch.rows, slice(None))
     kinds = batch.product_types if config.product_type else [""] * len(rows)
-    tokenizer = model_tokenizer(model)
-    order, groups = by_length([f"{title} {kind}" for title, kind in zip(batch.titles, kinds, strict=True)])
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
         query = embed_queries(model, tokenizer, batch.queries)
-        parts = []
-        for group in groups:
-            titles, group_kinds = ([column[place] for place in group] for column in (batch.titles, kinds))
-            parts.append(_parts(model, fusion_inputs(model, tokenizer, titles, group_kinds, features, rows[group])))
-    seen, title, image, found = (torch.cat(column)[order].float() for column in zip(*parts, strict=True))
+        parts = in_groups(partial(_parts, model), model, tokenizer, batch.titles, kinds, features, rows)
+    seen, title, image, found = (part.float() for part in parts)
     return Weighable(query.float(), torch.from_numpy(batch.grades.astype(np.int64)), (seen, title, image, found))
 
 

@@ -56,11 +56,8 @@ def fashion_protocols(folder: Path, products: FashionProducts) -> dict[str, Prot
 
 def _written(products: FashionProducts, random_: random.Random) -> dict[str, list[Query]]:
     """More queries than are wanted of each kind; some will have too few answers."""
-    seen, mistyped, unseen = (
-        QueryWriter(typo_rate=0),
-        QueryWriter(typo_rate=1),
-        QueryWriter(may_use=is_held_out, typo_rate=0),
-    )
+    seen, mistyped = QueryWriter(typo_rate=0), QueryWriter(typo_rate=1)
+    unseen = QueryWriter(may_use=is_held_out, typo_rate=0)
     batches = FashionBatches(products, [], 64, SEED)
     rows = np.concatenate([batches.sample(step).rows for step in range(100)])
     subjects = [batches.subject(int(row)) for row in rows]

@@ -38,11 +38,13 @@ class Awaited:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
-        if not self._loop.is_closed():
-            self.run(self._client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        self.run(self._client.close())
+
+    def end(self) -> None:
+        self.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 async def _collect(items: Any) -> list[Any]:
@@ -61,7 +63,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 
     yield make
     for client in made:
-        client.close()
+        client.end() if isinstance(client, Awaited) else client.close()
 
 
 @pytest.fixture

@@ -33,13 +33,6 @@ def clean() -> None:
     gc.collect()
 
 
-def close(client: Any) -> None:
-    if hasattr(client, "run"):  # conftest.Awaited
-        client.run(client._client.close())
-    else:
-        client.close()
-
-
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("options", [{}, {"hedge_after_s": 0.01}, {"max_items": 1}])
 def test_calls_under_a_closing_client_say_so_and_are_not_sent_again(
@@ -50,7 +43,7 @@ def test_calls_under_a_closing_client_say_so_and_are_not_sent_again(
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.embed_queries, ["red", "blue"])
         assert await_condition(lambda: len(fake.received) == (2 if options else 1))
-        close(client)
+        client.close()
         with pytest.raises(ContractError, match="closed during the call"):
             call.result(timeout=PATIENCE_S)
     assert client.counts.retries == 0
@@ -66,7 +59,7 @@ def test_closing_ends_the_wait_for_the_next_attempt(
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.embed_queries, ["red", "blue"])
         assert await_condition(lambda: client.counts.retries == 1)
-        close(client)
+        client.close()
         with pytest.raises(ContractError, match="closed"):
             call.result(timeout=PATIENCE_S)
 

@@ -60,9 +60,8 @@ def caller():
 
 
 def test_a_canary_that_nobody_sends_is_no_silence_of_the_servers(caller):
-    pulse = CanaryPulse(
-        caller, ServerConfig(canary_interval_s=600)
-    )  # as when the thread that sends it gets no processor
+    """As when the thread that sends it gets no processor."""
+    pulse = CanaryPulse(caller, ServerConfig(canary_interval_s=600))
     assert not await_condition(lambda: pulse.silent_s() > 0, 0.5)
     assert caller.calls == 0
     pulse.stop()
