@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow
 
 from querylife.catalog import CatalogProduct
-from querylife.errors import ServerFaultError
+from querylife.errors import FingerprintMismatchError, ServerFaultError
 from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient, Product
 from querylife_client.errors import CredentialsError, OverloadedError
 from querylife_jobs.ledger import Ledger, Record, unit_key
-from querylife_jobs.runner import AccessError, FullError, ModelChangedError, Unit
+from querylife_jobs.runner import AccessError, FullError, Unit
 
 UNITS_PER_REQUEST = 16
 FULL_PAUSE_S = 0.5
@@ -54,7 +54,7 @@ def units(products: Sequence[CatalogProduct], model: ModelIdentity) -> list[Unit
 async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) -> list[Record]:
     """Embed a few products: the batch function that a cluster runs, too.
 
-    Raises ModelChangedError when the server no longer serves the model that the units' keys name.
+    Raises FingerprintMismatchError when the server no longer serves the model that the units' keys name.
     """
     sent = [_product(unit.payload) for unit in some]
     try:
@@ -76,13 +76,11 @@ async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) 
 
 
 def check_model(wanted: ModelIdentity, current: ModelIdentity) -> None:
-    """Raises ModelChangedError, naming both, when vectors of the two models must not be mixed."""
+    """Raises FingerprintMismatchError, naming both, when vectors of the two models must not be mixed."""
     for name in ("fingerprint", "preprocessing", "precision", "embedding_width"):
-        before, after = getattr(wanted, name), getattr(current, name)
+        before, after = str(getattr(wanted, name)), str(getattr(current, name))
         if before != after:
-            raise ModelChangedError(
-                f"the server changed its model's {name}: found {after}, want {before}; run the job again"
-            )
+            raise FingerprintMismatchError(f"the server changed its model's {name} while the job ran", after, before)
 
 
 def _product(product: CatalogProduct) -> Product:

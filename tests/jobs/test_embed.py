@@ -73,7 +73,7 @@ def test_a_model_that_changes_while_the_job_runs_ends_it(tmp_path: Path, caplog:
         triton.script(*at_start, Corrupt(lambda _: setattr(triton, "model", changed)))
         arguments = ["embed", catalogue, tmp_path / "out.parquet", "--server", triton.address, "--max-in-flight", 1]
         assert main([str(argument) for argument in arguments]) == 1
-    assert re.search("fingerprint: found f{64}, want 0{64}", caplog.text)
+    assert re.search("fingerprint while.*found model f{64}, want model 0{64}", caplog.text)
     assert not (tmp_path / "out.parquet").exists()
 
 
