@@ -27,6 +27,10 @@ class AccessError(QuerylifeError):
     """The server does not serve this caller: a wrong token, or another kind of server. Ends the job."""
 
 
+class ModelChangedError(QuerylifeError):
+    """The server changed its model while the job ran. Ends the job; run again, it starts with the new model."""
+
+
 class FullError(UnavailableError):
     """The server refused work because it is full. retry_after_s: its own hint."""
 
