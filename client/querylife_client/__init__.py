@@ -9,7 +9,9 @@ from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
+from querylife_client.search import FoundProduct, SearchResults
 from querylife_client.statistics import Counts
+from querylife_client.vector_store import StoreError, StoreIdentity, VectorStore
 
 __all__ = [
     "AsyncClient",
@@ -20,11 +22,16 @@ __all__ = [
     "EmbeddedProducts",
     "Embeddings",
     "FilteredPairs",
+    "FoundProduct",
     "Judgement",
     "Product",
     "RetryPolicy",
+    "SearchResults",
     "ServerMetadata",
+    "StoreError",
+    "StoreIdentity",
     "Tls",
+    "VectorStore",
     "Verdict",
     "traceparent",
 ]
