@@ -8,7 +8,9 @@ from querylife_client.descriptions import Description, FilteredPairs, Judgement,
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
+from querylife_client.search import FoundProduct, SearchResults
 from querylife_client.statistics import Counts
+from querylife_client.vector_store import StoreError, StoreIdentity, VectorStore
 
 __all__ = [
     "AsyncClient",
@@ -18,11 +20,16 @@ __all__ = [
     "Description",
     "EmbeddedProducts",
     "FilteredPairs",
+    "FoundProduct",
     "Judgement",
     "Product",
     "RetryPolicy",
+    "SearchResults",
     "ServerMetadata",
+    "StoreError",
+    "StoreIdentity",
     "Tls",
+    "VectorStore",
     "Verdict",
     "traceparent",
 ]

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.errors import ContractError, ServiceError
+from querylife.errors import ContractError, FingerprintMismatchError, ServiceError
 from querylife_client import _genfilt, _parts, _ranking
+from querylife_client import search as _search
 from querylife_client._async_transport import AsyncTransport
 from querylife_client._rpc import SERVER_METADATA
 from querylife_client._tracing import span
@@ -22,6 +23,7 @@ from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import QueryCache
 from querylife_client.retry import Deadline
 from querylife_client.statistics import Counts, Statistics
+from querylife_client.vector_store import Collections, VectorStore, Where
 
 
 class AsyncClient:
@@ -36,6 +38,8 @@ class AsyncClient:
         config: ClientConfig | None = None,
     ) -> None:
         """address, genfilt: host:port of either server. timeout_s: for each whole call that names no other."""
+        self._address = address
+        self._others: dict[str, AsyncClient] = {}
         self._config = config or ClientConfig()
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
@@ -53,6 +57,8 @@ class AsyncClient:
         """Close the connections; calls that are under way raise ContractError."""
         for transport in filter(None, (self._triton, self._genfilt)):
             await transport.close()
+        for other in self._others.values():
+            await other.close()
 
     async def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> NDArray[np.float32]:
         """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
@@ -114,6 +120,38 @@ class AsyncClient:
             answers = await self._answers(parts, deadline)
             return _ranking.best(_parts.join_scores(answers), top_k, places)
 
+    async def search(
+        self,
+        query: Text,
+        store: VectorStore | Collections,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        hybrid: bool = False,
+        timeout_s: float | None = None,
+    ) -> _search.SearchResults:
+        """The k products of a vector store that answer a query best, with calibrated scores.
+
+        store: from querylife_jobs.stores.open_store, or any VectorStore. where: conditions on its columns (see
+        querylife_client.vector_store). hybrid: fuse the ranking by vectors with the store's full-text search.
+        Raises FingerprintMismatchError when the server and the store are of two models, and what the store raises.
+        """
+        deadline = self._deadline(timeout_s)
+        with span("search", items=k):
+            for attempt in range(_search.ATTEMPTS):
+                collection = await asyncio.to_thread(_search.active, store)
+                server = self._for_store(collection.identity().server)
+                vector, fingerprint = await server._query_vector(query, deadline)
+                try:
+                    return await asyncio.to_thread(
+                        _search.find, collection, query, vector, fingerprint, k=k, where=where, hybrid=hybrid
+                    )
+                except FingerprintMismatchError:
+                    if attempt + 1 == _search.ATTEMPTS or not hasattr(store, "refresh"):
+                        raise
+                    store.refresh()
+            raise AssertionError
+
     async def describe(self, products: Sequence[Product], *, timeout_s: float | None = None) -> list[Description]:
         """What each product is, from GenFilt. One that cannot be described says why in .error."""
         deadline = self._deadline(timeout_s)
@@ -165,6 +203,20 @@ class AsyncClient:
     def counts(self) -> Counts:
         """Requests, retries and hedges so far."""
         return self._statistics.counts()
+
+    def _for_store(self, address: str) -> "AsyncClient":
+        """The client of the Triton that makes query vectors for a collection: this one, or one of another address."""
+        if not address or address == self._address:
+            return self
+        if address not in self._others:
+            self._others[address] = AsyncClient(address, timeout_s=self._timeout_s, config=self._config)
+        return self._others[address]
+
+    async def _query_vector(self, query: Text, deadline: Deadline) -> tuple[NDArray[np.float32], str]:
+        """[D] float32, unit, and the fingerprint of the model that made it."""
+        vectors = await self._embed_queries([query], deadline)
+        model = read_identity(await self._server(deadline))
+        return vectors[0], model.fingerprint if model else ""
 
     async def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> NDArray[np.float32]:
         if self._cache is None or not queries:

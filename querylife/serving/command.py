@@ -52,7 +52,11 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
+    parser.add_argument("--metrics-host", default=default.metrics_host, help="for Triton's metrics (%(default)s)")
     parser.add_argument("--metrics-port", type=int, default=default.metrics_port, help="0: any free (%(default)s)")
+    parser.add_argument(
+        "--probe-port", type=int, default=default.probe_port, help="HTTP /live, /ready, /metrics on --host (off)"
+    )
     parser.add_argument(
         "--drain-s", type=float, default=default.drain_s, help="seconds to finish requests (%(default)s)"
     )

@@ -10,15 +10,19 @@ from querylife.serving.access import AccessConfig
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while it asks
-    for no processor time, or for busy_s whatever it does; a slow answer from a busy or starved server is no fault.
+    """Port 0 takes a free one, for metrics and probes; probe_port None: no probes.
+
+    A server is stuck when its canary stays unanswered for stuck_s while it asks for no processor time, or for busy_s
+    whatever it does; a slow answer from a busy or starved server is no fault.
     """
 
     repository: Path = Path("model_repository")
     profile: str = "cpu"
     host: str = "127.0.0.1"
     grpc_port: int = 8001
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = 8002
+    probe_port: int | None = None
     canary_interval_s: float = 1.0
     stopped_s: float = 1.0
     stuck_s: float = 3.0
@@ -37,6 +41,8 @@ class ServerConfig:
             raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
         if not 0 <= self.metrics_port < 65536:
             raise ArtifactError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
+        if self.probe_port is not None and not 0 <= self.probe_port < 65536:
+            raise ArtifactError(f"found probe port {self.probe_port}, want 1 to 65535, or 0 for any")
 
     @property
     def address(self) -> str:
