@@ -35,6 +35,12 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
 
+.PHONY: gateway
+GATEWAY_PORT ?= 8080
+
+gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
+	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)
+
 .PHONY: genfilt genfilt-environment genfilt-judge genfilt-proto
 GENFILT_PORT ?= 8010
 LABELLED ?= ../shared/data/fashion/products.parquet
