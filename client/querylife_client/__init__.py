@@ -5,6 +5,7 @@ from querylife_client.async_client import AsyncClient
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
 from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
+from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
@@ -19,6 +20,7 @@ __all__ = [
     "Counts",
     "Description",
     "EmbeddedProducts",
+    "Embeddings",
     "FilteredPairs",
     "FoundProduct",
     "Judgement",
