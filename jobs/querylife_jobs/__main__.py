@@ -116,7 +116,7 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
     async with triton.connect(config) as client:
         ready = lambda: triton.wait_ready(client, config.patience_s)  # noqa: E731
         await ready()
-        model = await embed.model_identity(client)
+        model = await client.model_identity()
         units = embed.units(catalogue, model)
         batch = lambda some: embed.work(client, some, model)  # noqa: E731
         summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 
 from querylife.catalog import CatalogProduct
-from querylife.errors import FingerprintMismatchError, ServerFaultError
+from querylife.errors import FingerprintMismatchError
 from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient, Product
 from querylife_client.errors import CredentialsError, OverloadedError
@@ -27,14 +27,6 @@ SCHEMA = pyarrow.schema(
         ("detail", pyarrow.string()),
     ]
 )
-
-
-async def model_identity(client: AsyncClient) -> ModelIdentity:
-    """The model that the server says it serves. Raises ServerFaultError when it names none."""
-    metadata = await client.metadata()
-    if metadata.model is None:
-        raise ServerFaultError(f"{metadata.server}: found no model identity, want one: start it with querylife serve")
-    return metadata.model
 
 
 def vector_key(model: ModelIdentity, title: str, product_type: str, image: bytes | None) -> str:
@@ -59,7 +51,7 @@ async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) 
     sent = [_product(unit.payload) for unit in some]
     try:
         embedded = await client.embed_products(sent)
-        check_model(model, await model_identity(client))
+        check_model(model, await client.model_identity())
     except OverloadedError as error:
         raise FullError(str(error), FULL_PAUSE_S) from error
     except CredentialsError as error:

@@ -69,8 +69,7 @@ def test_a_model_that_changes_while_the_job_runs_ends_it(tmp_path: Path, caplog:
     catalogue = write_titles(tmp_path / "in.parquet", [f"dress {number}" for number in range(40)])
     with FakeTriton() as triton:
         changed = replace(triton.model, fingerprint="f" * 64)
-        at_start = [Delay(0.0)] * 2  # the checks of readiness and of the model
-        triton.script(*at_start, Corrupt(lambda _: setattr(triton, "model", changed)))
+        triton.script(Delay(0.0), Corrupt(lambda _: setattr(triton, "model", changed)))  # after the check of readiness
         arguments = ["embed", catalogue, tmp_path / "out.parquet", "--server", triton.address, "--max-in-flight", 1]
         assert main([str(argument) for argument in arguments]) == 1
     assert re.search("fingerprint while.*found model f{64}, want model 0{64}", caplog.text)

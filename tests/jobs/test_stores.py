@@ -27,9 +27,9 @@ IDENTITY = StoreIdentity(MODEL, WIDTH, Calibration(10.0, -5.0), COLUMNS)
 TITLES = ["Red Dress", "blue shirt", "men's watch", "red shirts", "a bag; DROP TABLE"]
 
 
-@pytest.fixture(params=["lance"])
+@pytest.fixture(params=["lance", "postgresql", "qdrant"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = {"lance": f"lance:{tmp_path / 'store'}"}[request.param]
+    url = store_url(request, tmp_path / "store")
     with open_store(url, refresh_s=0.0) as opened:
         yield opened
 
@@ -37,6 +37,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def collection(store: Store) -> ScannableStore:
     return store.collection(store.create(IDENTITY))
+
+
+def store_url(request: pytest.FixtureRequest, folder: Path) -> str:
+    """A new store of the kind that a test asks for."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("new_database")()
+        return url
+    return f"{request.param}:{folder}"
 
 
 def unit_vectors(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -172,7 +172,7 @@ def collection_name(identity: StoreIdentity) -> str:
 
 
 def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
-    """lance:FOLDER.
+    """lance:FOLDER, postgresql://USER@HOST/DATABASE, qdrant:FOLDER, or qdrant+http(s)://HOST:PORT.
 
     refresh_s: seconds until a switch to another collection is noticed, at most. Raises InvalidRequestError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
@@ -180,10 +180,19 @@ def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     return Store(url, _database(url), refresh_s)
 
 
-def _database(url: str) -> Database:
+def _database(url: str) -> Database:  # each store's packages are imported only where it is used
     scheme, _, rest = url.partition(":")
     if scheme == "lance" and rest:
-        from querylife_jobs.stores.lance import LanceDatabase  # noqa: PLC0415  # each store is an extra
+        from querylife_jobs.stores.lance import LanceDatabase  # noqa: PLC0415
 
         return LanceDatabase(Path(rest))
-    raise InvalidRequestError(f"store: found {url!r}, want lance:FOLDER")
+    if scheme in ("postgresql", "postgres") and rest:
+        from querylife_jobs.stores.postgres import PostgresDatabase  # noqa: PLC0415
+
+        return PostgresDatabase(url)
+    if scheme in ("qdrant", "qdrant+http", "qdrant+https") and rest:
+        from querylife_jobs.stores.qdrant import QdrantDatabase  # noqa: PLC0415
+
+        return QdrantDatabase(rest if scheme == "qdrant" else url.removeprefix("qdrant+"))
+    want = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
+    raise InvalidRequestError(f"store: found {url!r}, want {want}")
