@@ -23,6 +23,7 @@ from querylife.serving.control import RepositoryControl
 from querylife.serving.probe_server import Health, ProbeServer
 from querylife.serving.room import check_shared_memory
 from querylife.serving.telemetry import Telemetry
+from querylife.serving.tracing import trace_options
 from querylife.serving.triton import (
     SHARED_MEMORY,
     TritonOptions,
@@ -140,7 +141,12 @@ class Supervisor:
             grpc_port=free_port(self.config.host, self.config.grpc_port),
             metrics_port=free_port(self.config.metrics_host, self.config.metrics_port),
             secrets=(*control.secrets, *access.secrets),
-            extra=(*control.options(), *access.options, *self.config.triton),
+            extra=(
+                *control.options(),
+                *access.options,
+                *trace_options(self.config.trace_endpoint, self.config.trace_rate),
+                *self.config.triton,
+            ),
         )
         process = TritonProcess(self._installation, options)
         self._telemetry.server_started(

@@ -42,9 +42,8 @@ def metric(port: int, name: str) -> float:
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     """A server with a probe port that tests may harm."""
-    port = unused_port()
-    server = start_triton(tmp_path_factory.mktemp("probed") / "server.log", "--probe-port", str(port))
-    yield server, port
+    server = start_triton(tmp_path_factory.mktemp("probed") / "server.log")
+    yield server, server.probe_port
     stop_triton(server)
 
 
