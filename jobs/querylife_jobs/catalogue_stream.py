@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from querylife.catalog import NAMES, CatalogProduct, check_columns, products_file, read_product, read_rows
+from querylife.catalog.reader import NAMES, CatalogProduct, check_columns, products_file, read_product, read_rows
 from querylife.errors import InputFileError, ItemError
 from querylife_client.vector_store import Value
 from querylife_jobs.image_cache import ImageCache
@@ -45,7 +45,7 @@ class Scan:
 
 
 class Catalogue:
-    """A catalogue file or folder (querylife.catalog says which). Use as a context manager."""
+    """A catalogue file or folder (querylife.catalog.reader says which). Use as a context manager."""
 
     def __init__(self, path: Path, work_file: Path, images: ImageCache | None = None) -> None:
         """work_file: SQLite, made anew. images: fetches and keeps pictures of image_url; None: they are left out."""

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import FingerprintMismatchError, InputFileError, UnavailableError
-from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient
 from querylife_client.urls import UrlGuard
 from querylife_client.vector_store import ScannableStore, StoreIdentity

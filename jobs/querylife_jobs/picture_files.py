@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from querylife.catalog import bytes_column, size_columns
+from querylife.catalog.reader import bytes_column, size_columns
 from querylife.errors import InputFileError
 
 CACHED_GROUPS = 4  # row groups that are held in memory
