@@ -11,23 +11,29 @@ import grpc
 from grpc.aio import UsageError
 
 from querylife.errors import ContractError
+from querylife.identity import ModelIdentity
 from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
-from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._rpc import SERVER_METADATA, CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
 from querylife_client.errors import Failure, from_rpc
+from querylife_client.metadata import read_identity
 from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
 
 
 class AsyncTransport:
-    """Connections to one server, for one event loop."""
+    """Connections to one server, for one event loop. served: what is known of its model; None: it has none."""
 
-    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
         self.address = checked_address(address)
+        self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
@@ -50,6 +56,8 @@ class AsyncTransport:
                 with self._while_open():
                     response = await self._send(rpc, request, remaining_s, state)
             except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
                 delay_s = state.delay_after(await self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
@@ -57,6 +65,17 @@ class AsyncTransport:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._closing.wait()
+
+    async def model(self, deadline: Deadline) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(await self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline)), due
+        )
 
     async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -111,7 +130,13 @@ class AsyncTransport:
         return failure
 
     async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
-        return part.read(await self.call(part.rpc, part.request(), deadline))
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = await self.model(deadline)
+            response = await self.call(part.rpc, part.request(), deadline)
+            if await self.model(deadline) == model:
+                return part.read(response, model)
 
     async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
         stub, metadata = self._stub(rpc), self._metadata()

@@ -41,7 +41,7 @@ class DescribePart:
     def request(self) -> Any:
         return genfilt.DescribeRequest(products=[_message(item) for item in self.items])
 
-    def read(self, response: Any) -> list[Description]:
+    def read(self, response: Any, _: object) -> list[Description]:
         results = _one_each(response.results, len(self.items))
         return [_description(item, result) for item, result in zip(self.items, results, strict=True)]
 
@@ -57,7 +57,7 @@ class JudgePart:
         pairs = [genfilt.Pair(query=item.values[0], product=_message(item)) for item in self.items]
         return genfilt.JudgeRequest(pairs=pairs)
 
-    def read(self, response: Any) -> list[Judgement]:
+    def read(self, response: Any, _: object) -> list[Judgement]:
         results = _one_each(response.results, len(self.items))
         return [_judgement(item, result) for item, result in zip(self.items, results, strict=True)]
 
@@ -76,7 +76,7 @@ class FilterPart:
         queries = [item.values[0] for item in self.queries]
         return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
 
-    def read(self, response: Any) -> "FilterTile":
+    def read(self, response: Any, _: object) -> "FilterTile":
         shape = (len(self.queries), len(self.products))
         found = {len(response.verdicts), len(response.probabilities)}
         if found != {shape[0] * shape[1]}:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from tritonclient.grpc import service_pb2 as triton
 
+from querylife.identity import ModelIdentity
 from querylife_client._wire import SERVICE, set_timeout
 from querylife_client.config import ClientConfig
 from querylife_client.errors import Failure
@@ -40,8 +41,11 @@ class Sendable(Protocol[A_co]):
 
     def request(self) -> Any: ...
 
-    def read(self, response: Any) -> A_co:
-        """Raises ServerFaultError when the answer breaks the contract."""
+    def read(self, response: Any, served: ModelIdentity | None) -> A_co:
+        """served: the model that answered, None where the server does not say.
+
+        Raises ServerFaultError when the answer breaks the contract.
+        """
         ...
 
 
@@ -65,7 +69,6 @@ class CallState:
         self._budget = budget
         self._statistics = statistics
         self._deadline = deadline
-        statistics.add("requests")
 
     def before_send(self, request: Any) -> float:
         """The time left, in seconds, noted in the request as well. Raises DeadlineExceededError."""

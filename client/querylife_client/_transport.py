@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 import grpc
 
 from querylife.errors import ContractError
+from querylife.identity import ModelIdentity
 from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
-from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._rpc import SERVER_METADATA, CallState, Rpc, Sendable
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
 from querylife_client.errors import Failure, from_rpc
+from querylife_client.metadata import read_identity
 from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
@@ -54,10 +57,13 @@ class Scope:
 
 
 class Transport:
-    """Connections to one server."""
+    """Connections to one server. served: what is known of its model; None for a server without one."""
 
-    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
         self.address = checked_address(address)
+        self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
@@ -82,6 +88,8 @@ class Transport:
                 with self._while_open():
                     response = self._send(rpc, request, remaining_s, scope, state)
             except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
                 delay_s = state.delay_after(self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
@@ -89,6 +97,17 @@ class Transport:
             with self._while_open():
                 if (self._closing if scope is None else scope.cancelled).wait(delay_s):
                     raise grpc.FutureCancelledError
+
+    def model(self, deadline: Deadline, scope: Scope | None = None) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline, scope)), due
+        )
 
     def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -150,7 +169,13 @@ class Transport:
         return failure
 
     def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
-        return part.read(self.call(part.rpc, part.request(), deadline, scope))
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = self.model(deadline, scope)
+            response = self.call(part.rpc, part.request(), deadline, scope)
+            if self.model(deadline, scope) == model:
+                return part.read(response, model)
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
         stub = self._stub(rpc)

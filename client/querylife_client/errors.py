@@ -19,6 +19,7 @@ import grpc
 from querylife.errors import (
     ContractError,
     DeadlineExceededError,
+    FingerprintMismatchError,
     InvalidRequestError,
     ItemError,
     ItemFault,
@@ -32,6 +33,7 @@ __all__ = [
     "ContractError",
     "CredentialsError",
     "DeadlineExceededError",
+    "FingerprintMismatchError",
     "InvalidRequestError",
     "ItemError",
     "ItemFault",
