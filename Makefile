@@ -159,10 +159,10 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 	$(beside_base)
 
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
-	$(BENCH)/bin/python loadtest/bench/__main__.py $(if $(OUT),--out "$(OUT)")
+	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
-	$(BIN)/python loadtest/run.py $(SCENARIO)
+	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard
 DEPLOY := .venv-deploy
