@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository genfilt-environment compile-gate-environment deploy-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
@@ -130,6 +130,16 @@ $(DALI_INSTALLED): requirements/dali.lock $(INSTALLED)
 dali: $(DALI_INSTALLED) repository ## DALI's decoder for DEVICE=gpu (or cpu), held to decode_image and tested
 	$(DALI)/bin/python -m pytest tests/build/test_dali.py
 	$(DALI)/bin/python -m querylife_build dali --device $(or $(DEVICE),gpu)
+
+RAY := .venv-ray
+RAY_INSTALLED := $(RAY)/.installed
+
+# 300 MB, for one optional job and its test.
+$(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
+	$(beside_base)
+
+.PHONY: ray-environment
+ray-environment: $(RAY_INSTALLED)
 
 gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(BIN)/querylife-build gpu-check
