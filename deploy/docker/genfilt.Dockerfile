@@ -19,7 +19,7 @@ RUN python3.11 -m venv /opt/querylife \
     && /opt/querylife/bin/pip install --no-cache-dir --no-deps --requirement /tmp/vllm.lock
 COPY . /src
 RUN /opt/querylife/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src \
-    && /opt/querylife/bin/python -m genfilt_server.environment
+    && /opt/querylife/bin/python -m genfilt_server.generation.environment
 
 FROM python
 COPY --from=installed /opt/querylife /opt/querylife

@@ -1,6 +1,6 @@
 """Write requirements/images/*.lock: what each image installs, cut out of requirements/triton.lock by the extras' needs.
 
-    .venv/bin/python deploy/docker/locks.py
+.venv/bin/python deploy/docker/locks.py
 """
 
 import importlib.metadata
