@@ -33,4 +33,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import grpc, sys; from grpc_health.v1 import health_pb2 as pb, health_pb2_grpc; sys.exit(health_pb2_grpc.HealthStub(grpc.insecure_channel('127.0.0.1:8010')).Check(pb.HealthCheckRequest(), timeout=9).status != 1)"]
 ENTRYPOINT ["genfilt-server"]
-CMD ["smollm2-135m", "--host", "0.0.0.0", "--port", "8010", "--metrics-port", "8011"]
+CMD ["smollm2-135m", "--host", "0.0.0.0", "--port", "8010", "--metrics-port", "8011", "--metrics-host", "0.0.0.0"]
