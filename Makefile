@@ -172,18 +172,7 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
-loadDOCS := .venv-docs
-DOCS_INSTALLED := $(DOCS)/.installed
-
-$(DOCS_INSTALLED): requirements/docs.lock
-	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
-	touch $@
-
-docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
-
-test: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
+loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard
