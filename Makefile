@@ -178,3 +178,17 @@ deploy-environment: $(DEPLOY_INSTALLED)
 dashboard: $(INSTALLED) ## the Grafana dashboard, in out/grafana/querylife.json
 	mkdir -p out/grafana
 	$(BIN)/python deploy/grafana/dashboard.py > out/grafana/querylife.json
+
+.PHONY: images sbom
+IMAGES := triton genfilt gateway jobs
+VERSION := 0.1.0
+
+images: repository $(IMAGES:%=image-%) ## container images of Triton (CPU), GenFilt, gateway and jobs
+
+image-%:
+	docker build --file deploy/docker/$*.Dockerfile --tag querylife-$*:$(VERSION) .
+
+sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
+	mkdir -p out/sbom
+	for lock in requirements/images/*.lock requirements/vllm.lock; do \
+		$(DEPLOY)/bin/cyclonedx-py requirements $$lock --output-file out/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done

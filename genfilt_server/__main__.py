@@ -37,7 +37,8 @@ def parse(arguments: list[str]) -> ServerConfig:
     parser.add_argument(
         "--openai-port", type=int, help="vLLM's OpenAI-compatible routes, behind the token (default: off)"
     )
-    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics on 127.0.0.1 (default: off)")
+    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default: off)")
+    parser.add_argument("--metrics-host", default=default.metrics_host, help="address of the metrics (%(default)s)")
     parser.add_argument("--token-file", type=Path, help="callers must show this file's text as a bearer token")
     parser.add_argument("--tls-certificate", type=Path, help="PEM")
     parser.add_argument("--tls-key", type=Path, help="PEM")

@@ -16,7 +16,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8010  # 0: any free one
     openai_port: int | None = None  # vLLM's OpenAI-compatible routes; None: off
-    metrics_port: int | None = None  # Prometheus, on loopback; None: off
+    metrics_port: int | None = None  # Prometheus; None: off
+    metrics_host: str = "127.0.0.1"
     token_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None

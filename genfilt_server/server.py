@@ -80,7 +80,7 @@ async def serve(config: ServerConfig, token: Token | None) -> int:
         if not await canary.sing(FIRST_ANSWER_S):
             raise UnavailableError("the generator did not answer its first prompt")
         if config.metrics_port is not None:
-            prometheus_client.start_http_server(config.metrics_port, addr="127.0.0.1")
+            prometheus_client.start_http_server(config.metrics_port, addr=config.metrics_host)
         if config.openai_port is not None and token is not None:
             await stack.enter_async_context(_OpenAiServer(await generator.openai_app(token), config))
         log.info("%s answered after %.1f s", provenance.generator, time.monotonic() - started)
