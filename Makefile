@@ -1,7 +1,7 @@
 # querylife. `make help` lists what there is to do. Every target sets up what it needs, and only once.
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test serve repository demo
+.PHONY: help install format check docs test serve repository demo
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
@@ -23,8 +23,19 @@ $(INSTALLED): requirements/triton.lock pyproject.toml
 format: $(INSTALLED) ## rewrite the sources in house style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(INSTALLED) ## ruff and mypy --strict
+check: $(INSTALLED) docs ## ruff, mypy --strict, and the documentation
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+DOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
+
+$(DOCS_INSTALLED): requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
@@ -89,7 +100,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
-engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
+engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/guide/gpu.md says in which container)
 	$(BIN)/querylife-build engines
 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
@@ -161,7 +172,18 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
-loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
+loadDOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
+
+$(DOCS_INSTALLED): requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+
+test: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard

@@ -4,7 +4,7 @@
     .venv/bin/python -m loadtest.run spike --address HOST:PORT       a server that is there already
     .venv/bin/python -m loadtest.run steady --workers 2              two generator processes under one Locust master
 
-For generators on several machines see docs/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
+For generators on several machines see docs/guide/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
 """
 
 import argparse
