@@ -1,6 +1,6 @@
 """querylife-build: from a checkpoint to a model repository that Triton loads.
 
-Every step can be rerun, and writes under a temporary name first. Exit 0: done; 1: a QuerylifeError; 2: bad usage.
+Every step can be rerun, and writes under a temporary name first. querylife.exit_status has the exit statuses.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
 from querylife.errors import QuerylifeError
+from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 from querylife_build.tensorrt.runtime import check_machine
 from querylife_build.tensorrt.settings import Settings
@@ -31,12 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for ours in ("querylife", "querylife_build"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    try:
-        options.step(options)
-    except QuerylifeError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return 1
+    return run_command("querylife-build", lambda: _run(options), _report)
+
+
+def _run(options: argparse.Namespace) -> int:
+    options.step(options)
     return 0
+
+
+def _report(error: QuerylifeError) -> None:
+    log.error("%s: %s", type(error).__name__, error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,9 +112,6 @@ def _onnx(options: argparse.Namespace) -> None:
 
 
 def _engines(options: argparse.Namespace) -> None:
-    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
-
-    find_runtime(load_tensorrt())  # say what is missing before working for a minute
     settings = Settings(
         optimization_level=options.optimization_level,
         version_compatible=options.version_compatible,
@@ -117,6 +119,9 @@ def _engines(options: argparse.Namespace) -> None:
         refit=options.refit,
         timing_cache=options.timing_cache,
     )
+    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+
+    find_runtime(load_tensorrt())  # say what is missing before working for a minute
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.engines import build_engines  # noqa: PLC0415
 

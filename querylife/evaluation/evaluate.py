@@ -64,6 +64,7 @@ class Goods:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a checkpoint."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     model = load_checkpoint(options.checkpoint)

@@ -156,6 +156,7 @@ def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a model."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     config = parse(arguments)
     torch.set_num_threads(config.threads)
