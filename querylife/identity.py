@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
+from querylife.errors import FingerprintMismatchError
 from querylife.lock import EngineLock
 from querylife.scoring import Calibration
 
@@ -33,6 +34,15 @@ class ModelIdentity:
             return cls(**fields | {"calibration": Calibration(**fields["calibration"])})
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             raise ValueError(f"found {text[:80]!r}, want a model's identity") from error
+
+
+def check_fingerprint(subject: str, found: str, want: str) -> None:
+    """Raise FingerprintMismatchError unless both fingerprints are known ("" is unknown) and equal.
+
+    subject: what carries the fingerprint `found`, for the message.
+    """
+    if found != want or not want:
+        raise FingerprintMismatchError(subject, found, want)
 
 
 def identity(lock: EngineLock, profile: str) -> ModelIdentity:

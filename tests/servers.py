@@ -22,11 +22,16 @@ _places = itertools.count(random.randrange(len(PORTS)))
 
 @dataclass
 class Triton:
-    """A supervised server in a process of its own. log is what it wrote to stderr."""
+    """A supervised server in a process of its own. log is what it wrote to stderr.
+
+    metrics_port: Triton's. probe_port: the supervisor's. Both on 127.0.0.1.
+    """
 
     address: str
     process: subprocess.Popen[str]
     log: Path
+    metrics_port: int
+    probe_port: int
 
 
 def unused_port() -> int:
@@ -38,11 +43,12 @@ def unused_port() -> int:
 
 def start_triton(log: Path, *options: str) -> Triton:
     """Start `querylife serve` on a free port and wait for its line with `ready`."""
-    port = unused_port()
+    port, metrics_port, probe_port = (unused_port() for _ in range(3))
+    ports = ["--grpc-port", str(port), "--metrics-port", str(metrics_port), "--probe-port", str(probe_port)]
     command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY)]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*command, "--grpc-port", str(port), "--metrics-port", "0", *options],
+            [*command, *ports, *options],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -50,7 +56,7 @@ def start_triton(log: Path, *options: str) -> Triton:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line == f"ready 127.0.0.1:{port}\n", f"server said {line!r}:\n{log.read_text()}"
-    return Triton(f"127.0.0.1:{port}", process, log)
+    return Triton(f"127.0.0.1:{port}", process, log, metrics_port, probe_port)
 
 
 def stop_triton(triton: Triton) -> int:

@@ -4,11 +4,14 @@ from querylife_client._tracing import traceparent
 from querylife_client.async_client import AsyncClient
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
-from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
+from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict
+from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
+from querylife_client.search import FoundProduct, SearchResults
 from querylife_client.statistics import Counts
+from querylife_client.vector_store import StoreError, StoreIdentity, VectorStore
 
 __all__ = [
     "AsyncClient",
@@ -17,12 +20,19 @@ __all__ = [
     "Counts",
     "Description",
     "EmbeddedProducts",
+    "Embeddings",
     "FilteredPairs",
+    "FilteredTile",
+    "FoundProduct",
     "Judgement",
     "Product",
     "RetryPolicy",
+    "SearchResults",
     "ServerMetadata",
+    "StoreError",
+    "StoreIdentity",
     "Tls",
+    "VectorStore",
     "Verdict",
     "traceparent",
 ]

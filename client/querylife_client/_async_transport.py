@@ -4,30 +4,37 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import grpc
 from grpc.aio import UsageError
 
 from querylife.errors import ContractError
+from querylife.identity import ModelIdentity
 from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
-from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._rpc import SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import Failure, from_rpc
-from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
+from querylife_client.metadata import read_identity
+from querylife_client.retry import Deadline, Deadlines, RetryBudget
+from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
+S = TypeVar("S", bound=Sized)
 
 
 class AsyncTransport:
-    """Connections to one server, for one event loop."""
+    """Connections to one server, for one event loop. served: what is known of its model; None: it has none."""
 
-    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
         self.address = checked_address(address)
+        self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
@@ -50,6 +57,8 @@ class AsyncTransport:
                 with self._while_open():
                     response = await self._send(rpc, request, remaining_s, state)
             except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
                 delay_s = state.delay_after(await self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
@@ -57,6 +66,17 @@ class AsyncTransport:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._closing.wait()
+
+    async def model(self, deadline: Deadline) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(await self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline)), due
+        )
 
     async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -69,7 +89,7 @@ class AsyncTransport:
     async def answers(
         self,
         parts: Iterator[Sendable[A]],
-        deadline: Callable[[], Deadline],
+        deadlines: Deadlines,
         *,
         reads_files: bool,
         streamed: bool = False,
@@ -86,11 +106,23 @@ class AsyncTransport:
                     yield await _oldest(window, streamed)
                 if _failed(window):
                     break
-                window.append(asyncio.ensure_future(self._answer(part, deadline())))
+                window.append(asyncio.ensure_future(self._answer(part, deadlines())))
             while window:
                 yield await _oldest(window, streamed)
         finally:
             await _end(window)
+
+    async def collect(
+        self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
+    ) -> list[S]:
+        """Every answer, in order. A call that runs out of time says what was done."""
+        answers: list[S] = []
+        try:
+            async for answer in self.answers(parts, deadlines, reads_files=reads_files):
+                answers.append(answer)
+        except DeadlineExceededError as error:
+            raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
+        return answers
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -111,7 +143,13 @@ class AsyncTransport:
         return failure
 
     async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
-        return part.read(await self.call(part.rpc, part.request(), deadline))
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = await self.model(deadline)
+            response = await self.call(part.rpc, part.request(), deadline)
+            if await self.model(deadline) == model:
+                return part.read(response, model)
 
     async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
         stub, metadata = self._stub(rpc), self._metadata()

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, MAX_TEXT_CHARACTERS, RELEVANCE, SCORE_PRODUCTS, Model
-from querylife.errors import InvalidRequestError, ItemError, ItemFault, ServerFaultError
+from querylife.errors import FingerprintMismatchError, InvalidRequestError, ItemError, ItemFault, ServerFaultError
+from querylife.identity import ModelIdentity, check_fingerprint
 from querylife_client._rpc import MODEL_INFER, Rpc
 from querylife_client._wire import Column, infer_request, read_response
 from querylife_client.config import Limits
+from querylife_client.embeddings import Embeddings
 from querylife_client.images import image_bytes
 from querylife_client.products import EmbeddedProducts, Product, Text
 
@@ -38,9 +40,9 @@ class Part:
     def request(self) -> Any:
         return infer_request(self.model, self.columns)
 
-    def read(self, response: Any) -> "Answer":
+    def read(self, response: Any, served: ModelIdentity | None) -> "Answer":
         """Raises ServerFaultError when the answer breaks the contract."""
-        return Answer(self, read_response(self.model, response, self.size))
+        return Answer(self, read_response(self.model, response, self.size), served.fingerprint if served else "")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Answer:
 
     part: Part
     rows: dict[str, Any]
+    fingerprint: str  # of the model that answered
+
+    def __len__(self) -> int:
+        return self.part.size
 
     def error(self, place: int, *faults: str) -> ItemError | None:
         """What is wrong with one item: the first fault; further ones are its notes."""
@@ -78,12 +84,13 @@ def score_parts(query: Text | Sequence[Text], products: Sequence[Product], limit
     return _parts(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
 
 
-def relevance_parts(query: NDArray[np.float32], products: NDArray[np.float32], limits: Limits) -> Iterator[Part]:
-    """Requests to relevance. query: [D] float32. products: [n, D] float32."""
+def relevance_parts(queries: NDArray[np.float32], products: NDArray[np.float32], limits: Limits) -> Iterator[Part]:
+    """Requests to relevance. queries: [1, D] or [n, D] float32. products: [n, D] float32."""
+    queries = np.broadcast_to(queries, products.shape)
     for start in range(0, len(products), limits.items):
-        rows = np.ascontiguousarray(products[start : start + limits.items], np.float32)
-        columns: dict[str, Column] = {"query_embedding": np.broadcast_to(query, rows.shape), "product_embedding": rows}
-        yield Part(RELEVANCE, columns, len(rows), {})
+        rows = slice(start, start + limits.items)
+        columns: dict[str, Column] = {"query_embedding": queries[rows], "product_embedding": products[rows]}
+        yield Part(RELEVANCE, columns, len(products[rows]), {})
 
 
 PROBE = "querylife"
@@ -95,7 +102,7 @@ def canary() -> tuple[Rpc, Any]:
     return part.rpc, part.request()
 
 
-def join_queries(answers: Sequence[Answer]) -> NDArray[np.float32]:
+def join_queries(answers: Sequence[Answer]) -> Embeddings:
     """[n, D] float32, unit rows. Raises InvalidRequestError when a query was unusable."""
     for index, answer, place in _places(answers):
         error = answer.error(place, "query_fault")
@@ -103,7 +110,7 @@ def join_queries(answers: Sequence[Answer]) -> NDArray[np.float32]:
             error = ItemError(ItemFault.QUERY_EMPTY, "found no text, want a query")
         if error is not None:
             raise unusable_query(index, error) from error
-    return _vectors(answers, "query_embedding")
+    return _embeddings(answers, "query_embedding")
 
 
 def join_products(answers: Sequence[Answer]) -> EmbeddedProducts:
@@ -115,15 +122,18 @@ def join_products(answers: Sequence[Answer]) -> EmbeddedProducts:
         if error is not None:
             errors[index] = error
     return EmbeddedProducts(
-        vectors=_vectors(answers, "product_embedding"),
+        vectors=_embeddings(answers, "product_embedding"),
         title_used=_column(answers, "title_used", np.bool_),
         image_used=_column(answers, "image_used", np.bool_),
         errors=errors,
     )
 
 
-def join_scores(answers: Sequence[Answer]) -> NDArray[np.float32]:
-    """[n] float32 in [0, 1], NaN where nothing was usable."""
+def join_scores(answers: Sequence[Answer], *, vectors_of: str | None = None) -> NDArray[np.float32]:
+    """[n] float32 in [0, 1], NaN where nothing was usable. vectors_of: fingerprint of the vectors that were scored."""
+    fingerprint = _fingerprint(answers)
+    if answers and vectors_of is not None:
+        check_fingerprint("scored vectors", vectors_of, fingerprint)
     scores: NDArray[np.float32] = _column(answers, "score", np.float32)
     wrong = ~(((scores >= 0) & (scores <= 1)) | np.isnan(scores))
     if wrong.any():
@@ -233,16 +243,25 @@ def _places(answers: Sequence[Answer]) -> Iterator[tuple[int, Answer, int]]:
         start += answer.part.size
 
 
-def _vectors(answers: Sequence[Answer], name: str) -> NDArray[np.float32]:
+def _fingerprint(answers: Sequence[Answer]) -> str:
+    """Of the one model that gave all answers, "" where it is unknown. Raises FingerprintMismatchError for several."""
+    for answer in answers:
+        if answer.fingerprint != answers[0].fingerprint:
+            raise FingerprintMismatchError("the server during one call", answer.fingerprint, answers[0].fingerprint)
+    return answers[0].fingerprint if answers else ""
+
+
+def _embeddings(answers: Sequence[Answer], name: str) -> Embeddings:
+    fingerprint = _fingerprint(answers)
     if not answers:
-        return np.zeros((0, 0), np.float32)
+        return Embeddings(np.zeros((0, 0), np.float32), fingerprint)
     widths = {answer.rows[name].shape[1] for answer in answers}
     if len(widths) > 1:
         raise ServerFaultError(f"{name}: found widths {sorted(widths)} in one call, want one")
     vectors: NDArray[np.float32] = np.concatenate([answer.rows[name] for answer in answers])
     if not np.isfinite(vectors).all():
         raise ServerFaultError(f"{name}: found numbers that are not finite")
-    return vectors
+    return Embeddings(vectors, fingerprint)
 
 
 def _column(answers: Sequence[Answer], name: str, dtype: type[np.generic]) -> NDArray[Any]:

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tritonclient.grpc import service_pb2 as triton
 
+from querylife.identity import ModelIdentity
 from querylife_client._wire import SERVICE, set_timeout
 from querylife_client.config import ClientConfig
 from querylife_client.errors import Failure
@@ -40,9 +41,20 @@ class Sendable(Protocol[A_co]):
 
     def request(self) -> Any: ...
 
-    def read(self, response: Any) -> A_co:
-        """Raises ServerFaultError when the answer breaks the contract."""
+    def read(self, response: Any, served: ModelIdentity | None) -> A_co:
+        """served: the model that answered, None where the server does not say.
+
+        Raises ServerFaultError when the answer breaks the contract.
+        """
         ...
+
+
+class Work(NamedTuple):
+    """What a call of several requests has to do: total of a unit. streaming: the method that yields finished ones."""
+
+    total: int
+    unit: str
+    streaming: str = ""
 
 
 def _triton(name: str) -> Rpc:
@@ -65,7 +77,6 @@ class CallState:
         self._budget = budget
         self._statistics = statistics
         self._deadline = deadline
-        statistics.add("requests")
 
     def before_send(self, request: Any) -> float:
         """The time left, in seconds, noted in the request as well. Raises DeadlineExceededError."""

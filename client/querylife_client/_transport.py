@@ -6,23 +6,27 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import grpc
 
 from querylife.errors import ContractError
+from querylife.identity import ModelIdentity
 from querylife_client import _hang_up
 from querylife_client._channel import channel_credentials, channel_options, checked_address, request_metadata
-from querylife_client._rpc import CallState, Rpc, Sendable
+from querylife_client._rpc import SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import Failure, from_rpc
-from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
+from querylife_client.metadata import read_identity
+from querylife_client.retry import Deadline, Deadlines, RetryBudget
+from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
+S = TypeVar("S", bound=Sized)
 
 
 class Scope:
@@ -54,10 +58,13 @@ class Scope:
 
 
 class Transport:
-    """Connections to one server."""
+    """Connections to one server. served: what is known of its model; None for a server without one."""
 
-    def __init__(self, address: str, config: ClientConfig, statistics: Statistics) -> None:
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
         self.address = checked_address(address)
+        self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
@@ -82,6 +89,8 @@ class Transport:
                 with self._while_open():
                     response = self._send(rpc, request, remaining_s, scope, state)
             except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
                 delay_s = state.delay_after(self._failure(error, deadline.remaining_s))
             else:
                 state.succeeded()
@@ -89,6 +98,17 @@ class Transport:
             with self._while_open():
                 if (self._closing if scope is None else scope.cancelled).wait(delay_s):
                     raise grpc.FutureCancelledError
+
+    def model(self, deadline: Deadline, scope: Scope | None = None) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline, scope)), due
+        )
 
     def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
         """One request without retries. Raises a ServiceError."""
@@ -99,7 +119,7 @@ class Transport:
             raise self._failure(error, timeout_s).error from error
 
     def answers(
-        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, streamed: bool = False
+        self, parts: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
     ) -> Generator[A, None, None]:
         """The answers to parts, in order, with at most config.concurrency requests in flight.
 
@@ -108,7 +128,7 @@ class Transport:
         head = list(itertools.islice(parts, 2))
         if len(head) < 2:
             for part in head:
-                yield self._answer(part, deadline(), None)
+                yield self._answer(part, deadlines(), None)
             return
         window: deque[Future[A]] = deque()
         with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
@@ -118,9 +138,19 @@ class Transport:
                 if _failed(window):
                     break
                 context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
-                window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
+                window.append(pool.submit(context.run, self._answer, part, deadlines(), scope))
             while window:
                 yield _oldest(window, streamed)
+
+    def collect(self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
+        """Every answer, in order. A call that runs out of time says what was done."""
+        answers: list[S] = []
+        try:
+            for answer in self.answers(parts, deadlines):
+                answers.append(answer)
+        except DeadlineExceededError as error:
+            raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
+        return answers
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[Scope]:
@@ -150,7 +180,13 @@ class Transport:
         return failure
 
     def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
-        return part.read(self.call(part.rpc, part.request(), deadline, scope))
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = self.model(deadline, scope)
+            response = self.call(part.rpc, part.request(), deadline, scope)
+            if self.model(deadline, scope) == model:
+                return part.read(response, model)
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
         stub = self._stub(rpc)

@@ -52,7 +52,7 @@ class ClientConfig:
     genfilt_token: GenFilt's bearer token, where it is another one.
     genfilt_items: items of one request to GenFilt, which takes about a second for ten.
     query_cache_items: query vectors kept for repeated queries; 0: none.
-    query_cache_recheck_s: how long the server is believed to serve the same model; 0: it is asked in every call.
+    model_recheck_s: the server is asked which model it serves after this many seconds; 0: with every request.
     """
 
     max_items: int = MAX_BATCH
@@ -69,7 +69,7 @@ class ClientConfig:
     genfilt_items: int = 16
     metadata: tuple[tuple[str, str], ...] = ()
     query_cache_items: int = 0
-    query_cache_recheck_s: float = 1.0
+    model_recheck_s: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("max_items", "genfilt_items"):
@@ -83,8 +83,8 @@ class ClientConfig:
         for key, value in self.metadata:
             if not (_METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()):
                 raise ValueError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
-        if self.query_cache_recheck_s < 0:
-            raise ValueError(f"query_cache_recheck_s: found {self.query_cache_recheck_s}, want at least 0")
+        if self.model_recheck_s < 0:
+            raise ValueError(f"model_recheck_s: found {self.model_recheck_s}, want at least 0")
         if self.hedge_after_s is not None and self.hedge_after_s <= 0:
             raise ValueError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
 

@@ -19,6 +19,7 @@ import grpc
 from querylife.errors import (
     ContractError,
     DeadlineExceededError,
+    FingerprintMismatchError,
     InvalidRequestError,
     ItemError,
     ItemFault,
@@ -32,6 +33,7 @@ __all__ = [
     "ContractError",
     "CredentialsError",
     "DeadlineExceededError",
+    "FingerprintMismatchError",
     "InvalidRequestError",
     "ItemError",
     "ItemFault",
@@ -99,6 +101,23 @@ _HINTS: tuple[tuple[str, str], ...] = (
     *((mark, "name the host that the certificate is for: Tls(server_name=...)") for mark in _WRONG_NAME),
     ("", "change ClientConfig(token=...)"),
 )
+
+
+def unfinished(
+    error: DeadlineExceededError, done: int, total: int, unit: str, streaming: str = ""
+) -> DeadlineExceededError:
+    """The same error for a call of several requests: what was done, and how to get it all the same.
+
+    unit: what done and total count. streaming: the method that yields finished items, where there is one.
+    """
+    if not done and not streaming:
+        return error
+    advice = f"{streaming} yields what is done" if streaming else "give fewer at once, or more time"
+    described = DeadlineExceededError(f"{error}: {done} of {total} {unit} were done; {advice}")
+    described.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        described.add_note(note)
+    return described
 
 
 def from_rpc(error: grpc.RpcError, address: str) -> Failure:

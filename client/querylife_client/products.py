@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import ItemError
+from querylife_client.embeddings import Embeddings
 from querylife_client.images import ImageSource
 
 Text = str | bytes  # bytes are UTF-8 already
@@ -33,10 +34,15 @@ class EmbeddedProducts:
     that was usable.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: Embeddings
     title_used: NDArray[np.bool_]
     image_used: NDArray[np.bool_]
     errors: dict[int, ItemError] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the vectors: sha256 in hex, or "" where the server does not say."""
+        return self.vectors.fingerprint
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -1,16 +1,15 @@
 """Vectors of queries that were asked before. No I/O.
 
 Shoppers' queries have a long tail but a heavy head: a few thousand vectors answer most of the traffic. The key is a
-hash of the text and of the model's identity (its fingerprint, preprocessing and precision). The server is asked for
-that again every recheck_s; when it has changed, nothing kept is used, and a server that does not say is not cached.
-Callers who ask for the same new query at the same time share one request (single flight).
+hash of the text and of the model's identity (its fingerprint, preprocessing and precision). When the server serves
+another model, the cache is emptied. Callers who ask for the same new query at the same time share one request (single
+flight).
 """
 
 import hashlib
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -18,96 +17,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import UnavailableError
-from querylife.identity import ModelIdentity
-from querylife_client.config import ClientConfig
+from querylife.identity import ModelIdentity, check_fingerprint
+from querylife_client.embeddings import Embeddings
 from querylife_client.products import Text
 
 Vector = NDArray[np.float32]
 
 
 class QueryCache:
-    """Least recently used goes first. Safe to share between threads."""
+    """The vectors of the last cache_size queries, of one model. Safe to share between threads."""
 
-    def __init__(self, items: int, *, recheck_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._items = items
-        self._recheck_s = recheck_s
-        self._clock = clock
-        self._checked_at = -float("inf")
-        self._model = b""
+    def __init__(self, cache_size: int) -> None:
+        self._cache_size = cache_size
+        self._model: ModelIdentity | None = None
         self._vectors: OrderedDict[bytes, Future[Vector]] = OrderedDict()
         self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, config: ClientConfig) -> "QueryCache | None":
-        """The cache of one client; None where the config wants none."""
-        return (
-            cls(config.query_cache_items, recheck_s=config.query_cache_recheck_s) if config.query_cache_items else None
-        )
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    @property
-    def usable(self) -> bool:
-        """Whether the model is known."""
-        return bool(self._model)
+    def claim(self, queries: Sequence[Text], model: ModelIdentity) -> "Claim":
+        """Which of these queries are known or on their way, and which the caller has to ask for.
 
-    def wants_model(self) -> bool:
-        """Whether it is time to ask the server for its model. Says so to one caller only."""
-        with self._lock:
-            due = self._clock() - self._checked_at >= self._recheck_s
-            if due:
-                self._checked_at = self._clock()
-            return due
-
-    def note_model(self, model: ModelIdentity | None) -> None:
-        """What the server said; None: nothing."""
-        found = hashlib.sha256(model.encode().encode()).digest() if model is not None else b""
-        with self._lock:
-            if found != self._model:
-                self._model = found
-                self._vectors.clear()
-
-    def note_silence(self) -> None:
-        """The server did not answer: it may come back with another model."""
-        with self._lock:
-            self._checked_at = -float("inf")
-
-    def claim(self, queries: Sequence[Text]) -> "Claim":
-        """Which of these queries are known or on their way, and which the caller has to ask for."""
+        model: the one that the server serves now.
+        """
         missing: list[Text] = []
         owned: list[Future[Vector]] = []
         futures: list[Future[Vector]] = []
         with self._lock:
+            if model != self._model:
+                self._model = model
+                self._vectors.clear()
             for query in queries:
-                key = self._key(query)
+                key = _key(query)
                 future = self._vectors.get(key)
-                if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
+                if future is None or _has_failed(future):
                     future = self._vectors[key] = Future()
                     missing.append(query)
                     owned.append(future)
                 self._vectors.move_to_end(key)
                 futures.append(future)
-            while len(self._vectors) > self._items:
+            while len(self._vectors) > self._cache_size:
                 self._vectors.popitem(last=False)
-        return Claim(missing, owned, futures)
+        return Claim(model.fingerprint, missing, owned, futures)
 
-    def _key(self, query: Text) -> bytes:
-        content = query if isinstance(query, bytes) else query.encode("utf-8", "surrogatepass")
-        return hashlib.sha256(self._model + content).digest()
+
+def _key(query: Text) -> bytes:
+    content = query if isinstance(query, bytes) else query.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).digest()
+
+
+def _has_failed(future: "Future[Vector]") -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 @dataclass(frozen=True)
 class Claim:
     """missing: the queries to ask for. futures: one vector for each query that was claimed."""
 
+    fingerprint: str
     missing: list[Text]
     owned: list["Future[Vector]"]
     futures: list["Future[Vector]"]
 
-    def fulfil(self, vectors: Vector) -> None:
-        """vectors: [missing, D] float32."""
-        for future, vector in zip(self.owned, vectors, strict=True):
+    def fulfil(self, vectors: Embeddings) -> None:
+        """vectors: [missing, D] float32. Raises FingerprintMismatchError where another model made them."""
+        if self.missing:
+            check_fingerprint("query vectors", vectors.fingerprint, self.fingerprint)
+        for future, vector in zip(self.owned, np.asarray(vectors), strict=True):
             future.set_result(vector.copy())
 
     def fail(self, error: BaseException) -> None:
@@ -120,6 +97,6 @@ class Claim:
             if not future.done():
                 future.set_exception(told)
 
-    def stack(self) -> Vector:
+    def stack(self) -> Embeddings:
         """[queries, D] float32, once every future is done."""
-        return np.stack([future.result() for future in self.futures])
+        return Embeddings(np.stack([future.result() for future in self.futures]), self.fingerprint)

@@ -12,30 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.errors import InputFileError
+from querylife.identity import check_fingerprint
+from querylife_client.embeddings import Embeddings
 
 
 class VectorIndex:
     """Product vectors by place, 0 to n - 1. Rows of zeros (nothing usable) take a place but are never found."""
 
-    def __init__(self, index: Any, rows: int) -> None:
+    def __init__(self, index: Any, rows: int, fingerprint: str) -> None:
+        """fingerprint: of the model that made the vectors."""
         self._index = index
         self._rows = rows
+        self.fingerprint = fingerprint
 
     @classmethod
-    def build(cls, pieces: Iterable[NDArray[np.float32]]) -> "VectorIndex":
-        """pieces: [n, D] float32, unit rows or zeros, as EmbeddedProducts.vectors; kept in half precision."""
+    def build(cls, pieces: Iterable[Embeddings]) -> "VectorIndex":
+        """pieces: [n, D] float32, unit rows or zeros, as EmbeddedProducts.vectors; kept in half precision.
+
+        Raises FingerprintMismatchError for pieces of different models, ValueError for none.
+        """
         from usearch.index import Index  # noqa: PLC0415  # an extra
 
-        index, rows = None, 0
+        index, rows, fingerprint = None, 0, ""
         for piece in pieces:
             if index is None:
                 index = Index(ndim=piece.shape[1], metric="ip", dtype="f16")
+                fingerprint = piece.fingerprint
+            check_fingerprint("a piece of the index", piece.fingerprint, fingerprint)
             usable = np.flatnonzero(piece.any(axis=1))
-            index.add(rows + usable, piece[usable])
+            index.add(rows + usable, np.asarray(piece)[usable])
             rows += len(piece)
         if index is None:
             raise ValueError("found no vectors, want at least one piece")
-        return cls(index, rows)
+        return cls(index, rows, fingerprint)
 
     @classmethod
     def open(cls, path: Path) -> "VectorIndex":
@@ -43,16 +52,16 @@ class VectorIndex:
         from usearch.index import Index  # noqa: PLC0415  # an extra
 
         try:
-            rows = int(path.with_suffix(".rows").read_text())
-            return cls(Index.restore(str(path), view=True), rows)
+            rows, fingerprint = path.with_suffix(".rows").read_text().splitlines()
+            return cls(Index.restore(str(path), view=True), int(rows), fingerprint)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputFileError(f"{path}: found no vector index: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Written under another name first; the number of rows stands beside it, with the suffix .rows."""
+        """Written under another name first; rows and fingerprint stand beside it, in a file with the suffix .rows."""
         unfinished = path.with_name(path.name + ".part")
         self._index.save(str(unfinished))
-        path.with_suffix(".rows").write_text(f"{self._rows}\n")
+        path.with_suffix(".rows").write_text(f"{self._rows}\n{self.fingerprint}\n")
         unfinished.rename(path)
 
     def __len__(self) -> int:
@@ -64,8 +73,7 @@ class VectorIndex:
             raise ValueError(f"vectors: found width {self._index.ndim}, want {len(query)}")
         return np.asarray(self._index.search(query, top_k).keys, np.intp)
 
-    def __getitem__(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
+    def __getitem__(self, places: NDArray[np.intp]) -> Embeddings:
         """[places, D] float32, unit rows."""
         found = np.asarray(self._index.get(places.astype(np.uint64)), np.float32).reshape(len(places), -1)
-        rows: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
-        return rows
+        return Embeddings(found / np.linalg.norm(found, axis=1, keepdims=True), self.fingerprint)

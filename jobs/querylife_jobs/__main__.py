@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow
 
 from querylife.catalog import CatalogProduct, load_catalog
-from querylife.errors import InvalidRequestError, QuerylifeError, UnavailableError
+from querylife.errors import InvalidRequestError, QuerylifeError
 from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger
@@ -111,28 +111,18 @@ async def run_generator_job(config: JobConfig, catalogue: Sequence[CatalogProduc
 
 async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledger: Ledger) -> Summary:
     """embed, against Triton."""
-    from querylife_client import AsyncClient  # noqa: PLC0415  # the other jobs do without tritonclient
-    from querylife_jobs import embed  # noqa: PLC0415
+    from querylife_jobs import embed, triton  # noqa: PLC0415  # the other jobs do without tritonclient
 
-    async with AsyncClient(config.server, timeout_s=config.timeout_s) as client:
-        ready = lambda: _wait(client.ready, config.patience_s)  # noqa: E731
+    async with triton.connect(config) as client:
+        ready = lambda: triton.wait_ready(client, config.patience_s)  # noqa: E731
         await ready()
-        model = await embed.fingerprint(client)
+        model = await client.model_identity()
         units = embed.units(catalogue, model)
-        batch = lambda some: embed.work(client, some)  # noqa: E731
+        batch = lambda some: embed.work(client, some, model)  # noqa: E731
         summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)
-        _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, {"model": model})
+        made_by = {"fingerprint": model.fingerprint, "model": model.encode()}
+        _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, made_by)
     return summary
-
-
-async def _wait(is_ready: Callable[[], Awaitable[bool]], patience_s: float) -> None:
-    """Raises UnavailableError after patience_s without an answer."""
-    try:
-        async with asyncio.timeout(patience_s):
-            while not await is_ready():
-                await asyncio.sleep(0.5)
-    except TimeoutError as error:
-        raise UnavailableError(f"the server has been away for {patience_s:g} s") from error
 
 
 def parse(arguments: Sequence[str] | None) -> JobConfig:

@@ -1,6 +1,5 @@
 """Job: the vector of each product of a catalogue, through Triton. Rows with the same content are embedded once."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,8 @@ import numpy as np
 import pyarrow
 
 from querylife.catalog import CatalogProduct
+from querylife.errors import FingerprintMismatchError
+from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient, Product
 from querylife_client.errors import CredentialsError, OverloadedError
 from querylife_jobs.ledger import Ledger, Record, unit_key
@@ -16,7 +17,6 @@ from querylife_jobs.runner import AccessError, FullError, Unit
 
 UNITS_PER_REQUEST = 16
 FULL_PAUSE_S = 0.5
-PROBE = "red cotton dress for women"
 SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -29,25 +29,29 @@ SCHEMA = pyarrow.schema(
 )
 
 
-async def fingerprint(client: AsyncClient) -> str:
-    """Tells one model from another by what it says: a hash of the rounded vector of a fixed query."""
-    vector = await client.embed_queries([PROBE])
-    return hashlib.sha256((np.round(vector, 2) + 0.0).tobytes()).hexdigest()[:12]
+def vector_key(model: ModelIdentity, title: str, product_type: str, image: bytes | None) -> str:
+    """The ledger key of one product's vector: everything that the vector depends on.
+
+    The model's name and calibration are left out: neither changes a vector.
+    """
+    made_by = (model.fingerprint, model.preprocessing, model.precision, str(model.embedding_width))
+    return unit_key("embed", *made_by, title, product_type, image or b"")
 
 
-def units(products: Sequence[CatalogProduct], model: str) -> list[Unit]:
+def units(products: Sequence[CatalogProduct], model: ModelIdentity) -> list[Unit]:
     """One unit per product, in order; products with the same content share a key."""
-    return [
-        Unit(unit_key("embed", model, product.title, product.product_type, product.image or b""), product)
-        for product in products
-    ]
+    return [Unit(vector_key(model, item.title, item.product_type, item.image), item) for item in products]
 
 
-async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
-    """Embed a few products: the batch function that a cluster runs, too."""
+async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) -> list[Record]:
+    """Embed a few products: the batch function that a cluster runs, too.
+
+    Raises FingerprintMismatchError when the server no longer serves the model that the units' keys name.
+    """
     sent = [_product(unit.payload) for unit in some]
     try:
         embedded = await client.embed_products(sent)
+        check_model(model, await client.model_identity())
     except OverloadedError as error:
         raise FullError(str(error), FULL_PAUSE_S) from error
     except CredentialsError as error:
@@ -61,6 +65,14 @@ async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
         result = json.dumps(used).encode() + b"\n" + vector.astype("<f4").tobytes() if vector.any() else b""
         records.append(Record(unit.key, result, fault, detail))
     return records
+
+
+def check_model(wanted: ModelIdentity, current: ModelIdentity) -> None:
+    """Raises FingerprintMismatchError, naming both, when vectors of the two models must not be mixed."""
+    for name in ("fingerprint", "preprocessing", "precision", "embedding_width"):
+        before, after = str(getattr(wanted, name)), str(getattr(current, name))
+        if before != after:
+            raise FingerprintMismatchError(f"the server changed its model's {name} while the job ran", after, before)
 
 
 def _product(product: CatalogProduct) -> Product:

@@ -52,7 +52,11 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
+    parser.add_argument("--metrics-host", default=default.metrics_host, help="for Triton's metrics (%(default)s)")
     parser.add_argument("--metrics-port", type=int, default=default.metrics_port, help="0: any free (%(default)s)")
+    parser.add_argument(
+        "--probe-port", type=int, default=default.probe_port, help="HTTP /live, /ready, /metrics on --host (off)"
+    )
     parser.add_argument(
         "--drain-s", type=float, default=default.drain_s, help="seconds to finish requests (%(default)s)"
     )
@@ -60,6 +64,9 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument(
         "--max-restarts", type=int, default=default.max_restarts, help="that fail in a row (%(default)s)"
     )
+    parser.add_argument("--trace-endpoint", metavar="URL", help="OTLP over HTTP: http://HOST:4318/v1/traces (off)")
+    traced = "trace one in N requests without a trace context, 0: none (%(default)s)"
+    parser.add_argument("--trace-rate", type=int, default=default.trace_rate, metavar="N", help=traced)
     parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt with this certificate")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
     parser.add_argument("--tls-client-authority", type=Path, metavar="PEM", help="callers need certificates of these")

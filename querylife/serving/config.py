@@ -6,19 +6,24 @@ from pathlib import Path
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.errors import ArtifactError
 from querylife.serving.access import AccessConfig
+from querylife.serving.tracing import check_endpoint
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """metrics_port 0 takes a free one. A server is stuck when its canary stays unanswered for stuck_s while it asks
-    for no processor time, or for busy_s whatever it does; a slow answer from a busy or starved server is no fault.
+    """Port 0 takes a free one, for metrics and probes; probe_port None: no probes.
+
+    A server is stuck when its canary stays unanswered for stuck_s while it asks for no processor time, or for busy_s
+    whatever it does; a slow answer from a busy or starved server is no fault.
     """
 
     repository: Path = Path("model_repository")
     profile: str = "cpu"
     host: str = "127.0.0.1"
     grpc_port: int = 8001
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = 8002
+    probe_port: int | None = None
     canary_interval_s: float = 1.0
     stopped_s: float = 1.0
     stuck_s: float = 3.0
@@ -27,6 +32,8 @@ class ServerConfig:
     drain_s: float = 30.0
     max_restarts: int = 5  # without a server that became ready in between
     max_pause_s: float = 10.0
+    trace_endpoint: str | None = None  # OTLP over HTTP; None: no traces
+    trace_rate: int = 0  # one in so many requests without a trace context is traced as well; 0: none
     access: AccessConfig = field(default_factory=AccessConfig)
     triton: tuple[str, ...] = ()  # further tritonserver options
 
@@ -37,6 +44,12 @@ class ServerConfig:
             raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
         if not 0 <= self.metrics_port < 65536:
             raise ArtifactError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
+        if self.probe_port is not None and not 0 <= self.probe_port < 65536:
+            raise ArtifactError(f"found probe port {self.probe_port}, want 1 to 65535, or 0 for any")
+        if self.trace_endpoint is not None:
+            check_endpoint(self.trace_endpoint)
+        if self.trace_rate < 0:
+            raise ArtifactError(f"found trace rate {self.trace_rate}, want at least 0")
 
     @property
     def address(self) -> str:

@@ -5,6 +5,7 @@ ensemble answers, rightly. It repeats for as long as the server lives. A sick se
 memory is removed, and a new one is started: first at once, then with growing pauses, and not for ever.
 """
 
+import contextlib
 import logging
 import socket
 import threading
@@ -19,7 +20,10 @@ from querylife.serving.access import Access
 from querylife.serving.canary import CanaryCaller
 from querylife.serving.config import ServerConfig
 from querylife.serving.control import RepositoryControl
+from querylife.serving.probe_server import Health, ProbeServer
 from querylife.serving.room import check_shared_memory
+from querylife.serving.telemetry import Telemetry
+from querylife.serving.tracing import trace_options
 from querylife.serving.triton import (
     SHARED_MEMORY,
     TritonOptions,
@@ -31,6 +35,8 @@ from querylife.serving.vitals import Idleness, Vitals
 
 log = logging.getLogger(__name__)
 
+HUNG_S = 60.0  # more than the slowest thing that the supervisor does without a look at its clock: ending a server
+
 
 class Supervisor:
     """Keeps a right-answering server on one port until told to stop."""
@@ -41,6 +47,10 @@ class Supervisor:
         self.ready = threading.Event()
         self._stopping = False
         self._was_ready = False
+        self._watched: tuple[Vitals, CanaryPulse] | None = None  # of the server that is ready
+        self._reason = "starting"
+        self._looked = time.monotonic()
+        self._telemetry = Telemetry()
         self._installation = find_installation()
         remove_stale_shared_memory()
         check_shared_memory(SHARED_MEMORY)
@@ -56,6 +66,35 @@ class Supervisor:
         (another server there could answer our canary), ServerFaultError when the server will not become ready. Once a
         server has been ready, the first two are reasons to try again.
         """
+        with self._probe_server():
+            self._run()
+
+    def health(self) -> Health:
+        """What probes are told. Asks the process table at this moment: a dead backend is never called ready."""
+        if self._stopping:
+            return Health("", "draining")
+        unseen_s = time.monotonic() - self._looked
+        not_live = f"the supervisor has been stuck for {unseen_s:.0f} s" if unseen_s > HUNG_S else ""
+        watched = self._watched
+        if watched is None:
+            return Health(not_live, self._reason)
+        vitals, pulse = watched
+        return Health(not_live, not_live or vitals.fault() or pulse.problem())
+
+    def metrics(self) -> str:
+        """The supervisor's own metrics, in Prometheus' text format."""
+        watched = self._watched
+        silent_s = watched[1].silent_s() if watched else 0.0
+        return self._telemetry.render(is_ready=not self.health().not_ready, silent_s=silent_s)
+
+    def _probe_server(self) -> contextlib.AbstractContextManager[object]:
+        if self.config.probe_port is None:
+            return contextlib.nullcontext()
+        server = ProbeServer(self.config.host, self.config.probe_port, self.health, self.metrics)
+        log.info("probes on %s:%d: /live, /ready, /metrics", self.config.host, server.port)
+        return server
+
+    def _run(self) -> None:
         failures = 0
         while not self._stopping:
             try:
@@ -64,6 +103,7 @@ class Supervisor:
                 if not self._was_ready:
                     raise
                 reason, was_ready = str(error), False  # a rebuild is under way, or the last server lets its port go
+            self._reason = reason
             if self._stopping:
                 break
             failures = 0 if was_ready else failures + 1
@@ -76,8 +116,10 @@ class Supervisor:
     def _stopped_within(self, pause_s: float) -> bool:
         """Wait, but not longer than until stop. Returns whether stop was called."""
         deadline = time.monotonic() + pause_s
+        self._looked = time.monotonic()
         while not self._stopping and (left_s := deadline - time.monotonic()) > 0:
             time.sleep(min(0.1, left_s))
+            self._looked = time.monotonic()
         return self._stopping
 
     def _serve_once(self) -> tuple[str, bool]:
@@ -89,24 +131,40 @@ class Supervisor:
         control = RepositoryControl(self.config.address, access)
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
+        model = identity(lock, self.config.profile)
         options = TritonOptions(
             repository=self.config.repository,
             profile=self.config.profile,
-            server_id=identity(lock, self.config.profile).encode(),
+            server_id=model.encode(),
             host=self.config.host,
+            metrics_host=self.config.metrics_host,
             grpc_port=free_port(self.config.host, self.config.grpc_port),
-            metrics_port=free_port("127.0.0.1", self.config.metrics_port),
+            metrics_port=free_port(self.config.metrics_host, self.config.metrics_port),
             secrets=(*control.secrets, *access.secrets),
-            extra=(*control.options(), *access.options, *self.config.triton),
+            extra=(
+                *control.options(),
+                *access.options,
+                *trace_options(self.config.trace_endpoint, self.config.trace_rate),
+                *self.config.triton,
+            ),
         )
         process = TritonProcess(self._installation, options)
+        self._telemetry.server_started(
+            {
+                "model": model.name,
+                "fingerprint": model.fingerprint,
+                "precision": model.precision,
+                "profile": self.config.profile,
+            }
+        )
         canary = CanaryCaller(self.config.address, lock.canary, access)
         try:
             reason = self._await_ready(process, canary)
             if reason:
                 return reason, False
             process.hide_secrets()
-            log.info("ready in %.1f s, metrics on 127.0.0.1:%d", time.monotonic() - started, options.metrics_port)
+            metrics = f"{options.metrics_host}:{options.metrics_port}"
+            log.info("ready in %.1f s, metrics on %s", time.monotonic() - started, metrics)
             self._was_ready = True
             self.ready.set()
             reason = self._watch(process, canary)
@@ -147,12 +205,15 @@ class Supervisor:
     def _watch(self, process: TritonProcess, canary: CanaryCaller) -> str:
         """Returns why the server is sick, or "" when told to stop."""
         vitals = Vitals(process, self.config)
-        pulse = CanaryPulse(canary, self.config)
+        pulse = CanaryPulse(canary, self.config, self._telemetry)
+        self._watched = vitals, pulse
         try:
             while not self._stopped_within(0.1):
                 if reason := vitals.fault() or pulse.fault() or vitals.stuck(pulse.silent_s()):
                     return reason
         finally:
+            self._reason = "restarting"
+            self._watched = None
             pulse.stop()
         return ""
 
@@ -160,9 +221,10 @@ class Supervisor:
 class CanaryPulse:
     """Calls the canary on a thread of its own and remembers since when it waits for an answer."""
 
-    def __init__(self, canary: CanaryCaller, config: ServerConfig) -> None:
+    def __init__(self, canary: CanaryCaller, config: ServerConfig, telemetry: Telemetry) -> None:
         self._canary = canary
         self._config = config
+        self._telemetry = telemetry
         self._asked: float | None = None  # none is under way
         self._problems: list[str] = []
         self._stop = threading.Event()
@@ -178,23 +240,39 @@ class CanaryPulse:
         """Two refusals or wrong answers in a row, each of which the server gave in time."""
         return self._problems[-1] if len(self._problems) >= 2 else ""
 
+    def problem(self) -> str:
+        """The last answer's, however the ones before it were; "" for a right one."""
+        problems = self._problems
+        return problems[-1] if problems else ""
+
     def stop(self) -> None:
         self._stop.set()
 
     def _run(self) -> None:
         while not self._stop.wait(self._config.canary_interval_s):
-            self._asked = self._asked or time.monotonic()
+            begun = time.monotonic()
+            self._asked = self._asked or begun
             try:
-                self._canary.call(timeout_s=self._config.busy_s)
-                self._asked = None
-                self._problems = []
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    self._problems = [*self._problems, _describe(error)]
-            except ServerFaultError as error:
-                self._problems = [*self._problems, _describe(error)]
+                outcome = self._ask()
             except ValueError:  # the channel was closed: the server is being replaced
                 return
+            self._telemetry.probe_answered(outcome, time.monotonic() - begun)
+
+    def _ask(self) -> str:
+        """One canary. Returns its outcome, as telemetry counts it."""
+        try:
+            self._canary.call(timeout_s=self._config.busy_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return "timeout"
+            self._problems = [*self._problems, _describe(error)]
+            return "refused"
+        except ServerFaultError as error:
+            self._problems = [*self._problems, _describe(error)]
+            return "wrong"
+        self._asked = None
+        self._problems = []
+        return "right"
 
 
 def free_port(host: str, port: int) -> int:

@@ -84,7 +84,7 @@ def _lay_out_python_backend(triton: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How one tritonserver process is started. host is where gRPC listens; metrics stay on loopback.
+    """How one tritonserver process is started. host is where gRPC listens, metrics_host where metrics are.
 
     server_id: what clients get as the server's name. secrets: parts of the arguments that other users of the machine
     must not see.
@@ -96,6 +96,7 @@ class TritonOptions:
     host: str
     grpc_port: int
     metrics_port: int
+    metrics_host: str = "127.0.0.1"
     secrets: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
@@ -110,7 +111,7 @@ class TritonOptions:
             "--allow-http=false",  # deeply nested JSON over HTTP can end the process
             f"--grpc-address={self.host}",
             f"--grpc-port={self.grpc_port}",
-            "--metrics-address=127.0.0.1",
+            f"--metrics-address={self.metrics_host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=" + ("true" if self.profile == "gpu" else "false"),
             "--pinned-memory-pool-byte-size=" + ("268435456" if self.profile == "gpu" else "0"),

@@ -174,7 +174,7 @@ def test_who_shares_a_request_outlives_the_caller_who_sent_it(
     fake: FakeTriton, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def share() -> None:
-        config = ClientConfig(query_cache_items=100, query_cache_recheck_s=1e6)
+        config = ClientConfig(query_cache_items=100, model_recheck_s=1e6)
         async with AsyncClient(fake.address, timeout_s=PATIENCE_S, config=config) as client:
             await client.embed_queries(["warm"])
             fake.script(FOR_EVER)

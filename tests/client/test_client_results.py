@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from querylife_client import Product
+from querylife_client import Embeddings, Product
 from querylife_client.errors import ContractError, InvalidRequestError, ItemFault
 from querylife_client.testing import Delay, FakeTriton
 
@@ -164,9 +164,9 @@ def test_rank_refuses_arguments_that_make_no_sense(client: Any, arguments: dict[
         client.rank("red", **arguments)
 
 
-def test_rank_refuses_vectors_of_another_width(client: Any) -> None:
+def test_rank_refuses_vectors_of_another_width(client: Any, fake: FakeTriton) -> None:
     with pytest.raises(ValueError, match=r"want \[n, 32\]"):
-        client.rank("red", vectors=np.ones((3, 31), np.float32))
+        client.rank("red", vectors=Embeddings(np.ones((3, 31)), fake.model.fingerprint))
 
 
 def test_a_catalogue_is_streamed_piece_by_piece(connect: Callable[..., Any], fake: FakeTriton) -> None:

@@ -112,8 +112,8 @@ def test_the_right_token_passes_and_a_wrong_one_is_a_credentials_error(connect: 
 
 
 def test_a_callable_token_is_asked_before_every_request(connect: Callable[..., Any], fake: FakeTriton) -> None:
-    tokens = iter(["first", "second"])
-    client = connect(fake.address, token=lambda: next(tokens))
+    tokens = iter(["which model", "first", "second"])
+    client = connect(fake.address, token=lambda: next(tokens), model_recheck_s=1e6)
     client.embed_queries(["red"])
     client.embed_queries(["red"])
     assert [request.metadata["authorization"] for request in fake.received] == ["Bearer first", "Bearer second"]

@@ -139,7 +139,7 @@ def test_a_host_that_vanishes_and_returns_loses_nothing(far_server: tuple[Server
 
 def test_a_server_restarted_with_another_model_is_not_answered_from_the_cache(tmp_path: Path) -> None:
     repository = copied(tmp_path)
-    config = replace(LASTING, query_cache_items=100, query_cache_recheck_s=0)
+    config = replace(LASTING, query_cache_items=100, model_recheck_s=0)
     with (
         serving(repository, tmp_path / "server.log") as server,
         Client(server.address, timeout_s=PATIENCE_S, config=config) as client,

@@ -9,9 +9,10 @@ import grpc
 import numpy as np
 import pytest
 
-from querylife_client import Client, ClientConfig
-from querylife_client.errors import InvalidRequestError
+from querylife_client import Client, ClientConfig, Embeddings
+from querylife_client.errors import FingerprintMismatchError, InvalidRequestError
 from querylife_client.query_cache import QueryCache
+from querylife_client.served_model import ServedModel
 from querylife_client.testing import Corrupt, Delay, Fail, FakeTriton
 
 
@@ -60,19 +61,26 @@ def test_an_unusable_query_is_named_by_its_place_in_the_call(connect: Callable[.
 
 
 def test_the_cache_is_bounded_and_forgets_the_least_used(fake: FakeTriton) -> None:
-    cache = QueryCache(2, recheck_s=1)
+    cache = QueryCache(2)
     for query in ("a", "b", "a", "c"):
-        claim = cache.claim([query])
-        claim.fulfil(np.ones((len(claim.missing), 4), np.float32))
+        claim = cache.claim([query], fake.model)
+        claim.fulfil(Embeddings(np.ones((len(claim.missing), 4)), fake.model.fingerprint))
     assert len(cache) == 2
-    assert cache.claim(["a", "b"]).missing == ["b"]
+    assert cache.claim(["a", "b"], fake.model).missing == ["b"]
+
+
+def test_vectors_of_another_model_are_not_kept(fake: FakeTriton) -> None:
+    cache = QueryCache(2)
+    claim = cache.claim(["a"], fake.model)
+    with pytest.raises(FingerprintMismatchError):
+        claim.fulfil(Embeddings(np.ones((1, 4)), "another"))
 
 
 @pytest.mark.parametrize("changed", ["fingerprint", "preprocessing", "precision"])
 def test_a_server_that_returns_with_another_model_is_asked_again(
     connect: Callable[..., Any], fake: FakeTriton, changed: str
 ) -> None:
-    client = connect(fake.address, query_cache_items=100, query_cache_recheck_s=0)
+    client = connect(fake.address, query_cache_items=100, model_recheck_s=0)
     client.embed_queries(["red"])
     fake.stop()
     fake.start()
@@ -85,14 +93,24 @@ def test_a_server_that_returns_with_another_model_is_asked_again(
     assert items(fake) == 2
 
 
-def test_the_model_is_asked_for_once_in_its_time() -> None:
+def test_the_model_is_asked_for_once_in_its_time(fake: FakeTriton) -> None:
     now = [0.0]
-    cache = QueryCache(10, recheck_s=5, clock=lambda: now[0])
-    assert [cache.wants_model(), cache.wants_model()] == [True, False]
+    served = ServedModel(5, clock=lambda: now[0])
+    assert served.due() is not None
+    assert served.due() is not None, "no caller can go on before the first answer"
+    served.note(fake.model, 0)
+    assert served.due() is None
     now[0] = 5.0
-    assert [cache.wants_model(), cache.wants_model()] == [True, False]
-    cache.note_silence()
-    assert cache.wants_model()
+    assert [served.due(), served.due()] == [0, None]
+
+
+def test_an_answer_from_before_a_failure_is_not_believed(fake: FakeTriton) -> None:
+    served = ServedModel(1e6)
+    asked = served.due()
+    assert asked is not None
+    served.forget()
+    served.note(fake.model, asked)
+    assert served.due() is not None
 
 
 def test_a_server_that_does_not_say_its_model_is_not_cached(connect: Callable[..., Any], fake: FakeTriton) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from querylife_client import Product
+from querylife_client import Embeddings, Product
 from querylife_client.errors import QuerylifeError
 from querylife_client.testing import FakeTriton
 from querylife_client.vector_index import VectorIndex
@@ -20,7 +20,7 @@ def rows() -> np.ndarray:
     vectors = np.random.default_rng(0).standard_normal((2000, 32)).astype(np.float32)
     vectors[::50] = 0
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=vectors, where=norms > 0)
+    return Embeddings(np.divide(vectors, norms, out=vectors, where=norms > 0), "model a")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_a_saved_index_is_the_same_index(rows: np.ndarray, index: VectorIndex, t
     index.save(tmp_path / "catalog.index")
     again = VectorIndex.open(tmp_path / "catalog.index")
     assert len(again) == 2000
+    assert again.fingerprint == "model a"
     assert again.nearest(rows[5], 5).tolist() == index.nearest(rows[5], 5).tolist()
     with pytest.raises(QuerylifeError, match="found no vector index"):
         VectorIndex.open(tmp_path / "missing.index")

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, start_http_server
 
 from genfilt_server.access import Token
 from genfilt_server.admission import Admission
@@ -107,12 +107,16 @@ class Hosted:
 
 @asynccontextmanager
 async def hosted(
-    config: ServerConfig | None = None, *, delay_s: float = 0.0, token: Token | None = None
+    config: ServerConfig | None = None,
+    *,
+    delay_s: float = 0.0,
+    token: Token | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Hosted]:
     config = config or ServerConfig(port=0)
     generator = WordGenerator(delay_s)
     describer = Describer(generator, TUNED, config.remembered)
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics(registry or CollectorRegistry())
     admission = Admission(config.max_waiting)
     provenance = pb.Provenance(
         generator="words@1", prompt_version="tuned-v1", schema_version="v1", judge_version="tuned-v1"
@@ -127,8 +131,11 @@ async def hosted(
         await server.stop(0)
 
 
-async def _serve(port: int, delay_s: float, max_waiting: int, hold_after: int | None) -> None:
-    async with hosted(ServerConfig(port=port, max_waiting=max_waiting), delay_s=delay_s) as server:
+async def _serve(config: ServerConfig, delay_s: float, hold_after: int | None) -> None:
+    registry = CollectorRegistry()
+    if config.metrics_port is not None:
+        start_http_server(config.metrics_port, addr="127.0.0.1", registry=registry)
+    async with hosted(config, delay_s=delay_s, registry=registry) as server:
         await server.canary.sing()
         server.generator.hold_after = hold_after
         print(f"ready {server.address}", flush=True)
@@ -141,6 +148,8 @@ if __name__ == "__main__":
     parser.add_argument("--delay-s", type=float, default=0.0)
     parser.add_argument("--max-waiting", type=int, default=512)
     parser.add_argument("--hold-after", type=int)
+    parser.add_argument("--metrics-port", type=int)
     options = parser.parse_args()
     grpc.aio.init_grpc_aio()
-    asyncio.run(_serve(options.port, options.delay_s, options.max_waiting, options.hold_after))
+    config = ServerConfig(port=options.port, max_waiting=options.max_waiting, metrics_port=options.metrics_port)
+    asyncio.run(_serve(config, options.delay_s, options.hold_after))

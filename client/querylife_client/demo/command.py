@@ -8,14 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from querylife.catalog import Catalog, CatalogProduct, load_catalog, load_queries
 from querylife.drawn_catalog import drawn_products
 from querylife.errors import InputFileError
 from querylife.lock import LOCK_NAME, read_lock
-from querylife_client import Client, ClientConfig, Product
+from querylife_client import Client, ClientConfig, Embeddings, Product
 from querylife_client.demo.page import Ranking, Summary, render
 from querylife_client.demo.server import served
 
@@ -91,7 +88,7 @@ def _rank(client: Client, config: DemoConfig, catalog: Catalog, queries: list[st
     return rankings, summary
 
 
-def _embed(client: Client, products: list[CatalogProduct]) -> tuple[NDArray[np.float32], int]:
+def _embed(client: Client, products: list[CatalogProduct]) -> tuple[Embeddings, int]:
     """Returns [n, D] float32 and how many products had a fault."""
     pieces, at_fault, done, started = [], 0, 0, time.monotonic()
     wanted = (Product(title=p.title or None, image=p.image, product_type=p.product_type or None) for p in products)
@@ -103,7 +100,7 @@ def _embed(client: Client, products: list[CatalogProduct]) -> tuple[NDArray[np.f
         progress = f"embedded {done:,} of {len(products):,} products, {per_s:.0f}/s, {left_s:.0f} s left"
         print(f"\r{progress:<70}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return np.concatenate(pieces), at_fault
+    return Embeddings.concatenate(pieces), at_fault
 
 
 def _print(rankings: list[Ranking]) -> None:

@@ -1,0 +1,342 @@
+"""Qdrant. `qdrant:FOLDER` is qdrant-client's local mode; `qdrant+http://HOST:PORT` or `qdrant+https://…` is a server.
+
+Local mode keeps every vector in memory, compares each search with every row, and belongs to one process. A server adds
+an HNSW index, filters inside it, several processes, and replication. Each point has a dense vector, and a sparse one
+of its words, which Qdrant ranks by BM25.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from querylife_client.vector_store import (
+    Attributes,
+    Condition,
+    Hit,
+    StoredRow,
+    StoreError,
+    StoreIdentity,
+    StoreUnavailableError,
+)
+from querylife_jobs.stores.rows import (
+    CONTENT,
+    FINGERPRINT,
+    ID,
+    SEARCH_TEXT,
+    VECTOR,
+    check_fingerprint,
+    check_rows,
+    full_row,
+    visible,
+)
+
+T = TypeVar("T")
+
+STATE_COLLECTION, LOCK_COLLECTION = "querylife_state", "querylife_lock"
+WORDS = "words"  # the sparse vector
+IDS = uuid.UUID("6f0b0a52-3f5e-4f2b-8f0e-7d1f5b9f3c11")  # namespace of the point ids, which must be UUIDs
+POINT = str(uuid.uuid5(IDS, ""))
+KIND_INDEXES = {
+    "text": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "number": models.PayloadSchemaType.FLOAT,
+    "boolean": models.PayloadSchemaType.BOOL,
+}
+SATURATION, LENGTH_WEIGHT, MEAN_LENGTH = 1.2, 0.75, 8.0  # of BM25; titles have about eight words
+TIMEOUT_S = 60
+SCAN_ROWS = 4096
+HEARTBEAT_S, STALE_S = 10.0, 60.0
+FIRST_SERVER_ERROR = 500
+
+
+class QdrantDatabase:
+    """The server or the folder: its collections, and the point that says which of them is active."""
+
+    def __init__(self, location: str) -> None:
+        """location: a folder, or http(s)://HOST:PORT."""
+        self.location = location
+        self.is_local = not location.startswith(("http://", "https://"))
+        self._lock = threading.RLock()
+        where: dict[str, Any] = {"path": location} if self.is_local else {"url": location, "timeout": TIMEOUT_S}
+        self.client: Any = self.call(lambda: QdrantClient(**where))
+
+    def call(self, action: Callable[[], T]) -> T:
+        """Local mode from one thread at a time; foreign errors as StoreErrors."""
+        try:
+            with self._lock if self.is_local else contextlib.nullcontext():
+                return action()
+        except UnexpectedResponse as error:
+            message = f"{self.location}: {error}"
+            is_server = error.status_code is not None and error.status_code >= FIRST_SERVER_ERROR
+            raise (StoreUnavailableError(message) if is_server else StoreError(message)) from error
+        except ResponseHandlingException as error:
+            raise StoreUnavailableError(f"{self.location}: {error}") from error
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
+            raise StoreError(f"{self.location}: {error}") from error
+        except Exception as error:  # local mode hands out SQLite's errors
+            if type(error).__module__ != "sqlite3":
+                raise
+            raise StoreError(f"{self.location}: {error}") from error
+
+    def create(self, name: str, identity: StoreIdentity) -> "QdrantCollection":
+        dense = models.VectorParams(size=identity.width, distance=models.Distance.DOT)
+        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF)
+        self.call(
+            lambda: self.client.create_collection(
+                name, vectors_config={VECTOR: dense}, sparse_vectors_config={WORDS: sparse}
+            )
+        )
+        collection = QdrantCollection(self, name, identity)
+        collection.index_columns(identity.columns)
+        return collection
+
+    def open(self, name: str, identity: StoreIdentity) -> "QdrantCollection":
+        if not self.call(lambda: self.client.collection_exists(name)):
+            raise StoreError(f"{self.location}: found no collection {name}")
+        return QdrantCollection(self, name, identity)
+
+    def drop(self, name: str) -> None:
+        self.call(lambda: self.client.delete_collection(name))
+
+    def read_state(self) -> dict[str, Any] | None:
+        document = self._read_document(STATE_COLLECTION)
+        state: dict[str, Any] | None = None if document is None else json.loads(document["document"])
+        return state
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        if not self.call(lambda: self.client.collection_exists(STATE_COLLECTION)):
+            self._create_documents(STATE_COLLECTION)
+        self._write_document(STATE_COLLECTION, {"document": json.dumps(state)})
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """A collection whose creation succeeds once. The holder renews it; one that is stale is taken over."""
+        holder = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+        self._take_lock(holder)
+        released = threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(holder, released), daemon=True)
+        renewal.start()
+        try:
+            yield
+        finally:
+            released.set()
+            renewal.join()
+            self.drop(LOCK_COLLECTION)
+
+    def close(self) -> None:
+        self.client.close()
+
+    def _take_lock(self, holder: dict[str, Any]) -> None:
+        if self.call(lambda: self.client.collection_exists(LOCK_COLLECTION)):
+            other = self._read_document(LOCK_COLLECTION) or {}
+            if not _is_gone(other, holder):
+                raise StoreError(
+                    f"{self.location}: another job writes to it: process {other.get('process')} on {other.get('host')}"
+                )
+            self.drop(LOCK_COLLECTION)
+        self._create_documents(LOCK_COLLECTION)
+        self._write_document(LOCK_COLLECTION, holder)
+
+    def _renew(self, holder: dict[str, Any], released: threading.Event) -> None:
+        while not released.wait(HEARTBEAT_S):
+            with contextlib.suppress(StoreError, StoreUnavailableError):
+                self._write_document(LOCK_COLLECTION, {**holder, "at": time.time()})
+
+    def _create_documents(self, name: str) -> None:
+        parameters = models.VectorParams(size=1, distance=models.Distance.DOT)
+        self.call(lambda: self.client.create_collection(name, vectors_config=parameters))
+
+    def _read_document(self, name: str) -> dict[str, Any] | None:
+        if not self.call(lambda: self.client.collection_exists(name)):
+            return None
+        points = self.call(lambda: self.client.retrieve(name, [POINT]))
+        return dict(points[0].payload or {}) if points else None
+
+    def _write_document(self, name: str, document: dict[str, Any]) -> None:
+        point = models.PointStruct(id=POINT, vector=[1.0], payload=document)
+        self.call(lambda: self.client.upsert(name, [point], wait=True))
+
+
+class QdrantCollection:
+    """A VectorStore (querylife_client.vector_store) in one Qdrant collection."""
+
+    def __init__(self, database: QdrantDatabase, name: str, identity: StoreIdentity) -> None:
+        self._database = database
+        self._client = database.client
+        self._name = name
+        self._identity = identity
+
+    def identity(self) -> StoreIdentity:
+        return self._identity
+
+    def count(self) -> int:
+        return int(self._database.call(lambda: self._client.count(self._name, exact=True)).count)
+
+    def upsert(
+        self, ids: Sequence[str], vectors: NDArray[np.float32], attributes: Sequence[Attributes], *, fingerprint: str
+    ) -> None:
+        check_fingerprint(self._identity, fingerprint, "vectors to store")
+        check_rows(self._identity, ids, vectors, attributes)
+        points = []
+        for row_id, vector, item in zip(ids, vectors, attributes, strict=True):
+            row = full_row(item, self._identity.columns, fingerprint)
+            words = word_vector(row[SEARCH_TEXT])
+            payload = {ID: row_id, FINGERPRINT: fingerprint, **{c: row[c] for c in self._identity.columns}}
+            points.append(
+                models.PointStruct(
+                    id=_point_id(row_id), vector={VECTOR: vector.tolist(), WORDS: words}, payload=payload
+                )
+            )
+        if points:
+            self._database.call(lambda: self._client.upsert(self._name, points, wait=True))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        selector = models.PointIdsList(points=[_point_id(row_id) for row_id in ids])
+        if ids:
+            self._database.call(lambda: self._client.delete(self._name, selector, wait=True))
+
+    def search(
+        self, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = (), *, fingerprint: str
+    ) -> list[Hit]:
+        check_fingerprint(self._identity, fingerprint, "query vector")
+        found = self._database.call(
+            lambda: self._client.query_points(
+                self._name, query=vector.tolist(), using=VECTOR, limit=k, query_filter=_filter(filters)
+            )
+        )
+        return [Hit(point.payload[ID], point.score, self._visible(point.payload)) for point in found.points]
+
+    def search_text(
+        self, text: str, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = ()
+    ) -> list[Hit]:
+        words = word_vector(text, is_query=True)
+        if not words.indices:
+            return []
+        found = self._database.call(
+            lambda: self._client.query_points(
+                self._name,
+                query=words,
+                using=WORDS,
+                limit=k,
+                query_filter=_filter(filters),
+                with_vectors=[VECTOR],
+            )
+        )
+        cosines = [float(np.asarray(point.vector[VECTOR], np.float32) @ vector) for point in found.points]
+        points = zip(found.points, cosines, strict=True)
+        return [Hit(point.payload[ID], cosine, self._visible(point.payload)) for point, cosine in points]
+
+    def contents(self, ids: Sequence[str]) -> dict[str, str]:
+        points = self._retrieve(ids, with_payload=[ID, CONTENT])
+        return {point.payload[ID]: point.payload[CONTENT] for point in points}
+
+    def fetch(self, ids: Sequence[str]) -> list[StoredRow]:
+        return [
+            StoredRow(point.payload[ID], np.asarray(point.vector[VECTOR], np.float32), self._visible(point.payload))
+            for point in self._retrieve(ids, with_vectors=[VECTOR])
+        ]
+
+    def scan_ids(self) -> Iterator[list[str]]:
+        offset = None
+        while True:
+            options = {"limit": SCAN_ROWS, "offset": offset, "with_payload": [ID]}
+            points, offset = self._database.call(functools.partial(self._client.scroll, self._name, **options))
+            if points:
+                yield [point.payload[ID] for point in points]
+            if offset is None:
+                return
+
+    def add_columns(self, columns: Mapping[str, str]) -> None:
+        self.index_columns(columns)
+
+    def index_columns(self, columns: Mapping[str, str]) -> None:
+        """A server filters inside its HNSW index by columns that are indexed; local mode has no index."""
+        if self._database.is_local:
+            return
+        for column, kind in columns.items():
+            arguments = (self._name, _path(column), KIND_INDEXES[kind])
+            self._database.call(functools.partial(self._client.create_payload_index, *arguments))
+
+    def optimize(self) -> None:
+        """Nothing to do: a server optimizes by itself."""
+
+    def _retrieve(self, ids: Sequence[str], **options: Any) -> list[Any]:
+        points = [_point_id(row_id) for row_id in ids]
+        return list(self._database.call(lambda: self._client.retrieve(self._name, points, **options)))
+
+    def _visible(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return visible(payload, self._identity.columns)
+
+
+def word_vector(text: str, *, is_query: bool = False) -> models.SparseVector:
+    """BM25's term weights by hashed word; Qdrant multiplies them by the words' rarity."""
+    counts = Counter(words(text))
+    length = sum(counts.values())
+    norm = SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * length / MEAN_LENGTH)
+    weights = {
+        zlib.crc32(word.encode()): 1.0 if is_query else count * (SATURATION + 1) / (count + norm)
+        for word, count in counts.items()
+    }
+    return models.SparseVector(indices=list(weights), values=list(weights.values()))
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words, a plural s dropped."""
+    found = re.findall(r"[^\W_]+", text.lower())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in found]
+
+
+def _is_gone(other: Mapping[str, Any], holder: Mapping[str, Any]) -> bool:
+    """Whether the job that holds the lock has ended without letting it go."""
+    if other.get("host") == holder["host"] and other.get("process") != holder["process"]:
+        return not os.path.exists(f"/proc/{other.get('process')}")
+    return holder["at"] - float(other.get("at", 0.0)) > STALE_S
+
+
+def _point_id(row_id: str) -> str:
+    return str(uuid.uuid5(IDS, f"row {row_id}"))
+
+
+def _path(column: str) -> str:
+    return column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", column) else f'"{column}"'
+
+
+def _filter(filters: Sequence[Condition]) -> models.Filter | None:
+    if not filters:
+        return None
+    must: list[Any] = []
+    must_not: list[Any] = []
+    for column, operator, value in filters:
+        key = _path(column)
+        if operator == "ne":
+            must_not += [_equals(key, value), models.IsEmptyCondition(is_empty=models.PayloadField(key=key))]
+        elif operator == "in":
+            must.append(models.Filter(should=[_equals(key, item) for item in value]))
+        elif operator == "eq":
+            must.append(_equals(key, value))
+        elif isinstance(value, (int, float)):
+            must.append(models.FieldCondition(key=key, range=models.Range(**{operator: value})))
+        else:
+            raise StoreError(f"{column}: Qdrant compares numbers only, found {operator} {value!r}")
+    return models.Filter(must=must, must_not=must_not)
+
+
+def _equals(key: str, value: Any) -> models.FieldCondition:
+    if isinstance(value, float):  # Qdrant matches no floats
+        return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))

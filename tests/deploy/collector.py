@@ -1,0 +1,102 @@
+"""A real OpenTelemetry collector (rotel) that passes what it collects on to a receiver of the test."""
+
+import contextlib
+import gzip
+import subprocess
+import sysconfig
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from servers import ROOT, unused_port
+
+PROGRAM = ROOT / ".venv-deploy" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages/rotel/rotel-agent"
+
+
+@dataclass(frozen=True)
+class Span:
+    service: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+
+
+@dataclass
+class Collector:
+    """endpoint: where to export traces to. bodies: what was collected, as it went over the wire."""
+
+    endpoint: str
+    spans: list[Span] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    def of_trace(self, trace_id: str) -> list[Span]:
+        return [span for span in self.spans if span.trace_id == trace_id]
+
+    def path(self, span: Span) -> list[str]:
+        """Names from the root that was collected down to this span."""
+        parents = {other.span_id: other for other in self.spans}
+        names = [span.name]
+        while span.parent_id in parents:
+            span = parents[span.parent_id]
+            names.insert(0, span.name)
+        return names
+
+
+def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
+    for resource in request.resource_spans:
+        attributes = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+                yield Span(attributes.get("service.name", ""), *ids, span.name)
+
+
+@contextlib.contextmanager
+def collecting(log: Path) -> Iterator[Collector]:
+    """Skips where rotel is missing."""
+    if not PROGRAM.exists():
+        pytest.skip("found no rotel, want it: make deploy-environment")
+    http_port, grpc_port = unused_port(), unused_port()
+    collector = Collector(f"http://127.0.0.1:{http_port}/v1/traces")
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            collector.bodies.append(body)
+            collector.spans += _spans(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.end_headers()
+            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        options = {
+            "otlp-grpc-endpoint": f"127.0.0.1:{grpc_port}",
+            "otlp-http-endpoint": f"127.0.0.1:{http_port}",
+            "exporter": "otlp",
+            "otlp-exporter-protocol": "http",
+            "otlp-exporter-endpoint": f"http://127.0.0.1:{receiver.server_address[1]}",
+            "pid-file": str(log.with_suffix(".pid")),
+        }
+        command = [str(PROGRAM), "start", *(f"--{name}={value}" for name, value in options.items())]
+        with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+            try:
+                yield collector
+            finally:
+                process.kill()
+                receiver.shutdown()

@@ -1,0 +1,50 @@
+"""One trace from the caller through Triton's steps, collected by a real collector; nobody's texts are in it."""
+
+import pytest
+from deploy.collector import collecting
+from servers import start_triton, stop_triton
+
+from querylife.errors import ArtifactError
+from querylife.serving.config import ServerConfig
+from querylife_client import Client, Product, traceparent
+from querylife_client.testing.faults import await_condition
+
+LIMIT_S = 300.0
+TRACE, PARENT = "5ec4e7" + "0" * 26, "ca11e4" + "0" * 10
+STEPS = {"tokenize_query", "tokenize", "text_tower", "decode_image", "vision_tower", "fusion_tower", "relevance"}
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory):
+    with collecting(tmp_path_factory.mktemp("rotel") / "rotel.log") as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def address(collector, tmp_path_factory):
+    server = start_triton(tmp_path_factory.mktemp("traced") / "log", "--trace-endpoint", collector.endpoint)
+    yield server.address
+    stop_triton(server)
+
+
+def test_a_callers_trace_holds_every_step_and_no_payload(collector, address):
+    with Client(address) as client:
+        client.score("secretquery", [Product(title="secrettitle")])  # without a trace context
+        with traceparent(f"00-{TRACE}-{PARENT}-01"):
+            client.score("secretquery", [Product(title="secrettitle")])
+    assert await_condition(lambda: "InferRequest" in {span.name for span in collector.of_trace(TRACE)}, LIMIT_S)
+    spans = collector.of_trace(TRACE)
+    assert {span.service for span in spans} == {"querylife-triton"}
+    (root,) = (span for span in spans if span.parent_id == PARENT)
+    assert root.name == "InferRequest"
+    assert {tuple(collector.path(span)) for span in spans if span.name in STEPS} == {
+        ("InferRequest", "score", step) for step in STEPS
+    }
+    assert {span.trace_id for span in collector.spans} == {TRACE}, "the golden probe and callers without a context"
+    assert not any(b"secret" in body for body in collector.bodies)
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "https://collector:4318/v1/traces", "http://collector:4318"])
+def test_an_endpoint_that_triton_cannot_export_to_is_refused(url):
+    with pytest.raises(ArtifactError, match="--trace-endpoint: found"):
+        ServerConfig(trace_endpoint=url)
