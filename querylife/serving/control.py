@@ -4,7 +4,7 @@ On SIGTERM Triton fails requests that are between two steps of an ensemble. So t
 then takes no new request for them and keeps their steps until the last one is done.
 
 Triton 2.51 does not let go of some requests whose caller left while they were being answered: such an ensemble
-stays "unloading" for ever. And a model that is no ensemble (embed_query of the CPU profile) stays so until its processes
+stays "unloading" for ever. A model that is no ensemble (embed_query of the CPU profile) stays so until its processes
 have ended. So a server that has nothing to do counts as drained too.
 """
 

@@ -20,13 +20,13 @@ class QueryEncoder:
     def __init__(self, version_folder: Path, threads: str) -> None:
         repository = version_folder.parents[1]
         self._tokenizer = repository_tokenizer(version_folder)
-        self._tower = OnnxTower(repository / TEXT_TOWER.name / "1" / ONNX_NAME, threads, Company(repository))
+        self.tower = OnnxTower(repository / TEXT_TOWER.name / "1" / ONNX_NAME, threads, Company(repository))
 
     def encode(self, queries: NDArray[np.object_]) -> Arrays:
         """queries: [batch, 1] object, UTF-8. Returns the outputs of contract.EMBED_QUERY."""
         tokens = self._tokenizer.encode(bytes_column(queries))
         inputs: Arrays = {"token_ids": tokens.token_ids, "segments": tokens.segments}
-        outputs = run_distinct(inputs, lambda rows: self._tower.run(rows, ["text_embedding"]))
+        outputs = run_distinct(inputs, lambda rows: self.tower.run(rows, ["text_embedding"]))
         return {
             "query_embedding": outputs["text_embedding"],
             "query_used": tokens.text_used[:, None],
