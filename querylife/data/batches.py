@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.data.crowd import read_english, read_german
 from querylife.data.fashion import CrowdQuery, FashionProducts
 from querylife.data.queries import Query, QueryWriter, Subject
-from querylife.data.requests import EXACT, NEAR, Request, grade
+from querylife.data.relevance import EXACT, NEAR, Request, grade
+from querylife.data.toloka import read_english, read_german
 from querylife.data.vocabulary import is_for_training, vocabulary
 
 GROUP = 6  # products of one type drawn together, so that a batch holds hard negatives

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from querylife.artifacts.repository_lock import Canary
 from querylife.errors import ServerFaultError
-from querylife.lock import Canary
-from querylife.serving.access import Access, AccessConfig
-from querylife.serving.canary import IMAGE_EVERY, CanaryCaller
-from querylife_build.canary import PRODUCT_TYPE, QUERY, TITLE, draw_dress
+from querylife.serving.supervisor.auth import Access, AccessConfig
+from querylife.serving.supervisor.golden_probe import IMAGE_EVERY, CanaryCaller
+from querylife_build.golden_probe import PRODUCT_TYPE, QUERY, TITLE, draw_dress
 from querylife_client import Client, Product
 from querylife_client.testing import FakeTriton
 

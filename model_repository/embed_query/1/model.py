@@ -1,8 +1,8 @@
 """Queries to unit vectors in one step, tokenising beside the text tower on ONNX Runtime. CPU profile."""
 
 from querylife.contract import EMBED_QUERY
-from querylife.serving.adapter import Adapter
-from querylife.serving.queries import QueryEncoder
+from querylife.serving.backend.adapter import Adapter
+from querylife.serving.backend.query_encoding import QueryEncoder
 
 
 class TritonPythonModel(Adapter):
