@@ -3,8 +3,9 @@
     querylife train --data ../shared/data --cache out/features --out out/querylife-mini
 
 Both encoders' last layers, the colour stem, the heads and the fusion tower are trained. What goes into the last layers
-of the vision encoder is computed once (querylife.model.image_features). Under torchrun the contrastive batch is gathered
-across ranks. A run that was killed goes on where its last checkpoint stood, with the result of an uninterrupted one.
+of the vision encoder is computed once (querylife.model.image_features). Under torchrun the contrastive batch
+is gathered across ranks. A run that was killed continues from its last checkpoint, with
+the result of an uninterrupted run.
 """
 
 import argparse
@@ -155,6 +156,7 @@ def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a model."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     config = parse(arguments)
     torch.set_num_threads(config.threads)
