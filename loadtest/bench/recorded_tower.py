@@ -1,4 +1,4 @@
-"""A text tower that repeats what it once computed. server_comparison puts it into a repository, with ORIGINAL and ROW_S."""
+"""A text tower that repeats what it once computed; server_comparison puts it into a repository."""
 
 import importlib.util
 import time
