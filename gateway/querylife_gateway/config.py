@@ -18,6 +18,9 @@ class GatewayConfig:
     header_timeout_s, body_timeout_s: how long a caller may take to send either. stall_timeout_s: how long a caller may
     read nothing of its answer. max_connections: open connections; further ones get status 503.
     image_urls: fetch pictures by URL; only from allowed_hosts, where any are named.
+    query_cache_items: query vectors that are kept for repeated queries.
+    store: URL of the vector store to search (querylife_jobs.stores.open_store). catalog: where the pictures of its
+    products are, for the search page. checkpoint: explain scores with it.
     drain_s: time for requests under way after SIGTERM.
     """
 
@@ -42,6 +45,9 @@ class GatewayConfig:
     image_urls: bool = True
     allowed_hosts: frozenset[str] | None = None
     query_cache_items: int = 4096
+    store: str | None = None
+    catalog: Path | None = None
+    checkpoint: Path | None = None
     drain_s: float = 10.0
 
     def __post_init__(self) -> None:

@@ -12,12 +12,14 @@ from starlette.responses import JSONResponse
 from querylife_client.errors import (
     CredentialsError,
     DeadlineExceededError,
+    FingerprintMismatchError,
     InvalidRequestError,
     OverloadedError,
     QuerylifeError,
     ServerFaultError,
     UnavailableError,
 )
+from querylife_client.vector_store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ _STATUSES: tuple[tuple[type[QuerylifeError], int], ...] = (
     (OverloadedError, 429),
     (UnavailableError, 503),
     (ServerFaultError, 502),
+    (FingerprintMismatchError, 503),  # until the index of the new model is there
+    (StoreError, 503),
 )
 
 

@@ -13,6 +13,7 @@ from querylife_gateway.app import create_app, open_gateway
 from querylife_gateway.config import GatewayConfig
 from querylife_gateway.endpoint import Gateway
 from querylife_gateway.protocol import time_limited
+from querylife_gateway.site import keep_index_fresh
 
 KEEP_ALIVE_S = 75  # longer than usual load balancers', which would else send to a connection that is just being closed
 
@@ -26,6 +27,7 @@ async def serve(config: GatewayConfig) -> None:
             signal.signal(number, lambda *_: None)
         tasks = [
             asyncio.create_task(gateway.model_server.watch()),
+            asyncio.create_task(keep_index_fresh(gateway)),
             asyncio.create_task(_announce(config, gateway, server, listener)),
         ]
         try:
