@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from querylife.catalog import load_catalog
+from querylife.catalog.reader import load_catalog
 from querylife.errors import QuerylifeError
 from querylife_client.vector_store import StoredRow
 from querylife_gateway.vocabulary import Vocabulary

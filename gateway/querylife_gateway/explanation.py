@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from querylife.encoding import model_tokenizer, tokens_of
-from querylife.fusion_tower import CrossAttentionLayer, FusionTower
-from querylife.model import QueryLife, fingerprint, load_checkpoint
-from querylife.pixels import decode
+from querylife.model.embed import model_tokenizer, tokens_of
+from querylife.model.fusion_tower import CrossAttentionLayer, FusionTower
+from querylife.model.query_life import QueryLife, fingerprint, load_checkpoint
+from querylife.preprocessing.image import decode
 from querylife_client import Product
 
 

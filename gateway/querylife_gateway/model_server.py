@@ -3,8 +3,8 @@
 import asyncio
 import logging
 
+from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import QuerylifeError
-from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient
 
 log = logging.getLogger(__name__)

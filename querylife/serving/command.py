@@ -10,9 +10,9 @@ import threading
 from dataclasses import fields
 from pathlib import Path
 
-from querylife.serving.access import AccessConfig
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor import Supervisor
+from querylife.serving.supervisor.auth import AccessConfig
+from querylife.serving.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

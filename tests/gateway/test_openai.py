@@ -8,7 +8,7 @@ import openai
 import pytest
 from gateway_process import running_gateway
 
-from querylife.drawn_catalog import drawn_products
+from querylife.catalog.sample_catalog import drawn_products
 from querylife_client import Client, Product
 from querylife_client.testing.faults import Delay
 
