@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository genfilt-environment compile-gate-environment deploy-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
@@ -131,6 +131,16 @@ dali: $(DALI_INSTALLED) repository ## DALI's decoder for DEVICE=gpu (or cpu), he
 	$(DALI)/bin/python -m pytest tests/build/test_dali.py
 	$(DALI)/bin/python -m querylife_build dali --device $(or $(DEVICE),gpu)
 
+RAY := .venv-ray
+RAY_INSTALLED := $(RAY)/.installed
+
+# 300 MB, for one optional job and its test.
+$(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
+	$(beside_base)
+
+.PHONY: ray-environment
+ray-environment: $(RAY_INSTALLED)
+
 gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(BIN)/querylife-build gpu-check
 
@@ -149,10 +159,10 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 	$(beside_base)
 
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
-	$(BENCH)/bin/python loadtest/bench/__main__.py $(if $(OUT),--out "$(OUT)")
+	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
-	$(BIN)/python loadtest/run.py $(SCENARIO)
+	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard
 DEPLOY := .venv-deploy

@@ -3,9 +3,10 @@
     querylife-jobs describe catalogue.parquet described.parquet --server 127.0.0.1:8010
     querylife-jobs filter pairs.parquet catalogue.parquet verdicts.parquet --server 127.0.0.1:8010
     querylife-jobs embed catalogue.parquet vectors.parquet --server 127.0.0.1:8001
+    querylife-jobs index catalogue.parquet --store lance:products --server 127.0.0.1:8001
 
-A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run the
-same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
+A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run
+the same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
 a summary to stdout.
 """
 
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 
@@ -29,9 +30,13 @@ from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
 
+if TYPE_CHECKING:
+    from querylife_jobs.index import IndexConfig
+
 log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 8
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,28 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
     return summary
 
 
-def parse(arguments: Sequence[str] | None) -> JobConfig:
+def _add_server_options(job: argparse.ArgumentParser, address: str) -> None:
     default = JobConfig("", Path(), Path(), "")
+    job.add_argument("--server", default=address, help=f"host:port (default: {address})")
+    job.add_argument("--token-file", type=Path, help="the server's bearer token")
+    job.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
+    job.add_argument("--max-in-flight", type=int, default=default.max_in_flight, help="requests at once, at most")
+    job.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds for one request")
+    job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
+
+
+def _add_index(verbs: Any) -> None:
+    job = verbs.add_parser("index", help="bring a vector store to equal a catalogue")
+    job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
+    job.add_argument("--store", required=True, metavar="URL", help=STORE_URLS)
+    job.add_argument("--ledger", type=Path, help="SQLite file of vectors (default: in the store's folder, or here)")
+    job.add_argument("--image-cache", type=Path, metavar="FOLDER", help="for image_url (default: by the ledger)")
+    job.add_argument("--refresh-images", action="store_true", help="fetch every image_url again")
+    job.add_argument("--allowed-hosts", nargs="+", default=(), metavar="HOST", help="fetch image_url from these only")
+    _add_server_options(job, "127.0.0.1:8001")
+
+
+def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
     parser = argparse.ArgumentParser(
         "querylife-jobs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -141,18 +166,25 @@ def parse(arguments: Sequence[str] | None) -> JobConfig:
             job.add_argument("pairs", type=Path, help="Parquet with query and product_id")
         job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
         job.add_argument("out", type=Path, help="Parquet to write")
-        job.add_argument("--server", default=address, help=f"host:port (default: {address})")
         job.add_argument("--ledger", type=Path, help="SQLite file (default: beside the output)")
-        job.add_argument("--token-file", type=Path, help="the server's bearer token")
-        job.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
-        job.add_argument("--max-in-flight", type=int, default=default.max_in_flight, help="requests at once, at most")
-        job.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds for one request")
-        job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
         job.add_argument("--limit", type=int, help="a sample of so many products, the same in every run")
-    return JobConfig(**vars(parser.parse_args(arguments)))
+        _add_server_options(job, address)
+    _add_index(verbs)
+    options = vars(parser.parse_args(arguments))
+    if options["job"] == "index":
+        from querylife_jobs.index import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
+
+        del options["job"]
+        return IndexConfig(**{**options, "allowed_hosts": tuple(options["allowed_hosts"])})
+    return JobConfig(**options)
 
 
-async def run(config: JobConfig) -> Summary:
+async def run(config: "JobConfig | IndexConfig") -> object:
+    """Run a job. Returns its summary, to be printed."""
+    if not isinstance(config, JobConfig):
+        from querylife_jobs.index import run_index  # noqa: PLC0415
+
+        return "\n".join(map(str, await run_index(config)))
     catalogue = load_catalog(config.catalogue, config.limit)
     for problem in catalogue.problems:
         log.warning("%s", problem)
