@@ -35,8 +35,17 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
 
-.PHONY: gateway
+.PHONY: gateway browser-test
 GATEWAY_PORT ?= 8080
+
+BROWSER_INSTALLED := $(VENV)/.installed-browser
+
+$(BROWSER_INSTALLED): requirements/browser.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/browser.lock
+	touch $@
+
+browser-test: $(BROWSER_INSTALLED) repository ## the pages in a real browser (needs Debian's chromium; 165 MB of packages)
+	$(BIN)/pytest tests/gateway/test_pages_in_browser.py
 
 gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
 	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)

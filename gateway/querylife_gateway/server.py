@@ -1,6 +1,7 @@
 """One gateway process: listens, says when it is ready, drains."""
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -20,6 +21,7 @@ KEEP_ALIVE_S = 75  # longer than usual load balancers', which would else send to
 
 async def serve(config: GatewayConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises UnavailableError where the address cannot be listened on."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a line for each malformed request would fill the disk
     listener = _listen(config.host, config.port)
     async with open_gateway(config) as gateway:
         server = uvicorn.Server(_uvicorn_config(config, gateway))

@@ -126,7 +126,7 @@ function card(product, place) {
   const score = make("div", { class: "score", title: "Probability that the product answers the query" },
     make("span", { class: "bar" }, make("i", { style: null })), make("span", {}, product.score.toFixed(2)));
   score.querySelector("i").style.width = percent(product.score);
-  const about = make("div", { class: "about" }, make("h3", {}, title), make("span", { class: "quiet" }, kind.join(" · ")), score);
+  const about = make("div", { class: "about" }, make("h2", {}, title), make("span", { class: "quiet" }, kind.join(" · ")), score);
   if (state.index?.explains) about.append(...whyButton(product, picture));
   return make("li", { class: "product", tabindex: place === 0 ? 0 : -1, "aria-label": `${place + 1}: ${title}` },
     make("span", { class: "rank", "aria-hidden": "true" }, String(place + 1)), picture, about);
