@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import sys
 from pathlib import Path
 
 from querylife_gateway.config import GatewayConfig
@@ -97,8 +96,4 @@ def _config(arguments: list[str]) -> GatewayConfig:
     parser.add_argument("--allow-image-host", dest="allowed_hosts", action="append", metavar="HOST", help=hosts)
     options = vars(parser.parse_args(arguments))
     options["allowed_hosts"] = frozenset(options["allowed_hosts"]) if options["allowed_hosts"] else None
-    try:
-        return GatewayConfig(**options)
-    except ValueError as error:
-        print(f"querylife gateway: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    return GatewayConfig(**options)

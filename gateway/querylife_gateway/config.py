@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from querylife.errors import ConfigError
+
 MIB = 1024 * 1024
 
 
@@ -51,14 +53,16 @@ class GatewayConfig:
     drain_s: float = 10.0
 
     def __post_init__(self) -> None:
+        if self.port > 65535:
+            raise ConfigError(f"port: found {self.port}, want 0 to 65535")
         counts = ("max_items", "max_body_bytes", "max_buffered_bytes", "max_running", "max_connections")
         seconds = ("timeout_s", "max_timeout_s", "max_wait_s", "header_timeout_s", "body_timeout_s", "stall_timeout_s")
         for name in (*counts, *seconds):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want more than 0")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want more than 0")
         for name in ("max_waiting", "query_cache_items", "drain_s", "port"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want at least 0")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 0")
         if (self.tls_certificate is None) != (self.tls_key is None):
             found = f"{self.tls_certificate} and {self.tls_key}"
-            raise ValueError(f"tls_certificate, tls_key: found {found}, want both or neither")
+            raise ConfigError(f"tls_certificate, tls_key: found {found}, want both or neither")
