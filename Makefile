@@ -1,7 +1,7 @@
 # querylife. `make help` lists what there is to do. Every target sets up what it needs, and only once.
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test serve repository demo
+.PHONY: help install format check docs test serve repository demo
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
@@ -23,8 +23,19 @@ $(INSTALLED): requirements/triton.lock pyproject.toml
 format: $(INSTALLED) ## rewrite the sources in house style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(INSTALLED) ## ruff and mypy --strict
+check: $(INSTALLED) docs ## ruff, mypy --strict, and the documentation
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+DOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
+
+$(DOCS_INSTALLED): requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
@@ -35,8 +46,17 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
 
-.PHONY: gateway
+.PHONY: gateway browser-test
 GATEWAY_PORT ?= 8080
+
+BROWSER_INSTALLED := $(VENV)/.installed-browser
+
+$(BROWSER_INSTALLED): requirements/browser.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/browser.lock
+	touch $@
+
+browser-test: $(BROWSER_INSTALLED) repository ## the pages in a real browser (needs Debian's chromium; 165 MB of packages)
+	$(BIN)/pytest tests/gateway/test_pages_in_browser.py
 
 gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
 	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)
@@ -89,7 +109,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
-engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
+engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/guide/gpu.md says in which container)
 	$(BIN)/querylife-build engines
 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
@@ -178,3 +198,17 @@ deploy-environment: $(DEPLOY_INSTALLED)
 dashboard: $(INSTALLED) ## the Grafana dashboard, in out/grafana/querylife.json
 	mkdir -p out/grafana
 	$(BIN)/python deploy/grafana/dashboard.py > out/grafana/querylife.json
+
+.PHONY: images sbom
+IMAGES := triton genfilt gateway jobs
+VERSION := 0.1.0
+
+images: repository $(IMAGES:%=image-%) ## container images of Triton (CPU), GenFilt, gateway and jobs
+
+image-%:
+	docker build --file deploy/docker/$*.Dockerfile --tag querylife-$*:$(VERSION) .
+
+sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
+	mkdir -p out/sbom
+	for lock in requirements/images/*.lock requirements/vllm.lock; do \
+		$(DEPLOY)/bin/cyclonedx-py requirements $$lock --output-file out/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow
 
 from querylife.catalog.reader import CatalogProduct, load_catalog
-from querylife.errors import InvalidRequestError, QuerylifeError
+from querylife.errors import ConfigError
+from querylife.exit_status import run_command
 from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger
@@ -41,7 +42,7 @@ STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One run of a job. Raises InvalidRequestError for values that make no sense."""
+    """One run of a job. Raises ConfigError for values that make no sense."""
 
     job: str
     catalogue: Path
@@ -58,10 +59,15 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
-            raise InvalidRequestError(f"--max-in-flight: found {self.max_in_flight}, want at least 1")
+            raise ConfigError(f"--max-in-flight: found {self.max_in_flight}, want at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit: found {self.limit}, want at least 1")
+        for name in ("timeout_s", "patience_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, want more than 0")
         for path in (self.token_file, self.tls_authorities):
             if path is not None and not path.is_file():
-                raise InvalidRequestError(f"{path}: found no such file")
+                raise ConfigError(f"{path}: found no such file")
 
     @property
     def ledger_path(self) -> Path:
@@ -197,21 +203,16 @@ async def run(config: "JobConfig | IndexConfig") -> object:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    return run_command("querylife-jobs", lambda: _run_job(arguments), lambda error: log.error("%s", error))
+
+
+def _run_job(arguments: Sequence[str] | None) -> int:
+    config = parse(arguments)
     try:
-        summary = asyncio.run(run(parse(arguments)))
-    except QuerylifeError as error:
-        log.error("%s", error)
-        return 1
-    except ExceptionGroup as group:
-        errors = group.subgroup(QuerylifeError)
-        if errors is None or len(errors.exceptions) < len(group.exceptions):
-            raise
-        log.error("%s", errors.exceptions[0])
-        return 1
+        print(asyncio.run(run(config)))
     except KeyboardInterrupt:
-        log.error("interrupted; the same command resumes")
-        return 1
-    print(summary)
+        log.error("the same command resumes")
+        raise
     return 0
 
 

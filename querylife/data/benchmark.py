@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.data.batches import COLOUR_WORDS, FashionBatches, colour_words
 from querylife.data.fashion import FashionProducts, load_crowd_queries
 from querylife.data.queries import Query, QueryWriter, Subject
 from querylife.data.relevance import EXACT, Request, grade
 from querylife.data.toloka import read_english, read_german
 from querylife.data.vocabulary import is_held_out, vocabulary
 from querylife.errors import InputFileError
-from querylife.training.batches import COLOUR_WORDS, FashionBatches, colour_words
 
 HUMAN = ("names", "needs", "crowd")
 SEED = 20

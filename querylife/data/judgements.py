@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pyarrow import csv, json, parquet
 
 from querylife.catalog.reader import CatalogProduct, iterate_catalog
+from querylife.data.batches import Batch, Dropout
 from querylife.data.relevance import NEAR
 from querylife.errors import InputFileError
-from querylife.training.batches import Batch, Dropout
-from querylife.training.features import Picture
+from querylife.model.image_features import Picture
 
 READERS = {".parquet": parquet.read_table, ".csv": csv.read_csv, ".jsonl": json.read_json}
 UNKNOWN = -1

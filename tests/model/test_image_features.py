@@ -14,9 +14,9 @@ import tiny_runs
 import torch
 from tiny_runs import PICTURES, pictures, png, tiny_model, write_vision_encoder
 
+from querylife.model import image_features as module
+from querylife.model.image_features import ImageFeatures, Picture, build_features, encoder_fingerprint
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training import features as module
-from querylife.training.features import ImageFeatures, Picture, build_features, encoder_fingerprint
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tiny_runs import pictures, tiny_model
-from querylife.training import features
+from querylife.model import image_features as features
 features.CHUNK = 2
 def slowly():
     for number, picture in enumerate(pictures()):
