@@ -102,8 +102,9 @@ ablation-masks: $(INSTALLED) $(VLLM_INSTALLED) ## what GenFilt's masks bring in 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_protocol/genfilt.proto
 
-demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Triton; the last line is the page's path
+demo: repository ## search CATALOG= (default: a drawn one) in the browser, until Ctrl-C; DEMO_ONCE=1: a static page
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
+		$(if $(DEMO_ONCE),--once,--port $(GATEWAY_PORT)) \
 		$(if $(LIMIT),--limit $(LIMIT))
 
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
