@@ -23,8 +23,9 @@ from querylife.errors import FingerprintMismatchError, InputFileError, Unavailab
 from querylife_client import AsyncClient
 from querylife_client.urls import UrlGuard
 from querylife_client.vector_store import ScannableStore, StoreIdentity
-from querylife_jobs import embed, triton
+from querylife_jobs import embed
 from querylife_jobs.catalogue_stream import Catalogue, CatalogueRow, Scan
+from querylife_jobs.connections import connect_triton, wait_ready
 from querylife_jobs.image_cache import ImageCache
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
@@ -43,8 +44,9 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """One run. server: of collections that name none. timeout_s: for each request. patience_s: see triton.wait_ready.
+    """One run. server: of collections that name none.
 
+    timeout_s: seconds for each request. patience_s: seconds that a server or the store may be away.
     allowed_hosts: hosts whose image_url may be fetched, private addresses too; empty: any public host.
     """
 
@@ -138,9 +140,8 @@ async def _targets(config: IndexConfig, store: Store, scan: Scan) -> AsyncIterat
     in_use = [name for name in (state.active, state.candidate, state.previous) if name]
     for name in in_use if state.active else [""]:
         server = state.collections[name].server if name else ""
-        async with triton.connect(replace(config, server=server or config.server)) as client:
-            await triton.wait_ready(client, config.patience_s)
-            model = await client.model_identity()
+        async with connect_triton(replace(config, server=server or config.server)) as client:
+            model = await wait_ready(client, client.model_identity, config.patience_s)
             yield Target(*_prepared(store, name, model, scan), client, model)
 
 
@@ -251,7 +252,7 @@ class _IndexRun:
         units = [Unit(key, row.product) for key, row in wanted.items()]
         runner = Runner(
             lambda some: embed.work(client, some, model),
-            lambda: triton.wait_ready(client, self._config.patience_s),
+            lambda: wait_ready(client, client.model_identity, self._config.patience_s),
             self._ledger,
             window=self._window,
             split=evenly(embed.UNITS_PER_REQUEST),

@@ -17,9 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from querylife_client.demo.server import served
+
 from querylife.catalog.sample_catalog import drawn_products
 from querylife_client import AsyncClient, ClientConfig, Product
-from querylife_client.demo.server import served
 
 Setting = tuple[int, str]
 PRODUCTS = [Product(title=p.title, image=p.image, product_type=p.product_type) for p in drawn_products()]
