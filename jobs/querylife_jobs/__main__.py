@@ -32,7 +32,7 @@ from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
 
 if TYPE_CHECKING:
-    from querylife_jobs.index import IndexConfig
+    from querylife_jobs.index_config import IndexConfig
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
     _add_index(verbs)
     options = vars(parser.parse_args(arguments))
     if options["job"] == "index":
-        from querylife_jobs.index import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
+        from querylife_jobs.index_config import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
 
         del options["job"]
         return IndexConfig(**{**options, "allowed_hosts": tuple(options["allowed_hosts"])})

@@ -21,7 +21,8 @@ import pyarrow
 import pyarrow.parquet
 
 from querylife_client import Client
-from querylife_jobs.index import IndexConfig, run_index
+from querylife_jobs.index import run_index
+from querylife_jobs.index_config import IndexConfig
 from querylife_jobs.stores import Store, open_store
 
 K = 10
@@ -84,7 +85,7 @@ def index(catalogue: Path, url: str, options: argparse.Namespace) -> dict[str, A
 def check_ids(stores: dict[str, Store], catalogue: Path) -> None:
     """Every store holds the catalogue's ids, and the same content hash for each."""
     ids = [str(row) for row in pyarrow.parquet.read_table(catalogue / "products.parquet")["id"].to_pylist()]
-    contents = {}
+    contents: dict[str, dict[str, str]] = {}
     for name, store in stores.items():
         collection = store.current()
         stored = {row_id for piece in collection.scan_ids() for row_id in piece}
