@@ -217,3 +217,9 @@ sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
 .PHONY: package
 package: $(INSTALLED) ## the wheel, in out/dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir out/dist .
+
+.PHONY: drill
+REPEATS ?= 10
+
+drill: repository ## faults in a stack of three servers, store and gateway; REPEATS of each; table in out/drill
+	$(BIN)/python -m loadtest.drill --repeats $(REPEATS)

@@ -4,13 +4,13 @@ querylife.exit_status has the exit statuses.
 """
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from querylife.exit_status import run_command
+from querylife.logs import configure as configure_logs
 
 
 class Verb(NamedTuple):
@@ -38,7 +38,7 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC tells of every server that goes away
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logs(as_json=os.environ.get("QUERYLIFE_LOG") == "json")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
