@@ -58,7 +58,7 @@ async def first_answer_async(
 
 
 async def cancel_all(tasks: Collection["asyncio.Future[Any]"]) -> None:
-    """Cancel what is under way. Looks at every result, or asyncio would complain of those that nobody saw."""
+    """Cancel what is under way, and wait until it has ended. asyncio reports no error of a task cancelled so."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
