@@ -23,12 +23,14 @@ class Verb(NamedTuple):
 VERBS = {
     "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
     "gateway": Verb("serve HTTP in front of the model server", "querylife_gateway.command:main"),
-    "demo": Verb("rank a catalogue through Triton and write an HTML page", "querylife_client.demo.command:main"),
+    "demo": Verb("search a catalogue in the browser", "querylife_gateway.demo.command:main"),
     "train": Verb("train a model", "querylife.training.train:main"),
     "evaluate": Verb("measure a checkpoint", "querylife.evaluation.evaluate:main"),
     "rank": Verb("rank products for a query", "querylife_client.commands:rank"),
     "embed": Verb("embed queries or products", "querylife_client.commands:embed"),
     "score": Verb("score products for a query", "querylife_client.commands:score"),
+    "search": Verb("search a vector store", "querylife_jobs.commands:search"),
+    "rollout": Verb("change the model of a vector store", "querylife_jobs.commands:rollout"),
     "describe": Verb("describe products with GenFilt", "querylife_client.commands:describe"),
 }
 

@@ -78,7 +78,7 @@ def measured(repository: Path, setting: Setting, seconds: float) -> dict[str, fl
     """Items per second of every workload, from a server with this setting."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
-        for tower in ("text_tower", "vision_tower", "fusion_tower"):
+        for tower in ("embed_query", "text_tower", "vision_tower", "fusion_tower"):
             change(copy / tower / "configs" / "cpu.pbtxt", *setting)
         with served(copy) as address:
             return {workload.name: asyncio.run(rate(address, workload, seconds)) for workload in WORKLOADS}
