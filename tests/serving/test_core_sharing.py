@@ -1,4 +1,4 @@
-"""A tower that computes alone takes every processor, and its share as soon as others compute too."""
+"""A tower that runs alone uses all cores, and its share as soon as others run too."""
 
 import fcntl
 import multiprocessing
@@ -13,52 +13,52 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.core_sharing import CoreSharing
 from querylife.serving.backend.towers import OnnxTower
 
 
-def test_who_computes_is_seen_by_the_others(tmp_path):
-    one, other, third = (Company(tmp_path) for _ in range(3))
-    with one.computing() as alone:
+def test_a_running_tower_is_seen_by_the_others(tmp_path):
+    one, other, third = (CoreSharing(tmp_path) for _ in range(3))
+    with one.running() as alone:
         assert alone
-        with other.computing() as second_alone:
+        with other.running() as second_alone:
             assert not second_alone
-            with third.computing() as third_alone:
+            with third.running() as third_alone:
                 assert not third_alone
-    with other.computing() as alone:
+    with other.running() as alone:
         assert alone
 
 
-def test_the_first_to_come_is_not_alone_again_while_the_second_computes(tmp_path):
-    one, other = Company(tmp_path), Company(tmp_path)
-    first, second = one.computing(), other.computing()
+def test_the_first_tower_is_not_alone_again_while_the_second_runs(tmp_path):
+    one, other = CoreSharing(tmp_path), CoreSharing(tmp_path)
+    first, second = one.running(), other.running()
     assert first.__enter__()
     assert not second.__enter__()
     first.__exit__(None, None, None)
-    with one.computing() as alone:
+    with one.running() as alone:
         assert not alone
     second.__exit__(None, None, None)
-    with one.computing() as alone:
+    with one.running() as alone:
         assert alone
 
 
 def compute_for_ever(folder, started):
-    with Company(folder).computing():
+    with CoreSharing(folder).running():
         started.set()
         multiprocessing.Event().wait()
 
 
-def test_a_process_that_dies_is_no_company(tmp_path):
+def test_a_process_that_dies_no_longer_counts(tmp_path):
     context = multiprocessing.get_context("spawn")
     started = context.Event()
     process = context.Process(target=compute_for_ever, args=(tmp_path, started))
     process.start()
     assert started.wait(60)
-    with Company(tmp_path).computing() as alone:
+    with CoreSharing(tmp_path).running() as alone:
         assert not alone
     process.kill()
     process.join(60)
-    with Company(tmp_path).computing() as alone:
+    with CoreSharing(tmp_path).running() as alone:
         assert alone
 
 
@@ -66,9 +66,9 @@ def test_without_locks_nobody_is_alone(tmp_path, monkeypatch):
     def refused(*_):
         raise OSError(95, "Operation not supported")
 
-    company = Company(tmp_path)
+    core_sharing = CoreSharing(tmp_path)
     monkeypatch.setattr(fcntl, "flock", refused)
-    with company.computing() as alone:
+    with core_sharing.running() as alone:
         assert not alone
 
 
@@ -109,15 +109,15 @@ def uses_helpers(tower: OnnxTower) -> bool:
     ("threads", "alone", "busy"), [("half", True, False), ("all", True, True), ("1", False, False)]
 )
 @pytest.mark.parametrize("paused", [True, False])
-def test_a_tower_that_is_alone_takes_all_processors(tmp_path, graph, threads, alone, busy, paused):
-    """After others computed, only once it has paused: between two runs of the others it is alone by chance."""
-    tower, other = OnnxTower(graph, threads, Company(tmp_path), 0.0 if paused else 3600.0), Company(tmp_path)
+def test_a_tower_that_runs_alone_uses_all_cores(tmp_path, graph, threads, alone, busy, paused):
+    """Once others have run, only after a pause: between two of their runs it is alone by chance."""
+    tower, other = OnnxTower(graph, threads, CoreSharing(tmp_path), 0.0 if paused else 3600.0), CoreSharing(tmp_path)
     if not paused:
-        with other.computing():
+        with other.running():
             tower.run({"x": np.ones((1, 512), np.float32)}, ["y"])  # its pause begins
         assert uses_helpers(tower) is busy
         return
     assert uses_helpers(tower) is alone
-    with other.computing():
+    with other.running():
         assert uses_helpers(tower) is busy
     assert uses_helpers(tower) is alone
