@@ -216,7 +216,7 @@ function facet(name, values) {
 /** The CSS colour that a shop's word for it means best. */
 function colourOf(value) {
   const words = value.toLowerCase().split(/\W+/);
-  const guesses = [words.join(""), ...words.reverse()];
+  const guesses = [words.join(""), ...words];
   return guesses.find((guess) => CSS.supports("color", guess)) ?? "conic-gradient(red, gold, green, blue, red)";
 }
 
