@@ -28,6 +28,7 @@ from querylife_gateway.schema import parse
 from querylife_gateway.trace import traced
 
 if TYPE_CHECKING:
+    from querylife_gateway.labelling.labels import Labels
     from querylife_gateway.why import WhyService
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Gateway:
     metrics: Metrics
     index: Index | None = None
     why: "WhyService | None" = None
+    labels: "Labels | None" = None
 
 
 @dataclass(frozen=True)
