@@ -109,10 +109,11 @@ def load_checkpoint(folder: Path) -> QueryLife:
 
 
 def fingerprint(model: QueryLife) -> str:
-    """sha256 over the config, every weight and the spelling: models with one fingerprint give the same vectors."""
+    """sha256 over the config and every weight: models with one fingerprint give comparable vectors.
+
+    Spelling is no part of it: another vocabulary changes what a query's words are, and no product's vector.
+    """
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
-    if model.spelling:
-        digest.update(json.dumps(model.spelling, sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
