@@ -12,13 +12,13 @@ import itertools
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from querylife_client.demo.server import served
-
+from loadtest.bench.servers import triton
 from querylife.catalog.sample_catalog import drawn_products
 from querylife_client import AsyncClient, ClientConfig, Product
 
@@ -81,7 +81,7 @@ def measured(repository: Path, setting: Setting, seconds: float) -> dict[str, fl
         copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
         for tower in ("embed_query", "text_tower", "vision_tower", "fusion_tower"):
             change(copy / tower / "configs" / "cpu.pbtxt", *setting)
-        with served(copy) as address:
+        with triton(argparse.Namespace(server_python=sys.executable, repository=copy)) as (address, _):
             return {workload.name: asyncio.run(rate(address, workload, seconds)) for workload in WORKLOADS}
 
 
