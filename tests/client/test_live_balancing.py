@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
-from client.live_server import REPOSITORY, serving
-from client.test_balancing import load
 from tritonclient.grpc import InferenceServerClient
 
+from client.live_server import REPOSITORY, serving
+from client.test_balancing import load
 from querylife.contract import EMBED_QUERY
 from querylife_client import Client
 from querylife_client.testing.faults import await_condition
@@ -32,9 +30,6 @@ def test_a_real_server_that_dies_and_returns_costs_no_error(triton: Any, tmp_pat
         dying = other.triton()
         before = calls()
         dying.kill()
-        with pytest.raises(psutil.NoSuchProcess):
-            while True:
-                dying.status()
         assert await_condition(lambda: calls() > before + 50, PATIENCE_S)
         other.await_another(dying)
         assert await_condition(lambda: answered(other.address) > 20, PATIENCE_S), "the server that returned is not used"
