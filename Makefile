@@ -73,6 +73,20 @@ genfilt-environment: $(VLLM_INSTALLED)
 genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GENERATOR, until Ctrl-C
 	@$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
 
+VLLM_GPU := .venv-vllm-gpu
+VLLM_GPU_INSTALLED := $(VLLM_GPU)/.installed
+
+# CUDA builds of vLLM and torch: 9 GB.
+$(VLLM_GPU_INSTALLED): requirements/vllm-gpu.lock pyproject.toml
+	$(PYTHON) -m venv $(VLLM_GPU)
+	$(VLLM_GPU)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-gpu.lock
+	$(VLLM_GPU)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: genfilt-gpu
+genfilt-gpu: $(VLLM_GPU_INSTALLED) ## the GenFilt server on the GPU here, on GENFILT_PORT, in front of GENERATOR
+	@$(VLLM_GPU)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
+
 # Descriptions are kept: after new weights of the text tower this takes seconds, the first time minutes.
 genfilt-judge: $(INSTALLED) $(VLLM_INSTALLED) ## fit GenFilt's judge to the shipped weights on LABELLED products, and measure it
 	mkdir -p $(JUDGING)
