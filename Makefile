@@ -5,6 +5,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
+TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -38,7 +39,7 @@ docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken link
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
 	$(BIN)/querylife-build repository $(if $(INT8),--int8)
