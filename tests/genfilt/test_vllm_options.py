@@ -1,10 +1,7 @@
 """vLLM is told what suits the processor: the number format by its instructions, compilation and memory on a GPU."""
 
-import sys
-
 import pytest
 
-from genfilt_server.__main__ import main
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.dtype import fastest_dtype
 from genfilt_server.generation.vllm_options import engine_options, environment
@@ -78,8 +75,3 @@ def test_a_cpu_neither_compiles_nor_asks_for_gpu_memory() -> None:
 def test_values_that_cannot_be_are_refused(changes: dict[str, object], name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         ServerConfig(**changes)  # type: ignore[arg-type]
-
-
-def test_bad_usage_is_status_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["genfilt-server", "--dtype", "int8"])
-    assert main() == 2
