@@ -23,6 +23,8 @@ class Verb(NamedTuple):
 VERBS = {
     "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
     "gateway": Verb("serve HTTP in front of the model server", "querylife_gateway.command:main"),
+    "label": Verb("plan and export a human evaluation", "querylife_gateway.labelling.command:main"),
+    "compare": Verb("compare two rankings: HTML and TREC files", "querylife_gateway.comparison.command:main"),
     "demo": Verb("search a catalogue in the browser", "querylife_gateway.demo.command:main"),
     "train": Verb("train a model", "querylife.training.train:main"),
     "evaluate": Verb("measure a checkpoint", "querylife.evaluation.evaluate:main"),
