@@ -27,7 +27,7 @@ COPY --from=installed /opt/querylife /opt/querylife
 COPY --from=installed /srv/model_repository /srv/model_repository
 USER 10001:10001
 WORKDIR /srv
-ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1 QUERYLIFE_LOG=json
 EXPOSE 8001 8002 8003
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=3 \
