@@ -127,11 +127,18 @@ class Replica:
 
 @dataclass(frozen=True)
 class Service:
-    """What was measured of one replica. start_s: from the decision until it is ready."""
+    """What was measured of one replica. start_s: from the decision until it is ready. samples_s: service times to draw
+    from; none: exponential around mean_s.
+    """
 
     mean_s: float
     parallel: int = 2
     start_s: float = 30.0
+    samples_s: tuple[float, ...] = ()
+
+    def draw_s(self, chance: random.Random) -> float:
+        """One request's service time."""
+        return chance.choice(self.samples_s) if self.samples_s else chance.expovariate(1 / self.mean_s)
 
 
 @dataclass
@@ -171,7 +178,7 @@ def simulate(scenario: Scenario, rule: Rule, service: Service, *, scale: float =
             next_sync += SYNC_S
         ready = [replica for replica in replicas if replica.ready_at <= now]
         replica = ready[next(turns) % len(ready)]
-        result.latency_s.append(replica.serve(now, chance.expovariate(1 / service.mean_s)) - now)
+        result.latency_s.append(replica.serve(now, service.draw_s(chance)) - now)
     result.replica_seconds += len(replicas) * (scenario.seconds - last)
     return result
 

@@ -155,7 +155,7 @@ class Stack:
         ledger = str(self.folder / "ledger.sqlite")
         with (self.folder / "index.log").open("a") as log:
             return subprocess.Popen(
-                [*command, "--server", self.servers[1].address, "--ledger", ledger], stdout=log, stderr=log
+                [*command, "--server", self.servers[-1].address, "--ledger", ledger], stdout=log, stderr=log
             )
 
     def rows(self) -> int:
@@ -169,16 +169,15 @@ class Stack:
             store.close()
 
 
-def write_catalogue(path: Path, edition: int = 0) -> int:
-    """Products without pictures; an edition changes every title. Returns how many."""
-    products = list(itertools.product(COLOURS, THINGS))
+def write_catalogue(path: Path, more: int = 0) -> int:
+    """Products without pictures. more: further ones, which no query of the drill asks for. Returns how many."""
+    rows = [(f"{colour} {thing}", thing) for colour, thing in itertools.product(COLOURS, THINGS)]
+    rows += [(f"{number} kg bag of gravel", "gravel") for number in range(1, more + 1)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("id", "title", "product_type"))
-        for number, (colour, thing) in enumerate(products):
-            words = f"{colour} {thing}" + (f" edition {edition}" if edition else "")
-            writer.writerow((f"p{number}", words, thing))
-    return len(products)
+        writer.writerows((f"p{number}", *row) for number, row in enumerate(rows))
+    return len(rows)
 
 
 @contextlib.contextmanager

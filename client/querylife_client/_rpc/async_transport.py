@@ -14,7 +14,7 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
 from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
-from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target, request_metadata
 from querylife_client._rpc.hedging import cancel_all, first_answer_async
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -34,7 +34,8 @@ class AsyncTransport:
     def __init__(
         self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
     ) -> None:
-        self.address = checked_address(address)
+        self.address = address
+        self._target = channel_target(address)
         self._served = served
         self._config = config
         self._statistics = statistics
@@ -177,7 +178,7 @@ class AsyncTransport:
             raise ContractError("found another event loop than in the first call, want an AsyncClient for each loop")
         self._loop = loop
         if not self._channels:
-            self._channels = [_open(self.address, self._config) for _ in range(self._config.channels)]
+            self._channels = [_open(self._target, self._config) for _ in range(self._config.channels)]
         if rpc.path not in self._stubs:
             self._stubs[rpc.path] = itertools.cycle(
                 [
@@ -218,8 +219,8 @@ async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] 
     return next(parts, None)
 
 
-def _open(address: str, config: ClientConfig) -> Any:
+def _open(target: str, config: ClientConfig) -> Any:
     options = channel_options(config)
     if config.tls is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, channel_credentials(config.tls), options=options)
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, channel_credentials(config.tls), options=options)

@@ -15,7 +15,7 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
 from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
-from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target, request_metadata
 from querylife_client._rpc.hedging import first_answer
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -71,12 +71,13 @@ class Transport:
     def __init__(
         self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
     ) -> None:
-        self.address = checked_address(address)
+        self.address = address
+        self._target = channel_target(address)
         self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
-        self._channels = [_open(address, config) for _ in range(config.channels)]
+        self._channels = [_open(self._target, config) for _ in range(config.channels)]
         self._stubs: dict[str, itertools.cycle[Any]] = {}
         self._scopes: set[Scope] = set()
         self._closing = threading.Event()
@@ -259,8 +260,8 @@ def _has_failed(future: Future[Any]) -> bool:
     return future.done() and future.exception() is not None
 
 
-def _open(address: str, config: ClientConfig) -> grpc.Channel:
+def _open(target: str, config: ClientConfig) -> grpc.Channel:
     options = channel_options(config)
     if config.tls is None:
-        return grpc.insecure_channel(address, options)
-    return grpc.secure_channel(address, channel_credentials(config.tls), options)
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, channel_credentials(config.tls), options)
