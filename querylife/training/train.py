@@ -170,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
         towers, fresh = data.towers, data.held_back or data.towers
+        model.spelling = data.spelling
         losses = train(config, model, towers.batches, data.features, towers.ids, anchor(config, model))
         if ranks.join()[0] == 0:
             out = Path(config.out)
@@ -192,12 +193,11 @@ def parse(arguments: Sequence[str] | None) -> TrainingConfig:
     """One option per field of TrainingConfig."""
     parser = argparse.ArgumentParser(prog="querylife train", description=__doc__.splitlines()[0] if __doc__ else "")
     for field in dataclasses.fields(TrainingConfig):
-        option = "--" + field.name.replace("_", "-")
-        kind = type(field.default)
-        if kind is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+        name, default, text = "--" + field.name.replace("_", "-"), field.default, field.metadata["help"]
+        if isinstance(default, bool):
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
-            parser.add_argument(option, type=kind, default=field.default, help=f"default {field.default}")
+            parser.add_argument(name, type=type(default), default=default, help=f"{text} (default {default!r})")
     return TrainingConfig(**vars(parser.parse_args(arguments)))
 
 
