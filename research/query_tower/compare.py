@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from loadtest.bench.traffic import queries
 from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.contract import TEXT_TOWER
-from querylife.data.benchmark import fashion_protocols
+from querylife.data.benchmark import fashion_benchmarks
 from querylife.data.fashion import load_products
 from querylife.data.relevance import EXACT
-from querylife.evaluation.evaluate import fashion_goods
+from querylife.evaluation.evaluate import fashion_corpus
 from querylife.evaluation.metrics import interval, ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import load_checkpoint
@@ -50,16 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"layers {state['layers']}, {state['step']} steps, {_trained_megabytes(small):.1f} MB of weights in float16")
     tokenizer = model_tokenizer(model)
     products = load_products(options.data, "val")
-    goods, no_types = fashion_goods(model, products, options.data, options.cache), [""] * len(products.titles)
+    corpus, no_types = fashion_corpus(model, products, options.data, options.cache), [""] * len(products.titles)
     with torch.inference_mode():
-        vectors = embed_products(model, tokenizer, goods.titles, no_types, goods.features, goods.rows).product
-    print(f"| protocol | large | small | small less large | cosine, 5th percentile |\n{'|---' * 5}|")
-    for name, protocol in fashion_protocols(options.data, products).items():
+        vectors = embed_products(model, tokenizer, corpus.titles, no_types, corpus.features, corpus.rows).product
+    print(f"| benchmark | large | small | small less large | cosine, 5th percentile |\n{'|---' * 5}|")
+    for name, benchmark in fashion_benchmarks(options.data, products).items():
         with torch.inference_mode():
-            large_rows = embed_queries(model, tokenizer, protocol.queries)
-            small_rows = _embed(small, tokenizer, protocol.queries)
+            large_rows = embed_queries(model, tokenizer, benchmark.queries)
+            small_rows = _embed(small, tokenizer, benchmark.queries)
         large_values, small_values = (
-            _values(name, (rows @ vectors.T).numpy(), protocol.grades, protocol.wanted)
+            _values(name, (rows @ vectors.T).numpy(), benchmark.grades, benchmark.wanted)
             for rows in (large_rows, small_rows)
         )
         both = ~(np.isnan(large_values) | np.isnan(small_values))
