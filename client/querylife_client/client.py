@@ -20,7 +20,7 @@ from querylife_client._rpc.transport import Transport
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
 from querylife_client.embeddings import Embeddings
-from querylife_client.metadata import ServerMetadata, read_identity, read_metadata
+from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_generator, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import QueryCache
 from querylife_client.retry import Deadline, Deadlines, call_deadlines
@@ -262,6 +262,11 @@ class Client:
         if identity is None:
             raise ServerFaultError(f"{transport.address}: found no model identity, want `querylife serve`")
         return identity
+
+    def generator_metadata(self, *, timeout_s: float | None = None) -> GeneratorMetadata:
+        """What GenFilt answers with now: its generator, prompts and judge."""
+        message, deadline = _genfilt.METADATA.message(), self._deadlines(timeout_s)()
+        return read_generator(self._generator().call(_genfilt.METADATA, message, deadline))
 
     @property
     def counts(self) -> Counts:

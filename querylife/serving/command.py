@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from querylife.serving.config import ServerConfig
+from querylife.serving.shipped_repository import find_repository
 from querylife.serving.supervisor.auth import AccessConfig
 from querylife.serving.supervisor.supervisor import Supervisor
 
@@ -57,7 +58,8 @@ def _config(argv: list[str]) -> ServerConfig:
     parser = argparse.ArgumentParser(
         prog="querylife serve", description="Run Triton under supervision. Options after -- go to tritonserver."
     )
-    parser.add_argument("--repository", type=Path, default=default.repository, help="model repository (%(default)s)")
+    repository = f"model repository ({default.repository} where that is, else one made from the package)"
+    parser.add_argument("--repository", type=Path, help=repository)
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
@@ -84,5 +86,6 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--renewal-spread-s", type=float, default=default.renewal_spread_s, metavar="S", help=spread)
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
+    options["repository"] = options["repository"] or find_repository()
     access = AccessConfig(**{entry.name: options.pop(entry.name) for entry in fields(AccessConfig)})
     return ServerConfig(**options | {"access": access, "triton": tuple(options["triton"])})

@@ -15,7 +15,8 @@ _PATIENCE_S = 2.0
 
 def is_hang_up(failure: Failure) -> bool:
     text = str(failure.error)
-    return "failed to connect to all addresses" in text and ("closed" in text or "reset" in text)
+    is_connecting = "failed to connect to all addresses" in text or "connections to all backends failing" in text
+    return is_connecting and ("closed" in text or "reset" in text)
 
 
 def explained(failure: Failure, address: str, tls: Tls | None, timeout_s: float) -> Failure:

@@ -23,6 +23,7 @@ CALLERS = 4
 
 
 def main(arguments: list[str]) -> int:
+    """Compare two rankings; write HTML and TREC files."""
     options = _parser().parse_args(arguments)
     key = os.environ.get(KEY_VARIABLE)
     a, b = Side.parse(options.a, key), Side.parse(options.b, key)

@@ -21,6 +21,7 @@ from querylife_gateway.labelling.plan import plan, read_verdicts
 
 
 def main(arguments: list[str]) -> int:
+    """Plan a human evaluation and export its judgements."""
     options = _parser().parse_args(arguments)
     if options.action != "plan" and not options.file.is_file():
         raise InputFileError(f"{options.file}: found no such file, want the judgements of an evaluation")
