@@ -218,7 +218,8 @@ class PostgresCollection:
             rows = connection.execute(statement, parameters, binary=True).fetchall()
             if len(rows) < k:  # the index had no more candidates that meet the filters: compare with every row
                 connection.execute("SET LOCAL enable_indexscan = off")
-                rows = connection.execute(statement, parameters, binary=True).fetchall()
+                exact = connection.execute(statement, parameters, binary=True, prepare=False)  # a kept plan would scan
+                rows = exact.fetchall()  # the index again
         return [self._hit(row) for row in rows]
 
     def search_text(
