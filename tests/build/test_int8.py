@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Segment, Tensor
 from querylife.lock import LOCK_NAME, read_lock, verify
-from querylife_build.int8 import quantise
+from querylife_build.int8 import quantise, quantised_weight
 from querylife_build.int8_relevance import paired
 from querylife_build.parity import min_row_cosine
 from querylife_build.repository import INT8_CANARY, quantise_repository
@@ -42,6 +42,43 @@ def test_large_products_run_in_int8_and_answers_stay_near(quantised, eager, towe
     assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) >= 8
     assert all(min(dims) < SMALLEST for dims in left)
     assert min_row_cosine(run(tower, quantised[tower], eager.inputs(tower))[-1], eager.outputs[tower][-1]) > 0.99
+
+
+def saturating_product(levels, weight):
+    """[rows, inputs] uint8 by [inputs, outputs] int8 as vpmaddubsw and vpmaddwd add them up, two products at a time."""
+    pairs = levels.astype(np.int32)[:, :, None] * weight.astype(np.int32)[None]
+    in_16_bits = np.clip(pairs[:, 0::2] + pairs[:, 1::2], -(2**15), 2**15 - 1)
+    return in_16_bits.sum(axis=1)
+
+
+def hardest_levels(weight):
+    """[2 x outputs, inputs] uint8: for every output the activations that add the most, and that subtract the most."""
+    return np.concatenate([np.where(weight.T > 0, 255, 0), np.where(weight.T < 0, 255, 0)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
+def test_no_product_saturates_on_a_processor_without_vnni(quantised, tower):
+    weights = [numpy_helper.to_array(weight) for weight in onnx.load(str(quantised[tower])).graph.initializer]
+    int8_weights = [weight for weight in weights if weight.dtype == np.int8]
+    assert len(int8_weights) >= 8
+    for weight in int8_weights:
+        levels = hardest_levels(weight)
+        exact = levels.astype(np.int64) @ weight.astype(np.int64)
+        np.testing.assert_array_equal(saturating_product(levels, weight), exact)
+
+
+def test_the_simulated_processor_saturates_where_real_ones_do():
+    assert saturating_product(np.uint8([[255, 255]]), np.int8([[127], [127]]))[0, 0] == 2**15 - 1
+
+
+@pytest.mark.parametrize("inputs", [7, 8])
+def test_weights_that_use_all_levels_still_fit_in_pairs(inputs):
+    weight = np.random.default_rng(2).uniform(-1, 1, (inputs, 500)).astype(np.float32)
+    rounded, scale = quantised_weight(weight)
+    padded = np.pad(rounded, ((0, inputs % 2), (0, 0)))
+    levels = hardest_levels(padded)
+    np.testing.assert_array_equal(saturating_product(levels, padded), levels.astype(np.int64) @ padded.astype(np.int64))
+    np.testing.assert_allclose(rounded * scale, weight, atol=float(scale.max()) / 2 * 1.001)
 
 
 def test_neighbours_and_padding_do_not_change_a_row(quantised, eager):
