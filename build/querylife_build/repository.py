@@ -20,7 +20,7 @@ from querylife.lock import (
     write_lock,
 )
 from querylife.model import QueryLife, fingerprint
-from querylife_build.canary import make_canary
+from querylife_build.canary import TOLERANCES, gate_record, make_canary
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.eager import run_eager
 from querylife_build.export import OPSETS, export_towers
@@ -32,8 +32,6 @@ from querylife_build.runners import onnx_runner
 from querylife_build.sample import make_sample
 
 log = logging.getLogger(__name__)
-
-INT8_CANARY = 0.05  # how far a healthy server's answer may be from the eager model's, in a component or in the score
 
 
 def build_repository(checkpoint: Path | None, repository: Path, source: str, *, is_int8: bool = False) -> EngineLock:
@@ -75,7 +73,8 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
     config = model.config
     sample = make_sample(tokenizer, config.vision.image_size)
-    found = check_parity(run_eager(model, sample), onnx_runner(tower_files(repository), "fp32"), "fp32")
+    run = onnx_runner(tower_files(repository), "fp32")
+    found = check_parity(run_eager(model, sample), run, "fp32")
     for tower, parity in found.items():
         figures = ", ".join(f"{name} {value:.8g}" for name, value in parity.figures().items())
         log.info("%s: fp32 parity: %s", tower.name, figures)
@@ -94,6 +93,7 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
         towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in found.items()},
         canary=canary,
         source_sha256=source,
+        gate=gate_record(canary, model, tokenizer, run, "fp32"),
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
@@ -108,7 +108,9 @@ def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) ->
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
     eager = run_eager(model, make_sample(tokenizer, lock.image_size))
     quantise_towers(files, files, eager)
-    found = check_parity(eager, onnx_runner(files, "int8"), "int8")
+    run = onnx_runner(files, "int8")
+    found = check_parity(eager, run, "int8")
+    embedding_tolerance, score_tolerance = TOLERANCES["int8"]
     for tower, parity in found.items():
         log.info("%s: int8 parity: %s", tower.name, parity.figures())
     locked = replace(
@@ -118,7 +120,8 @@ def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) ->
             tower.name: TowerLock(file_sha256(files[tower]), "int8", OPSETS["fp32"], parity.figures())
             for tower, parity in found.items()
         },
-        canary=replace(lock.canary, embedding_tolerance=INT8_CANARY, score_tolerance=INT8_CANARY),
+        canary=replace(lock.canary, embedding_tolerance=embedding_tolerance, score_tolerance=score_tolerance),
+        gate=gate_record(lock.canary, model, tokenizer, run, "int8"),
     )
     write_lock(locked, repository / LOCK_NAME)
     return locked

@@ -50,6 +50,10 @@ def _config(argv: list[str]) -> ServerConfig:
     )
     parser.add_argument("--repository", type=Path, default=default.repository, help="model repository (%(default)s)")
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
+    parser.add_argument(
+        "--tritonserver", type=Path, metavar="DIR", help="with bin/tritonserver (default: /opt/tritonserver, else the wheel's)"
+    )
+    parser.add_argument("--gpu", default=default.gpu, metavar="ID", help="of the gpu profile: index or UUID")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
     parser.add_argument("--metrics-host", default=default.metrics_host, help="for Triton's metrics (%(default)s)")

@@ -15,9 +15,12 @@ import grpc
 
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.identity import identity
-from querylife.lock import verify
+from querylife.lock import EngineLock, verify
 from querylife.serving.access import Access
 from querylife.serving.canary import CanaryCaller
+from querylife.serving.gpu_machine import check_gpu_machine, visible_gpu
+from querylife.serving.installation import find_installation
+from querylife.serving.processor_check import check_processor
 from querylife.serving.config import ServerConfig
 from querylife.serving.control import RepositoryControl
 from querylife.serving.probe_server import Health, ProbeServer
@@ -28,7 +31,6 @@ from querylife.serving.triton import (
     SHARED_MEMORY,
     TritonOptions,
     TritonProcess,
-    find_installation,
     remove_stale_shared_memory,
 )
 from querylife.serving.vitals import Idleness, Vitals
@@ -51,7 +53,7 @@ class Supervisor:
         self._reason = "starting"
         self._looked = time.monotonic()
         self._telemetry = Telemetry()
-        self._installation = find_installation()
+        self._installation = find_installation(config.tritonserver)
         remove_stale_shared_memory()
         check_shared_memory(SHARED_MEMORY)
 
@@ -131,6 +133,7 @@ class Supervisor:
         control = RepositoryControl(self.config.address, access)
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
+        gpu, gpu_options = self._gpu(lock)
         model = identity(lock, self.config.profile)
         options = TritonOptions(
             repository=self.config.repository,
@@ -145,8 +148,10 @@ class Supervisor:
                 *control.options(),
                 *access.options,
                 *trace_options(self.config.trace_endpoint, self.config.trace_rate),
+                *gpu_options,
                 *self.config.triton,
             ),
+            gpu=gpu,
         )
         process = TritonProcess(self._installation, options)
         self._telemetry.server_started(
@@ -157,9 +162,9 @@ class Supervisor:
                 "profile": self.config.profile,
             }
         )
-        canary = CanaryCaller(self.config.address, lock.canary, access)
+        canary = CanaryCaller(self.config.address, lock.served_canary(self.config.profile), access)
         try:
-            reason = self._await_ready(process, canary)
+            reason = self._await_ready(process, canary) or check_processor(self.config, lock, access)
             if reason:
                 return reason, False
             process.hide_secrets()
@@ -176,6 +181,14 @@ class Supervisor:
             self.ready.clear()
             canary.close()
             process.kill()
+
+    def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
+        """The GPU of the gpu profile, and what its plans want of tritonserver. Raises ArtifactError where they misfit."""
+        if self.config.profile != "gpu":
+            return "", []
+        gpu = visible_gpu(self.config.gpu)
+        plans = check_gpu_machine(lock, gpu, self._installation.environment()["LD_LIBRARY_PATH"])
+        return gpu, ["--backend-config=tensorrt,version-compatible=true"] if plans.version_compatible else []
 
     def _await_ready(self, process: TritonProcess, canary: CanaryCaller) -> str:
         """Returns "" once the canary is answered rightly, else why that will not happen."""

@@ -6,12 +6,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from querylife.artifacts.processor import instruction_sets
 from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Segment, Tensor
 from querylife.lock import LOCK_NAME, read_lock, verify
 from querylife_build.int8 import quantise, quantised_weight
 from querylife_build.int8_relevance import paired
 from querylife_build.parity import min_row_cosine
-from querylife_build.repository import INT8_CANARY, quantise_repository
+from querylife_build.repository import quantise_repository
 
 SMALLEST = 16  # the tiny towers' products are all small
 
@@ -128,7 +129,9 @@ def test_an_int8_repository_says_so_and_has_a_fingerprint_of_its_own(repository,
     assert verify(repository) == locked
     assert {tower.precision for tower in locked.towers.values()} == {"int8"}
     assert locked.model_fingerprint != before.model_fingerprint
-    assert locked.canary.embedding_tolerance == INT8_CANARY
+    assert locked.canary.embedding_tolerance > before.canary.embedding_tolerance
+    assert locked.gate.instruction_sets == instruction_sets()
+    assert locked.gate.query_embedding != before.gate.query_embedding
 
 
 def test_the_mean_of_parts_counts_each_part_alike():
