@@ -48,7 +48,7 @@ $(VLLM_INSTALLED): requirements/vllm.lock pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm.lock
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(VLLM)/bin/python -m genfilt_server.environment
+	$(VLLM)/bin/python -m genfilt_server.generation.environment
 	touch $@
 
 genfilt-environment: $(VLLM_INSTALLED)
@@ -59,22 +59,22 @@ genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GE
 # Descriptions are kept: after new weights of the text tower this takes seconds, the first time minutes.
 genfilt-judge: $(INSTALLED) $(VLLM_INSTALLED) ## fit GenFilt's judge to the shipped weights on LABELLED products, and measure it
 	mkdir -p $(JUDGING)
-	$(BIN)/python -m querylife_jobs.labelled_pairs $(LABELLED) $(JUDGING)/pairs.jsonl
-	$(VLLM)/bin/python -m genfilt_server.quality $(JUDGING)/pairs.jsonl --descriptions $(JUDGING)/descriptions.jsonl \
-		--fit-out genfilt_server/judges/querylife_mini.json
+	$(BIN)/python -m research.judge.labelled_pairs $(LABELLED) $(JUDGING)/pairs.jsonl
+	$(VLLM)/bin/python -m research.judge.quality $(JUDGING)/pairs.jsonl --descriptions $(JUDGING)/descriptions.jsonl \
+		--fit-out genfilt_server/judge/judges/querylife_mini.json
 
 # Killed, it goes on where it was: the job by its ledger, the ablation by its finished runs. ABLATION: options for both.
 .PHONY: ablation-masks
 ABLATED := out/ablation
 ablation-masks: $(INSTALLED) $(VLLM_INSTALLED) ## what GenFilt's masks bring in training: judge the ablation's pairs, then run it
-	$(BIN)/python -m querylife.ablation --study masks --list $(ABLATED)/pairs $(ABLATION)
+	$(BIN)/python -m research.ablation.run --study masks --list $(ABLATED)/pairs $(ABLATION)
 	$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT) & trap "kill $$!" EXIT; \
 	$(BIN)/querylife-jobs filter $(ABLATED)/pairs/pairs.parquet $(ABLATED)/pairs/products.parquet \
 		$(ABLATED)/verdicts.parquet --server 127.0.0.1:$(GENFILT_PORT)
-	$(BIN)/python -m querylife.ablation --study masks --ledger $(ABLATED)/verdicts.parquet $(ABLATION)
+	$(BIN)/python -m research.ablation.run --study masks --ledger $(ABLATED)/verdicts.parquet $(ABLATION)
 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_server/proto/genfilt.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_protocol/genfilt.proto
 
 demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Triton; the last line is the page's path
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
@@ -143,7 +143,7 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 	$(beside_base)
 
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
-	$(BENCH)/bin/python loadtest/bench.py $(if $(OUT),--out "$(OUT)")
+	$(BENCH)/bin/python loadtest/bench/__main__.py $(if $(OUT),--out "$(OUT)")
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python loadtest/run.py $(SCENARIO)

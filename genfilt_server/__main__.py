@@ -42,7 +42,7 @@ def parse(arguments: list[str]) -> ServerConfig:
     parser.add_argument(
         "--judge-encoder", default=default.judge_encoder, help="querylife-mini, minilm or a checkpoint folder"
     )
-    parser.add_argument("--judge", type=Path, help="numbers fitted by genfilt_server.quality (default: the shipped)")
+    parser.add_argument("--judge", type=Path, help="numbers fitted by research.judge.quality (default: the shipped)")
     parser.add_argument("--max-waiting", type=int, default=default.max_waiting, help="items admitted, not yet answered")
     parser.add_argument("--max-sequences", type=int, default=default.max_sequences, help="items generated at once")
     parser.add_argument("--max-context-tokens", type=int, default=default.max_context_tokens)

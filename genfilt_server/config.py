@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from genfilt_server.prompts import PROMPTS
+from genfilt_server.generation.prompts import PROMPTS
 from querylife.errors import InvalidRequestError
 
 
@@ -21,7 +21,7 @@ class ServerConfig:
     tls_key: Path | None = None
     prompt: str | None = None  # one of PROMPTS; None: what suits the model
     judge_encoder: str = "querylife-mini"  # or minilm, or a checkpoint folder
-    judge: Path | None = None  # numbers from genfilt_server.quality; None: those shipped for the encoder
+    judge: Path | None = None  # numbers from research.judge.quality; None: those shipped for the encoder
     max_waiting: int = 512  # items admitted and not yet answered
     max_sequences: int = 32  # items that the engine works on at once
     remembered: int = 100_000  # descriptions kept in memory

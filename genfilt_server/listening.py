@@ -9,13 +9,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from genfilt_server.access import Token, TokenInterceptor, server_credentials
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
+from genfilt_server.auth import Token, TokenInterceptor, server_credentials
 from genfilt_server.config import ServerConfig
-from genfilt_server.malformed import MalformedInterceptor
+from genfilt_server.generation.pipeline import Generator
 from genfilt_server.metrics import Metrics
-from genfilt_server.pipeline import Generator
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
+from genfilt_server.parse_errors import MalformedInterceptor
 from genfilt_server.service import GenFiltService
 from querylife.contract import MAX_REQUEST_BYTES
 from querylife.errors import QuerylifeError, UnavailableError

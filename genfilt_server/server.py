@@ -11,20 +11,20 @@ from typing import Any
 import prometheus_client
 import uvicorn
 
-from genfilt_server.access import Token
+from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_server.admission import Admission
+from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
-from genfilt_server.default_generator import fingerprint, generator_source
-from genfilt_server.embedder import ThreadedEmbedder
-from genfilt_server.encoders import load_encoder
-from genfilt_server.engine import VllmGenerator, engine_arguments
-from genfilt_server.evidence import Judge, shipped_judge
+from genfilt_server.generation.default_generator import fingerprint, generator_source
+from genfilt_server.generation.engine import VllmGenerator, engine_arguments
+from genfilt_server.generation.pipeline import Describer, Filter
+from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION
+from genfilt_server.judge.embedder import ThreadedEmbedder
+from genfilt_server.judge.encoders import load_encoder
+from genfilt_server.judge.evidence import Judge, shipped_judge
 from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
-from genfilt_server.orphans import end_watcher, start_watcher
-from genfilt_server.pipeline import Describer, Filter
-from genfilt_server.prompts import PROMPTS, SCHEMA_VERSION
-from genfilt_server.proto import genfilt_pb2 as pb
+from genfilt_server.process_reaper import end_watcher, start_watcher
 from genfilt_server.service import GenFiltService
 from querylife.errors import UnavailableError
 
@@ -46,7 +46,7 @@ async def serve(config: ServerConfig) -> int:
     encoder = load_encoder(config.judge_encoder)
     judge = Judge.load(config.judge or shipped_judge(config.judge_encoder))
     for stranger in judge.strangers(encoder=encoder.identity, generator=made_by):
-        log.warning("%s: its probabilities are off; fit it again (genfilt_server.quality --fit-out)", stranger)
+        log.warning("%s: its probabilities are off; fit it again (research.judge.quality --fit-out)", stranger)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

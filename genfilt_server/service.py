@@ -13,12 +13,12 @@ from typing import Any
 
 import grpc
 
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
 from genfilt_server import wire
 from genfilt_server.admission import Admission, BusyError
+from genfilt_server.generation.pipeline import Described, Describer, Failure, Filter, Judged
 from genfilt_server.metrics import Metrics
-from genfilt_server.pipeline import Described, Describer, Failure, Filter, Judged
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
 from querylife.contract import MAX_BATCH
 from querylife.errors import InvalidRequestError, ServerFaultError, UnavailableError
 

@@ -1,9 +1,9 @@
 """Between protobuf messages and the pipeline's values."""
 
-from genfilt_server.evidence import Judgement, Verdict
-from genfilt_server.pipeline import Described, Failure, Judged, Mask, Product, Usage
-from genfilt_server.prompts import Description
-from genfilt_server.proto import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_server.generation.pipeline import Described, Failure, Judged, Mask, Product, Usage
+from genfilt_server.generation.prompts import Description
+from genfilt_server.judge.evidence import Judgement, Verdict
 
 VERDICTS = {
     Verdict.MATCH: pb.VERDICT_MATCH,

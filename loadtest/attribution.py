@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from connection import open_channel
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from loadtest.connection import open_channel
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 

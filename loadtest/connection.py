@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 
 from querylife_client import ClientConfig, Tls
-from querylife_client._channel import channel_credentials, channel_options, request_metadata
+from querylife_client._rpc.channel import channel_credentials, channel_options, request_metadata
 
 TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
 PEM_VARIABLES = {"authority": "LOADTEST_AUTHORITY", "certificate": "LOADTEST_CERTIFICATE", "key": "LOADTEST_KEY"}

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openloop_files import (
+from loadtest.openloop_files import (
     CAPACITY_NAME,
     FOLDER_VARIABLE,
     GENFILT_VARIABLE,
@@ -16,10 +16,9 @@ from openloop_files import (
     SCENARIO_VARIABLE,
     SHARE_VARIABLE,
 )
-from scenario import Scenario, Stage, write_scenario
-
+from loadtest.scenario import Scenario, Stage, write_scenario
 from querylife.errors import ServerFaultError
-from querylife.serving.supervisor import free_port
+from querylife.serving.supervisor.supervisor import free_port
 
 HERE = Path(__file__).parent
 GRACE_S = 60  # for the last answers, and for Locust to start and stop

@@ -1,9 +1,9 @@
 """Who calls the server: shoppers, whoever indexes products, and whoever asks GenFilt. run.py gives it to Locust."""
 
-from bench_traffic import COLOURS, KINDS, samples
 from locust import task
-from openloop import OpenLoopUser
 
+from loadtest.bench.traffic import COLOURS, KINDS, samples
+from loadtest.openloop import OpenLoopUser
 from querylife_client import Product
 
 PRODUCTS = [Product(sample.title, sample.image, sample.product_type) for sample in samples(64)]

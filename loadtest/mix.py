@@ -12,9 +12,9 @@ from typing import Any
 import gevent
 import locust.runners
 from locust import User
-from openloop import OpenLoopUser, run_file, this_scenario
-from openloop_files import CAPACITY_NAME, FOLDER_VARIABLE, SATURATE_VARIABLE
 
+from loadtest.openloop import OpenLoopUser, run_file, this_scenario
+from loadtest.openloop_files import CAPACITY_NAME, FOLDER_VARIABLE, SATURATE_VARIABLE
 from querylife.errors import InputFileError, QuerylifeError
 
 # The master gives up a worker that is silent for three seconds, and may start its user on another, which then makes

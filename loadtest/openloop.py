@@ -19,12 +19,12 @@ from typing import Any
 
 import gevent
 import grpc.experimental.gevent
-from connection import client_config
 from gevent.pool import Pool
 from locust import User
-from openloop_files import FOLDER_VARIABLE, GENFILT_VARIABLE, SCENARIO_VARIABLE, SHARE_VARIABLE
-from scenario import Scenario, load_scenario
 
+from loadtest.connection import client_config
+from loadtest.openloop_files import FOLDER_VARIABLE, GENFILT_VARIABLE, SCENARIO_VARIABLE, SHARE_VARIABLE
+from loadtest.scenario import Scenario, load_scenario
 from querylife_client import Client
 
 grpc.experimental.gevent.init_gevent()

@@ -8,9 +8,20 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
-from attribution import StageTime
-from results import LATE_MS, PERCENTILES, Memory, Samples, StageResult, by_stage, error_kinds, goodput, percentiles
-from scenario import Scenario
+
+from loadtest.attribution import StageTime
+from loadtest.results import (
+    LATE_MS,
+    PERCENTILES,
+    Memory,
+    Samples,
+    StageResult,
+    by_stage,
+    error_kinds,
+    goodput,
+    percentiles,
+)
+from loadtest.scenario import Scenario
 
 WIDTH, HEIGHT, MARGIN = 960, 200, 46
 COLOURS = ("#2a6f97", "#e07a5f", "#81b29a", "#6d597a")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scenario import Objectives, Scenario
+
+from loadtest.scenario import Objectives, Scenario
 
 PERCENTILES = (50, 95, 99, 99.9)
 LATE_MS = 100.0  # an arrival that starts later than this was held up by the generator

@@ -21,15 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from attribution import StageTime, read_statistics, stage_times
-from connection import PEM_VARIABLES
-from generators import IN_FLIGHT, Generators
-from report import write_page, write_stages, write_summary
-from results import Memory, Samples, invalid_because, missed_objectives, percentiles, read_samples
-from scenario import FOLDER, Scenario, load_scenario
 
+from loadtest.attribution import StageTime, read_statistics, stage_times
+from loadtest.connection import PEM_VARIABLES
+from loadtest.generators import IN_FLIGHT, Generators
+from loadtest.report import write_page, write_stages, write_summary
+from loadtest.results import Memory, Samples, invalid_because, missed_objectives, percentiles, read_samples
+from loadtest.scenario import FOLDER, Scenario, load_scenario
 from querylife.errors import QuerylifeError, ServerFaultError
-from querylife.serving.supervisor import free_port
+from querylife.serving.supervisor.supervisor import free_port
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 

@@ -23,8 +23,8 @@ class Verb(NamedTuple):
 VERBS = {
     "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
     "demo": Verb("rank a catalogue through Triton and write an HTML page", "querylife_client.demo.command:main"),
-    "train": Verb("train a model", "querylife.training:main"),
-    "evaluate": Verb("measure a checkpoint", "querylife.evaluation:main"),
+    "train": Verb("train a model", "querylife.training.train:main"),
+    "evaluate": Verb("measure a checkpoint", "querylife.evaluation.evaluate:main"),
     "rank": Verb("rank products for a query", "querylife_client.commands:rank"),
     "embed": Verb("embed queries or products", "querylife_client.commands:embed"),
     "score": Verb("score products for a query", "querylife_client.commands:score"),

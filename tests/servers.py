@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from querylife.errors import UnavailableError
-from querylife.serving.supervisor import free_port
+from querylife.serving.supervisor.supervisor import free_port
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
 from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import QuerylifeError
-from querylife.lock import LOCK_NAME, read_lock, verify
-from querylife_build.runtime import check_machine
-from querylife_build.settings import Settings
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
+from querylife_build.tensorrt.runtime import check_machine
+from querylife_build.tensorrt.settings import Settings
 
 if TYPE_CHECKING:
-    from querylife_build.exports import Exports
+    from querylife_build.export.folder import Exports
 
 log = logging.getLogger("querylife_build")
 
@@ -118,7 +118,7 @@ def _onnx(options: argparse.Namespace) -> None:
 
 
 def _engines(options: argparse.Namespace) -> None:
-    from querylife_build.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
 
     find_runtime(load_tensorrt())  # say what is missing before working for a minute
     settings = Settings(
@@ -128,8 +128,8 @@ def _engines(options: argparse.Namespace) -> None:
         refit=options.refit,
         timing_cache=options.timing_cache,
     )
-    from querylife_build.engines import build_engines  # noqa: PLC0415
-    from querylife_build.exports import export_folder  # noqa: PLC0415
+    from querylife_build.export.folder import export_folder  # noqa: PLC0415
+    from querylife_build.tensorrt.engines import build_engines  # noqa: PLC0415
 
     _repository(options)
     checkpoint = _checkpoint(options)
@@ -140,11 +140,11 @@ def _engines(options: argparse.Namespace) -> None:
 
 
 def _refit(options: argparse.Namespace) -> None:
-    from querylife_build.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
 
     find_runtime(load_tensorrt())  # say what is missing before working for a minute
-    from querylife_build.exports import export_folder  # noqa: PLC0415
-    from querylife_build.refit import refit_engines, refittable_lock  # noqa: PLC0415
+    from querylife_build.export.folder import export_folder  # noqa: PLC0415
+    from querylife_build.tensorrt.refit import refit_engines, refittable_lock  # noqa: PLC0415
 
     _, plans = refittable_lock(options.repository)
     (precision,) = {plan.precision for plan in plans.plans.values()}
@@ -155,7 +155,7 @@ def _refit(options: argparse.Namespace) -> None:
 
 
 def _compile_gate(options: argparse.Namespace) -> None:
-    from querylife_build.compile_gate import check_compiles, load_rtx  # noqa: PLC0415
+    from querylife_build.tensorrt.compile_gate import check_compiles, load_rtx  # noqa: PLC0415
 
     load_rtx()  # say what is missing before working for a minute
     for exported in _exports(options):
@@ -165,8 +165,14 @@ def _compile_gate(options: argparse.Namespace) -> None:
 
 
 def _int8(options: argparse.Namespace) -> None:
-    from querylife_build import checkpoint, eager, int8, int8_cost, parity, runners, sample  # noqa: PLC0415
-    from querylife_build.exports import export_folder  # noqa: PLC0415
+    from querylife_build import checkpoint  # noqa: PLC0415
+    from querylife_build.export.folder import export_folder  # noqa: PLC0415
+    from querylife_build.parity import backends as runners  # noqa: PLC0415
+    from querylife_build.parity import gate as parity  # noqa: PLC0415
+    from querylife_build.parity import reference as eager  # noqa: PLC0415
+    from querylife_build.parity import sample  # noqa: PLC0415
+    from querylife_build.quantize import int8  # noqa: PLC0415
+    from research.int8 import cost as int8_cost  # noqa: PLC0415
 
     folder = _checkpoint(options)
     fp32 = export_folder(folder, options.folder, "fp32", _source(folder, "fp32")).files
@@ -180,7 +186,7 @@ def _int8(options: argparse.Namespace) -> None:
     for line in int8_cost.measure_cost(fp32, files, answers):
         print(line, flush=True)
     if options.evaluate:
-        from querylife_build import int8_relevance  # noqa: PLC0415
+        from research.int8 import relevance as int8_relevance  # noqa: PLC0415
 
         variants = {
             "fp32": fp32,
@@ -205,8 +211,9 @@ def _dali(options: argparse.Namespace) -> None:
 
 
 def _gpu_check(options: argparse.Namespace) -> None:
-    from querylife_build import checkpoint, gpu_check  # noqa: PLC0415
-    from querylife_build.exports import export_folder  # noqa: PLC0415
+    from querylife_build import checkpoint  # noqa: PLC0415
+    from querylife_build.export.folder import export_folder  # noqa: PLC0415
+    from querylife_build.tensorrt import gpu_check  # noqa: PLC0415
 
     folder = _checkpoint(options)
     for line in gpu_check.gpu_check(checkpoint.open_model(folder), options.folder / "tokenizer.json"):
@@ -220,7 +227,7 @@ def _gpu_check(options: argparse.Namespace) -> None:
 
 
 def _exports(options: argparse.Namespace) -> "Iterator[Exports]":
-    from querylife_build.exports import export_folder  # noqa: PLC0415
+    from querylife_build.export.folder import export_folder  # noqa: PLC0415
 
     checkpoint = _checkpoint(options)
     for precision in options.precision:
@@ -235,7 +242,7 @@ def _lock(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from querylife_build.configs import check_configs  # noqa: PLC0415
+    from querylife_build.config_check import check_configs  # noqa: PLC0415
 
     lock = verify(options.repository)
     check_configs(options.repository, lock)
@@ -250,7 +257,7 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
 
 
 def _source(checkpoint: Path | None, precision: str = "fp32") -> str:
-    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.exports"), precision)
+    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint
-from querylife.pretrained import write_tokenizer
-from querylife.tokens import Tokenizer
+from querylife.model.encoders import write_tokenizer
+from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint
+from querylife.preprocessing.text import Tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import DECODE_IMAGE, EMBED_PRODUCT, IMAGE, IMAGE_USED, MAX_BATCH, PIXELS
-from querylife.drawn_catalog import drawn_products
 from querylife.errors import ArtifactError, ParityError
-from querylife.pixels import BACKGROUND, decode
-from querylife_build.configs import Config, read_config
+from querylife.preprocessing.image import BACKGROUND, decode
+from querylife_build.config_check import Config, read_config
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def load_dali() -> Any:
 
 
 def decoder_pipeline(image_size: int, device: str, batch: int = MAX_BATCH) -> Any:
-    """Encoded bytes to pixels [3, image_size, image_size] uint8, as querylife.pixels makes them, and image_used.
+    """Encoded bytes to pixels [3, image_size, image_size] uint8, as querylife.preprocessing.image makes them, and image_used.
 
     device: one of DEVICES; "gpu" needs a GPU even to be put together. Raises ArtifactError without DALI or the GPU.
     """
@@ -107,7 +107,7 @@ def write_decoder(repository: Path, folder: Path, image_size: int, device: str) 
 
 
 def measure_parity(pictures: Sequence[bytes], image_size: int, device: str) -> tuple[float, float]:
-    """Differences from querylife.pixels, in levels of 255: the worst picture's mean, and the largest of any channel."""
+    """Differences from querylife.preprocessing.image, in levels of 255: the worst picture's mean, and the largest of any channel."""
     means, largest = [], 0.0
     for first in range(0, len(pictures), MAX_BATCH):
         batch = pictures[first : first + MAX_BATCH]

@@ -7,8 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from querylife.contract import TEXT_TOWER, TOKENIZE, TOWERS, Model
-from querylife.lock import (
+from querylife.artifacts.repository_lock import (
     LOCK_NAME,
     ONNX_NAME,
     PLAN_NAME,
@@ -19,17 +18,18 @@ from querylife.lock import (
     preprocessing,
     write_lock,
 )
-from querylife.model import QueryLife, fingerprint
-from querylife_build.canary import TOLERANCES, gate_record, make_canary
+from querylife.contract import TEXT_TOWER, TOKENIZE, TOWERS, Model
+from querylife.model.query_life import QueryLife, fingerprint
 from querylife_build.checkpoint import open_model, open_tokenizer
-from querylife_build.eager import run_eager
-from querylife_build.export import OPSETS, export_towers
-from querylife_build.hygiene import check_graph
-from querylife_build.int8 import quantise_towers
-from querylife_build.parity import Parity, check_parity
-from querylife_build.rows import run_on_rows
-from querylife_build.runners import onnx_runner
-from querylife_build.sample import make_sample
+from querylife_build.export.graph_checks import check_graph
+from querylife_build.export.towers import OPSETS, export_towers
+from querylife_build.export.unpad import run_on_rows
+from querylife_build.golden_probe import TOLERANCES, gate_record, make_canary
+from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.gate import Parity, check_parity
+from querylife_build.parity.reference import run_eager
+from querylife_build.parity.sample import make_sample
+from querylife_build.quantize.int8 import quantise_towers
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 import querylife
+from querylife.artifacts.repository_lock import LOCK_NAME, file_sha256, read_lock, verify
 from querylife.errors import ArtifactError
-from querylife.lock import LOCK_NAME, file_sha256, read_lock, verify
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Blocking and asyncio clients for querylife's servers: Triton (vectors, scores) and GenFilt (descriptions)."""
 
-from querylife_client._tracing import traceparent
+from querylife_client._rpc.tracing import traceparent
 from querylife_client.async_client import AsyncClient
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls

@@ -9,13 +9,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError, FingerprintMismatchError, ServerFaultError, ServiceError
-from querylife.identity import ModelIdentity
-from querylife_client import _genfilt, _parts, _ranking
 from querylife_client import search as _search
-from querylife_client._async_transport import AsyncTransport
-from querylife_client._rpc import SERVER_METADATA
-from querylife_client._tracing import span
+from querylife_client._requests import batches as _parts
+from querylife_client._requests import genfilt as _genfilt
+from querylife_client._requests import ranking as _ranking
+from querylife_client._rpc.async_transport import AsyncTransport
+from querylife_client._rpc.calls import SERVER_METADATA
+from querylife_client._rpc.tracing import span
 from querylife_client.client import TIMEOUT_S
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, Judgement

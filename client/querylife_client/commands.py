@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from querylife.catalog import CatalogProduct, load_catalog
+from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import InputFileError, InvalidRequestError
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls

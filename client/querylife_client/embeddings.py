@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from querylife.identity import check_fingerprint
+from querylife.artifacts.model_identity import check_fingerprint
 
 
 class Embeddings(np.ndarray[Any, np.dtype[np.float32]]):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.identity import ModelIdentity
+from querylife.artifacts.model_identity import ModelIdentity
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.artifacts.model_identity import ModelIdentity, check_fingerprint
 from querylife.errors import UnavailableError
-from querylife.identity import ModelIdentity, check_fingerprint
 from querylife_client.embeddings import Embeddings
 from querylife_client.products import Text
 

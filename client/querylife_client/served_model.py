@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from querylife.identity import ModelIdentity
+from querylife.artifacts.model_identity import ModelIdentity
 
 
 class ServedModel:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.artifacts.model_identity import check_fingerprint
 from querylife.errors import InputFileError
-from querylife.identity import check_fingerprint
 from querylife_client.embeddings import Embeddings
 
 

@@ -4,7 +4,7 @@
     querylife-jobs filter pairs.parquet catalogue.parquet verdicts.parquet --server 127.0.0.1:8010
     querylife-jobs embed catalogue.parquet vectors.parquet --server 127.0.0.1:8001
 
-A catalogue is what `querylife demo` reads, too (querylife.catalog); pairs have columns query and product_id. Run the
+A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run the
 same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
 a summary to stdout.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow
 
-from querylife.catalog import CatalogProduct, load_catalog
+from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import InvalidRequestError, QuerylifeError
 from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint

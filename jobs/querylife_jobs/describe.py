@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from querylife.catalog import CatalogProduct
+from genfilt_protocol import genfilt_pb2 as pb
+from querylife.catalog.reader import CatalogProduct
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.runner import Unit

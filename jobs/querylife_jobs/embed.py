@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from querylife.catalog import CatalogProduct
+from querylife.artifacts.model_identity import ModelIdentity
+from querylife.catalog.reader import CatalogProduct
 from querylife.errors import FingerprintMismatchError
-from querylife.identity import ModelIdentity
 from querylife_client import AsyncClient, Product
 from querylife_client.errors import CredentialsError, OverloadedError
 from querylife_jobs.ledger import Ledger, Record, unit_key

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
 from querylife.contract import MAX_REQUEST_BYTES
 from querylife.errors import DeadlineExceededError, InvalidRequestError, QuerylifeError, UnavailableError
 from querylife_jobs.runner import AccessError, FullError

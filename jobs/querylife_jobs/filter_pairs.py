@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from querylife.catalog import CatalogProduct
+from genfilt_protocol import genfilt_pb2 as pb
+from querylife.catalog.reader import CatalogProduct
 from querylife.contract import MAX_BATCH
 from querylife.errors import InputFileError
 from querylife_jobs.describe import message

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from querylife.catalog import CatalogProduct
+from querylife.catalog.reader import CatalogProduct
 from querylife_jobs import describe
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.runner import FullError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from querylife.data.requests import Attributes
+from querylife.data.relevance import Attributes
 from querylife.errors import InputFileError
 
 NO_COLOUR = {"Fragrance", "Skin", "Skin Care", "Free Gifts", "Hair", "Bath and Body", "Perfumes", "Vouchers", "Eyes"}

@@ -1,13 +1,13 @@
-"""Text from outside the catalogue, without judgements: what holds the text tower near its start (querylife.anchor)."""
+"""Text from outside the catalogue, without judgements: what holds the text tower near its start (querylife.training.distillation)."""
 
 import hashlib
 import random
 from pathlib import Path
 from typing import Protocol
 
-from querylife.data.pairs import read_table
+from querylife.data.judgements import read_table
 from querylife.errors import InputFileError
-from querylife.tokens import Tokenizer
+from querylife.preprocessing.text import Tokenizer
 
 UNITS = ("in.", "ft.", "gal.", "lb.", "oz.", "watt", "volt", "pack", "mm", "piece")
 

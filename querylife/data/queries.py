@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from querylife.data.requests import Request
+from querylife.data.relevance import Request
 from querylife.data.vocabulary import Vocabulary, is_for_training, vocabulary
 
 SLOT = re.compile(r"\{(\w+)\}")

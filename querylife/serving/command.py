@@ -10,9 +10,9 @@ import threading
 from dataclasses import fields
 from pathlib import Path
 
-from querylife.serving.access import AccessConfig
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor import Supervisor
+from querylife.serving.supervisor.auth import AccessConfig
+from querylife.serving.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,10 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--repository", type=Path, default=default.repository, help="model repository (%(default)s)")
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument(
-        "--tritonserver", type=Path, metavar="DIR", help="with bin/tritonserver (default: /opt/tritonserver, else the wheel's)"
+        "--tritonserver",
+        type=Path,
+        metavar="DIR",
+        help="with bin/tritonserver (default: /opt/tritonserver, else the wheel's)",
     )
     parser.add_argument("--gpu", default=default.gpu, metavar="ID", help="of the gpu profile: index or UUID")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")

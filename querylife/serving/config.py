@@ -5,8 +5,8 @@ from pathlib import Path
 
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.errors import ArtifactError
-from querylife.serving.access import AccessConfig
-from querylife.serving.tracing import check_endpoint
+from querylife.serving.supervisor.auth import AccessConfig
+from querylife.serving.supervisor.tracing import check_endpoint
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from querylife.artifacts.repository_lock import EngineLock, TensorRTLock
 from querylife.errors import ArtifactError
-from querylife.lock import EngineLock, TensorRTLock
 
 log = logging.getLogger(__name__)
 

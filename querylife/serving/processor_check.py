@@ -9,11 +9,11 @@ import logging
 import grpc
 
 from querylife.artifacts.processor import instruction_sets
+from querylife.artifacts.repository_lock import EngineLock
 from querylife.errors import ServerFaultError
-from querylife.lock import EngineLock
-from querylife.serving.access import Access
-from querylife.serving.canary import CanaryCaller
 from querylife.serving.config import ServerConfig
+from querylife.serving.supervisor.auth import Access
+from querylife.serving.supervisor.golden_probe import CanaryCaller
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from tiny import IMAGE_SIZE, randomised, save_text_encoder, save_vision_encoder, tiny_config
 
-from querylife.model import QueryLife, load_checkpoint, save_checkpoint
+from querylife.model.query_life import QueryLife, load_checkpoint, save_checkpoint
 from querylife_build.checkpoint import open_tokenizer
-from querylife_build.eager import Eager, run_eager
-from querylife_build.exports import Exports, export_folder
+from querylife_build.export.folder import Exports, export_folder
+from querylife_build.parity.reference import Eager, run_eager
+from querylife_build.parity.sample import make_sample
 from querylife_build.repository import build_repository
-from querylife_build.sample import make_sample
 
 ROOT = Path(__file__).parents[2]
 

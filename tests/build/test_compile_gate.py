@@ -10,12 +10,12 @@ from tiny import MAX_TOKENS
 
 from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOWERS
 from querylife.errors import ArtifactError
-from querylife_build.compile_gate import TARGET, check_compiles, load_rtx
-from querylife_build.compiler import Dialect, compile_plan
-from querylife_build.exports import export_folder
-from querylife_build.profiles import check_profile, tower_profiles
-from querylife_build.settings import Settings
+from querylife_build.export.folder import export_folder
 from querylife_build.sources import default_checkpoint, source_sha256
+from querylife_build.tensorrt.compile_gate import TARGET, check_compiles, load_rtx
+from querylife_build.tensorrt.compiler import Dialect, compile_plan
+from querylife_build.tensorrt.profiles import check_profile, tower_profiles
+from querylife_build.tensorrt.settings import Settings
 
 pytest.importorskip("tensorrt_rtx", reason="optional: make compile-gate installs it")
 
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 def test_the_shipped_towers_compile_with_all_profiles(precision):
     checkpoint = default_checkpoint()
     # The same folder and source as `make compile-gate`, so that one export serves both.
-    source = source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.exports"), precision)
+    source = source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision)
     exported = export_folder(checkpoint, ROOT / "out" / "onnx", precision, source)
     for tower, path in exported.files.items():
         assert len(check_compiles(tower, path, exported.max_tokens)) > path.stat().st_size // 2

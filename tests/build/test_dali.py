@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import DECODE_IMAGE, EMBED_PRODUCT, TOKENIZE
-from querylife.drawn_catalog import drawn_products
 from querylife.errors import ArtifactError
 from querylife_build import dali
-from querylife_build.configs import read_config
+from querylife_build.config_check import read_config
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from querylife.artifacts.repository_lock import TensorRTLock
 from querylife.contract import TEXT_TOWER
 from querylife.errors import ArtifactError
-from querylife.lock import TensorRTLock
-from querylife_build.compiler import Dialect
-from querylife_build.engines import nearest
-from querylife_build.profiles import check_profile
-from querylife_build.runtime import Runtime, check_machine, check_runtime, runtime_from
-from querylife_build.settings import Settings
+from querylife_build.tensorrt.compiler import Dialect
+from querylife_build.tensorrt.engines import nearest
+from querylife_build.tensorrt.profiles import check_profile
+from querylife_build.tensorrt.runtime import Runtime, check_machine, check_runtime, runtime_from
+from querylife_build.tensorrt.settings import Settings
 
 LOCK = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {})
 COMPATIBLE = TensorRTLock("10.16.1.11", "9.0", "580.82.07", True, True, False, 3, {})

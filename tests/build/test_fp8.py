@@ -11,10 +11,10 @@ from onnx import TensorProto
 
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.errors import ArtifactError
-from querylife_build import fp8
-from querylife_build.hygiene import check_graph
-from querylife_build.parity import measure_parity
-from querylife_build.runners import onnx_runner
+from querylife_build.export.graph_checks import check_graph
+from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.gate import measure_parity
+from querylife_build.quantize import fp8
 
 try:
     fp8.load_modelopt()

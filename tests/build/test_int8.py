@@ -7,12 +7,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from querylife.artifacts.processor import instruction_sets
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
 from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Segment, Tensor
-from querylife.lock import LOCK_NAME, read_lock, verify
-from querylife_build.int8 import quantise, quantised_weight
-from querylife_build.int8_relevance import paired
-from querylife_build.parity import min_row_cosine
+from querylife_build.parity.gate import min_row_cosine
+from querylife_build.quantize.int8 import quantise, quantised_weight
 from querylife_build.repository import quantise_repository
+from research.int8.relevance import paired
 
 SMALLEST = 16  # the tiny towers' products are all small
 

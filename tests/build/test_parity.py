@@ -15,13 +15,13 @@ from tiny import (
 
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import ParityError
-from querylife.model import QueryLife
-from querylife_build.eager import run_eager
-from querylife_build.export import export_towers
-from querylife_build.hygiene import check_graph
-from querylife_build.parity import check_parity, measure_parity, min_row_cosine, order_agreement
+from querylife.model.query_life import QueryLife
+from querylife_build.export.graph_checks import check_graph
+from querylife_build.export.towers import export_towers
+from querylife_build.parity.backends import onnx_runner, torch_runner
+from querylife_build.parity.gate import check_parity, measure_parity, min_row_cosine, order_agreement
+from querylife_build.parity.reference import run_eager
 from querylife_build.repository import tower_files
-from querylife_build.runners import onnx_runner, torch_runner
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 # Largest difference of an embedding's component that rounding may make. bf16 graphs run widened, see onnx_runner.

@@ -12,13 +12,21 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from querylife.artifacts.repository_lock import (
+    LOCK_NAME,
+    PLAN_NAME,
+    PlanLock,
+    TensorRTLock,
+    file_sha256,
+    read_lock,
+    write_lock,
+)
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS
 from querylife.errors import ArtifactError
-from querylife.lock import LOCK_NAME, PLAN_NAME, PlanLock, TensorRTLock, file_sha256, read_lock, write_lock
-from querylife.model import load_checkpoint, save_checkpoint
-from querylife_build.exports import export_folder
-from querylife_build.hygiene import graph_sha256
-from querylife_build.refit import check_graphs, check_names, refit_plan, refittable_lock, weight_names
+from querylife.model.query_life import load_checkpoint, save_checkpoint
+from querylife_build.export.folder import export_folder
+from querylife_build.export.graph_checks import graph_sha256
+from querylife_build.tensorrt.refit import check_graphs, check_names, refit_plan, refittable_lock, weight_names
 
 LOCK = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, True, 3, {})
 

@@ -8,15 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from querylife import pixels
+from querylife.artifacts.repository_lock import LOCK_NAME, PlanLock, TensorRTLock, read_lock, verify, write_lock
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import ArtifactError
-from querylife.lock import LOCK_NAME, PlanLock, TensorRTLock, read_lock, verify, write_lock
+from querylife.preprocessing import image as pixels
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
-from querylife_build.configs import check_configs
+from querylife_build.config_check import check_configs
+from querylife_build.parity.backends import onnx_runner
 from querylife_build.repository import tower_files
-from querylife_build.runners import onnx_runner
 from querylife_build.sources import is_current, source_sha256
 
 
@@ -110,7 +110,7 @@ def test_a_lock_with_plans_survives_the_file(repository):
 
 def test_reading_a_lock_needs_neither_torch_nor_tokenizers(repository):
     program = (
-        "import sys, pathlib; from querylife.lock import read_lock; read_lock(pathlib.Path(sys.argv[1]));"
+        "import sys, pathlib; from querylife.artifacts.repository_lock import read_lock; read_lock(pathlib.Path(sys.argv[1]));"
         "print(sorted({'torch', 'tokenizers', 'PIL', 'onnx'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, str(repository / LOCK_NAME)]
@@ -126,14 +126,14 @@ def test_a_rebuild_without_a_reason_does_nothing(checkpoint, repository):
 
 
 def test_a_new_checkpoint_is_a_reason(checkpoint, repository, tmp_path):
-    source = source_sha256(checkpoint, ("querylife.model",), "fp32")
-    assert source == source_sha256(checkpoint, ("querylife.model",), "fp32")
+    source = source_sha256(checkpoint, ("querylife.model.query_life",), "fp32")
+    assert source == source_sha256(checkpoint, ("querylife.model.query_life",), "fp32")
     other = tmp_path / "other"
     other.mkdir()
     for path in checkpoint.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    assert source_sha256(other, ("querylife.model",), "fp32") != source
+    assert source_sha256(other, ("querylife.model.query_life",), "fp32") != source
     assert not is_current(repository, source)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from querylife.fusion_tower import FusionTowerConfig
-from querylife.model import QueryLife, QueryLifeConfig
-from querylife.pretrained import encoder_source
-from querylife.text_tower import TextTowerConfig
-from querylife.vision_tower import VisionTowerConfig
+from querylife.model.encoders import encoder_source
+from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.query_life import QueryLife, QueryLifeConfig
+from querylife.model.text_tower import TextTowerConfig
+from querylife.model.vision_tower import VisionTowerConfig
 
 MAX_TOKENS = 32
 IMAGE_SIZE = 32

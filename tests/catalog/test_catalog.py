@@ -1,4 +1,4 @@
-"""A user's catalogue is read as querylife/catalog.py says, or refused with what was found and what is wanted."""
+"""A user's catalogue is read as querylife/catalog/reader.py says, or refused with what was found and what is wanted."""
 
 import base64
 import csv
@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from querylife.catalog import CatalogProduct, load_catalog, load_queries
-from querylife.drawn_catalog import drawn_products
+from querylife.catalog.reader import CatalogProduct, load_catalog, load_queries
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.errors import InputFileError
 
 PICTURE = drawn_products()[0].image

@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from querylife_client import AsyncClient, Client, ClientConfig, Product
-from querylife_client._async_transport import AsyncTransport
-from querylife_client._rpc import CallState
+from querylife_client._rpc.async_transport import AsyncTransport
+from querylife_client._rpc.calls import CallState
 from querylife_client.errors import ContractError, InvalidRequestError, UnavailableError
 from querylife_client.retry import Deadline, RetryBudget, RetryPolicy
 from querylife_client.statistics import Statistics

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from client.live_server import REPOSITORY
-from querylife.lock import LOCK_NAME, read_lock
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock
 from querylife_client import AsyncClient, Client, ClientConfig, Product
 from querylife_client.errors import DeadlineExceededError, InvalidRequestError, ItemFault
 

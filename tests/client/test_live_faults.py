@@ -12,7 +12,7 @@ import pytest
 
 from client.far_host import FarHost, far_host, far_host_possible
 from client.live_server import REPOSITORY, Server, copied, serving, with_short_queues
-from querylife.lock import LOCK_NAME, read_lock, write_lock
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, write_lock
 from querylife_client import Client, ClientConfig, Product, RetryPolicy
 from querylife_client.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from querylife_client.testing import FlakyNetwork

@@ -17,9 +17,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.certificates import DAY, Authority, Issued
 from querylife.contract import TOKEN_HEADER
-from querylife.serving.triton import TritonOptions, TritonProcess, find_installation
+from querylife.serving.supervisor.triton import TritonOptions, TritonProcess, find_installation
 from querylife_client import Client, ClientConfig, Tls
-from querylife_client._channel import channel_credentials
+from querylife_client._rpc.channel import channel_credentials
 from querylife_client.errors import CredentialsError
 from querylife_client.testing.faults import await_condition
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from servers import REPOSITORY
 
-from querylife.drawn_catalog import drawn_products
+from querylife.catalog.sample_catalog import drawn_products
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 600.0

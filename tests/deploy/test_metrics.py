@@ -16,8 +16,8 @@ from servers import ROOT, unused_port
 from serving.strangers import embed_products, embed_queries, picture, score
 from tritonclient.grpc import InferenceServerClient
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
 from querylife_client.testing.faults import await_condition
 
 RULES = DEPLOY / "prometheus" / "rules.yml"

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from words_server import hosted
 
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
 from genfilt_server.config import ServerConfig
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:

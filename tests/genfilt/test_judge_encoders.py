@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from words_server import WordGenerator
 
-from genfilt_server.embedder import ThreadedEmbedder
-from genfilt_server.encoders import checkpoint_folder, load_encoder, tower_identity
-from genfilt_server.pipeline import Generated
-from genfilt_server.recorded import RecordedGenerator
-from querylife.encoding import embed_queries, model_tokenizer
+from genfilt_server.generation.cached_generator import RecordedGenerator
+from genfilt_server.generation.pipeline import Generated
+from genfilt_server.judge.embedder import ThreadedEmbedder
+from genfilt_server.judge.encoders import checkpoint_folder, load_encoder, tower_identity
 from querylife.errors import ArtifactError
-from querylife.model import load_checkpoint
+from querylife.model.embed import embed_queries, model_tokenizer
+from querylife.model.query_life import load_checkpoint
 
 TEXTS = ["red dress", "Nike Men's Running Shoes", "something warm for winter"]
 SHIPPED = checkpoint_folder("querylife-mini")

@@ -21,8 +21,8 @@ from genfilt_process import BIN, TOKEN, Live, family, start
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
 from querylife_client.testing.faults import await_condition
 
 BEARER = (("authorization", f"Bearer {TOKEN}"),)

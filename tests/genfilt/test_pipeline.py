@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from words_server import WordEmbedder, WordGenerator
 
-from genfilt_server.evidence import Judge, Verdict, shipped_judge
-from genfilt_server.pipeline import READ_CHARACTERS, Described, Describer, Failure, Filter, Product
-from genfilt_server.prompts import TUNED, Description
+from genfilt_server.generation.pipeline import READ_CHARACTERS, Described, Describer, Failure, Filter, Product
+from genfilt_server.generation.prompts import TUNED, Description
+from genfilt_server.judge.evidence import Judge, Verdict, shipped_judge
 from querylife.errors import UnavailableError
 
 

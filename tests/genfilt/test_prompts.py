@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from genfilt_server.prompts import FEW_SHOT, PROMPTS, SCHEMA_VERSION, Description, schema, schema_pattern, spell
+from genfilt_server.generation.prompts import (
+    FEW_SHOT,
+    PROMPTS,
+    SCHEMA_VERSION,
+    Description,
+    schema,
+    schema_pattern,
+    spell,
+)
 
 ROOT = Path(__file__).parents[2]
 DIGESTS = {  # of what a version says; when one of these tests fails, raise the version
@@ -66,7 +74,7 @@ def test_the_head_is_shared_so_that_it_is_cached_once() -> None:
 
 
 def test_the_committed_python_matches_the_proto(tmp_path: Path) -> None:
-    proto = "genfilt_server/proto/genfilt.proto"
+    proto = "genfilt_protocol/genfilt.proto"
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, proto], cwd=ROOT, check=True)
     for name in ("genfilt_pb2.py", "genfilt_pb2.pyi", "genfilt_pb2_grpc.py"):

@@ -10,11 +10,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from words_server import hosted
 
-from genfilt_server.access import Token
+from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_protocol import genfilt_pb2_grpc
+from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.listening import SERVICE
-from genfilt_server.proto import genfilt_pb2 as pb
-from genfilt_server.proto import genfilt_pb2_grpc
 
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 SERVING = health_pb2.HealthCheckResponse.SERVING

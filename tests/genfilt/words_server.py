@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, start_http_server
 
-from genfilt_server.access import Token
+from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_server.admission import Admission
+from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
-from genfilt_server.evidence import Judge, shipped_judge
+from genfilt_server.generation.pipeline import Describer, Filter, Generated, GenerationError, Usage
+from genfilt_server.generation.prompts import TUNED, schema
+from genfilt_server.judge.evidence import Judge, shipped_judge
 from genfilt_server.listening import Canary, listen
 from genfilt_server.metrics import Metrics
-from genfilt_server.pipeline import Describer, Filter, Generated, GenerationError, Usage
-from genfilt_server.prompts import TUNED, schema
-from genfilt_server.proto import genfilt_pb2 as pb
 from genfilt_server.service import GenFiltService
 
 PALETTE = schema()["properties"]["colour"]["enum"]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from querylife.drawings import draw
-from querylife.pixels import VERSION as PIXELS_VERSION
-from querylife.pixels import decode
-from querylife.pretrained import encoder_source
-from querylife.tokens import VERSION as TOKENS_VERSION
-from querylife.tokens import Tokenizer
+from querylife.catalog.sample_images import draw
+from querylife.model.encoders import encoder_source
+from querylife.preprocessing.image import VERSION as PIXELS_VERSION
+from querylife.preprocessing.image import decode
+from querylife.preprocessing.text import VERSION as TOKENS_VERSION
+from querylife.preprocessing.text import Tokenizer
 
 FOLDER = Path(__file__).parent
 SIZE = 28

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 
-from querylife.serving.supervisor import free_port
+from querylife.serving.supervisor.supervisor import free_port
 
 SERVER = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "genfilt-server"
 KILLS = ("job",) * 5 + ("server",) * 3

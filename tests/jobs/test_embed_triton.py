@@ -13,7 +13,7 @@ import pytest
 from servers import Triton, start_triton, stop_triton
 from test_jobs import recorded, run, start, wait_for_records
 
-from querylife.drawn_catalog import drawn_products
+from querylife.catalog.sample_catalog import drawn_products
 from querylife_jobs.embed import UNITS_PER_REQUEST
 
 ROWS = 240

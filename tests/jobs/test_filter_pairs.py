@@ -10,8 +10,8 @@ import pytest
 from test_jobs import run, write_catalogue
 from words_process import Server
 
-from genfilt_server.proto import genfilt_pb2 as pb
-from querylife.catalog import CatalogProduct
+from genfilt_protocol import genfilt_pb2 as pb
+from querylife.catalog.reader import CatalogProduct
 from querylife_jobs import filter_pairs
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.filter_pairs import PRODUCTS_PER_BLOCK, QUERIES_PER_BLOCK

@@ -7,17 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import bench
-import bench_servers
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from bench_text_peers import ask_infinity, service
-from bench_tower import PROBES, Written, write
 from servers import ROOT
 from tokenizers import Tokenizer
 
-from querylife.model import QueryLife, QueryLifeConfig
+from loadtest.bench import servers as bench_servers
+from loadtest.bench.text_peers import ask_infinity, service
+from loadtest.bench.tower import PROBES, Written, write
+from querylife.model.query_life import QueryLife, QueryLifeConfig
 
 INFINITY = ROOT / ".venv-infinity/bin/python"
 

@@ -7,14 +7,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import generators
 import grpc
 import numpy as np
 import pytest
 from client.certificates import Authority
-from results import read_samples
-from scenario import Scenario, Stage
 
+from loadtest import generators
+from loadtest.results import read_samples
+from loadtest.scenario import Scenario, Stage
 from querylife_client.testing import Delay, Fail, FakeTriton
 
 ROOT = Path(__file__).parents[2]

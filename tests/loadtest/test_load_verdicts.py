@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attribution import stage_times
-from results import Memory, Samples, by_stage, goodput, invalid_because, missed_objectives
-from scenario import FOLDER, Objectives, Scenario, Stage, load_scenario, write_scenario
 from tritonclient.grpc import service_pb2
 
+from loadtest.attribution import stage_times
+from loadtest.results import Memory, Samples, by_stage, goodput, invalid_because, missed_objectives
+from loadtest.scenario import FOLDER, Objectives, Scenario, Stage, load_scenario, write_scenario
 from querylife.errors import InputFileError
 
 SCENARIO = Scenario("test", (Stage(10, 100),), {"Shopper": 1})

@@ -7,13 +7,13 @@ import torch
 from tiny_runs import SIDE, write_text_encoder, write_vision_encoder
 
 from querylife.contract import Segment
-from querylife.data.features import ImageFeatures, build_features
-from querylife.encoding import embed_queries, model_tokenizer
 from querylife.errors import ArtifactError, InputFileError
-from querylife.fusion_tower import FusionTowerConfig
-from querylife.model import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
-from querylife.text_tower import TextTower, TextTowerConfig
-from querylife.vision_tower import VisionTower, VisionTowerConfig
+from querylife.model.embed import embed_queries, model_tokenizer
+from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
+from querylife.model.text_tower import TextTower, TextTowerConfig
+from querylife.model.vision_tower import VisionTower, VisionTowerConfig
+from querylife.training.features import ImageFeatures, build_features
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert", "CLIPText"])

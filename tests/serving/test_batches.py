@@ -7,8 +7,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import SCORE_PRODUCTS, STEPS, TEXT_TOWER
-from querylife.drawn_catalog import drawn_products
 from querylife_client import Client, Product
 
 PATIENCE_S = 600  # on a busy machine

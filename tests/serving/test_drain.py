@@ -8,8 +8,8 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from querylife.serving.access import Access, AccessConfig
-from querylife.serving.control import KEY_HEADER, RepositoryControl
+from querylife.serving.supervisor.auth import Access, AccessConfig
+from querylife.serving.supervisor.drain import KEY_HEADER, RepositoryControl
 
 
 class Repository(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -9,6 +9,7 @@ from serving.strangers import column, embed_queries, infer
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock
 from querylife.contract import (
     FUSION_TOWER,
     RELEVANCE,
@@ -19,8 +20,7 @@ from querylife.contract import (
     Model,
     Segment,
 )
-from querylife.lock import LOCK_NAME, read_lock
-from querylife.serving.acceptance import check_axes
+from querylife.serving.backend.input_checks import check_axes
 
 TOKENS = 8
 

@@ -15,7 +15,7 @@ from serving.strangers import embed_queries
 from tritonclient.grpc import InferenceServerClient
 
 from querylife.errors import UnavailableError
-from querylife.serving.probe_server import Health, ProbeServer
+from querylife.serving.supervisor.probe_server import Health, ProbeServer
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 600.0

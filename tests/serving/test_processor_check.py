@@ -9,10 +9,10 @@ import pytest
 from servers import REPOSITORY, Triton, start_triton, stop_triton
 
 from querylife.artifacts.processor import instruction_sets
-from querylife.lock import LOCK_NAME, read_lock, write_lock
-from querylife.serving.access import Access
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, write_lock
 from querylife.serving.config import ServerConfig
 from querylife.serving.processor_check import check_processor
+from querylife.serving.supervisor.auth import Access
 
 ELSEWHERE = ("avx2",)
 CPUINFO = """processor\t: 0

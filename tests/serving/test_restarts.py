@@ -7,7 +7,7 @@ import pytest
 
 from querylife.errors import ArtifactError, UnavailableError
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor import CanaryPulse, Supervisor
+from querylife.serving.supervisor.supervisor import CanaryPulse, Supervisor
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 120.0

@@ -6,7 +6,7 @@ import pytest
 from client.certificates import DAY, Authority
 
 from querylife.errors import ArtifactError
-from querylife.serving.access import Access, AccessConfig, read_token
+from querylife.serving.supervisor.auth import Access, AccessConfig, read_token
 
 
 @pytest.fixture

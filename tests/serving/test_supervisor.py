@@ -24,8 +24,8 @@ from serving.strangers import embed_products, embed_queries, picture, score
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from querylife.lock import LOCK_NAME
-from querylife.serving.triton import SHARED_MEMORY, shm_prefix
+from querylife.artifacts.repository_lock import LOCK_NAME
+from querylife.serving.supervisor.triton import SHARED_MEMORY, shm_prefix
 from querylife_client.testing.faults import await_condition
 
 PRODUCTS = [(f"Dress number {n}".encode(), picture((20 * n, 30, 40)), b"Dresses") for n in range(12)]

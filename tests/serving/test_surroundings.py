@@ -16,7 +16,7 @@ from serving.strangers import embed_queries
 from tritonclient.grpc import InferenceServerClient
 
 from querylife.errors import ArtifactError
-from querylife.serving.room import AMPLE_BYTES, LEAST_BYTES, check_shared_memory
+from querylife.serving.supervisor.shared_memory import AMPLE_BYTES, LEAST_BYTES, check_shared_memory
 
 NOISY = ("--", "--log-verbose=1")  # Triton then writes some lines about every call
 PIPE_BYTES = 65536

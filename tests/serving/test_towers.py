@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from querylife.serving.towers import run_distinct, run_in_parts, run_used
+from querylife.serving.backend.towers import run_distinct, run_in_parts, run_used
 
 
 def square(calls):

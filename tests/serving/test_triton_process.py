@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from querylife.serving import launch, triton
-from querylife.serving.triton import Installation, TritonOptions, TritonProcess, remove_stale_shared_memory
+from querylife.serving.supervisor import launch, triton
+from querylife.serving.supervisor.triton import Installation, TritonOptions, TritonProcess, remove_stale_shared_memory
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 120.0

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from querylife.catalog import Catalog, CatalogProduct, load_catalog, load_queries
-from querylife.drawn_catalog import drawn_products
+from querylife.artifacts.repository_lock import LOCK_NAME, read_lock
+from querylife.catalog.reader import Catalog, CatalogProduct, load_catalog, load_queries
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.errors import InputFileError
-from querylife.lock import LOCK_NAME, read_lock
 from querylife_client import Client, ClientConfig, Embeddings, Product
 from querylife_client.demo.page import Ranking, Summary, render
 from querylife_client.demo.server import served

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from querylife.catalog import CatalogProduct
+from querylife.catalog.reader import CatalogProduct
 
 THUMBNAIL = (180, 240)  # at most, width and height in pixels
 # Words of a query that no title is expected to repeat.

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from querylife.errors import UnavailableError
-from querylife.serving import launch
-from querylife.serving.supervisor import free_port
+from querylife.serving.supervisor import launch
+from querylife.serving.supervisor.supervisor import free_port
 
 
 @contextmanager

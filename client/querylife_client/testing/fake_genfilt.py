@@ -5,8 +5,8 @@ from typing import Any
 
 import grpc
 
-from genfilt_server.proto import genfilt_pb2 as genfilt
-from genfilt_server.proto import genfilt_pb2_grpc
+from genfilt_protocol import genfilt_pb2 as genfilt
+from genfilt_protocol import genfilt_pb2_grpc
 from querylife.errors import ItemError, ItemFault
 from querylife_client.testing.fake_model import read_text
 from querylife_client.testing.faults import Script, describe

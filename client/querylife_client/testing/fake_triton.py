@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc import service_pb2_grpc
 
+from querylife.artifacts.model_identity import ModelIdentity
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, ENSEMBLES, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
 from querylife.errors import ItemError
-from querylife.identity import ModelIdentity
 from querylife.scoring import Calibration, relevance
 from querylife_client.testing.fake_model import check_image, product_vector, read_text, stack, text_vector
 from querylife_client.testing.faults import Script, describe

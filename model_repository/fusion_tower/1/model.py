@@ -1,10 +1,10 @@
 """The fusion tower on ONNX Runtime: both modalities' states to the product's unit vector."""
 
 from querylife.contract import FUSION_TOWER
-from querylife.serving.acceptance import check_segments
-from querylife.serving.adapter import Adapter
-from querylife.serving.company import Company
-from querylife.serving.towers import OnnxTower
+from querylife.serving.backend.adapter import Adapter
+from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.input_checks import check_segments
+from querylife.serving.backend.towers import OnnxTower
 
 
 class TritonPythonModel(Adapter):

@@ -2,9 +2,9 @@
 
 from querylife.contract import RELEVANCE
 from querylife.scoring import relevance
-from querylife.serving.acceptance import check_axes
-from querylife.serving.adapter import Adapter
-from querylife.serving.artifacts import repository_lock
+from querylife.serving.backend.adapter import Adapter
+from querylife.serving.backend.input_checks import check_axes
+from querylife.serving.backend.repository_files import repository_lock
 
 
 class TritonPythonModel(Adapter):

@@ -1,16 +1,16 @@
 """The text tower on ONNX Runtime: token ids to states and a unit vector."""
 
 from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
-from querylife.serving.acceptance import check_segments
-from querylife.serving.adapter import Adapter
-from querylife.serving.artifacts import repository_tokenizer
-from querylife.serving.company import Company
-from querylife.serving.towers import OnnxTower, run_distinct
+from querylife.serving.backend.adapter import Adapter
+from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.input_checks import check_segments
+from querylife.serving.backend.repository_files import repository_tokenizer
+from querylife.serving.backend.towers import OnnxTower, run_distinct
 
 
 class TritonPythonModel(Adapter):
     model = TEXT_TOWER
-    padded = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # padding costs next to nothing: querylife_build.rows
+    padded = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # padding costs next to nothing: querylife_build.export.unpad
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)

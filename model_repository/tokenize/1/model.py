@@ -1,7 +1,7 @@
 """Titles, each with its product type where that is known, to token ids."""
 
 from querylife.contract import TOKENIZE
-from querylife.serving.tokenizing import TokenizingAdapter
+from querylife.serving.backend.tokenizing import TokenizingAdapter
 
 
 class TritonPythonModel(TokenizingAdapter):

@@ -1,7 +1,7 @@
 """Queries to token ids."""
 
 from querylife.contract import TOKENIZE_QUERY
-from querylife.serving.tokenizing import TokenizingAdapter
+from querylife.serving.backend.tokenizing import TokenizingAdapter
 
 
 class TritonPythonModel(TokenizingAdapter):

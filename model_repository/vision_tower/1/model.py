@@ -3,9 +3,9 @@
 from functools import partial
 
 from querylife.contract import VISION_TOWER
-from querylife.serving.adapter import Adapter
-from querylife.serving.company import Company
-from querylife.serving.towers import OnnxTower, run_in_parts, run_used
+from querylife.serving.backend.adapter import Adapter
+from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.towers import OnnxTower, run_in_parts, run_used
 
 PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/performance.md
 

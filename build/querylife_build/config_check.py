@@ -1,0 +1,176 @@
+"""What Triton's parser does not check in a config.pbtxt: whether it makes sense, and fits the graphs and the plans."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock
+from querylife.contract import MAX_BATCH, MODELS, TOWERS, Model
+from querylife.errors import ArtifactError
+from querylife_build.export.graph_checks import axes_of
+from querylife_build.tensorrt.profiles import check_profile
+
+Config = Any  # model_config_pb2.ModelConfig, which ships no types
+
+PLATFORMS = ("ensemble", "tensorrt_plan")
+BACKENDS = ("python", "tensorrt", "dali")
+_TRITON_TYPES = {
+    onnx.TensorProto.BOOL: "TYPE_BOOL",
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+    onnx.TensorProto.INT32: "TYPE_INT32",
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+}
+
+
+def check_configs(repository: Path, lock: EngineLock) -> None:
+    """Check every config of a repository, in both profiles. Raises ArtifactError with all that is wrong, one a line."""
+    found = [problem for path in sorted(repository.rglob("*.pbtxt")) for problem in _problems(path, repository, lock)]
+    if found:
+        raise ArtifactError("\n".join(["found configs that cannot serve:", *found]))
+
+
+def read_config(path: Path) -> Config:
+    """Parse one file. Raises ArtifactError where Triton's own parser would refuse it."""
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
+
+
+def _problems(path: Path, repository: Path, lock: EngineLock) -> Iterator[str]:
+    config = read_config(path)
+    name = path.relative_to(repository).parts[0]
+    model = next((model for model in MODELS if model.name == name), None)
+    place = path.relative_to(repository)
+    if model is None:
+        yield f"{place}: found a model {name}, the contract has none of that name"
+        return
+    checks = [_kind(config), _batches(config), _tensors(config, model)]
+    if model in TOWERS:
+        checks += [_graph(config, repository / name / "1" / ONNX_NAME), _plan_profiles(config, name, lock)]
+    if config.platform == "ensemble":
+        checks.append(_ensemble(config, model, repository))
+    for problem in (problem for check in checks for problem in check):
+        yield f"{place}: {problem}"
+
+
+def _kind(config: Config) -> Iterator[str]:
+    if config.platform and config.platform not in PLATFORMS:
+        yield f'platform: found "{config.platform}", want one of {", ".join(PLATFORMS)}'
+    if config.backend and config.backend not in BACKENDS:
+        yield f'backend: found "{config.backend}", want one of {", ".join(BACKENDS)}'
+    if not config.platform and not config.backend:
+        yield "found neither platform nor backend, want one"
+    for group in config.instance_group:
+        if group.count < 1:
+            yield f"instance_group: found a count of {group.count}, want 1 or more"
+
+
+def _batches(config: Config) -> Iterator[str]:
+    largest = config.max_batch_size
+    if not 1 <= largest <= MAX_BATCH:
+        yield f"max_batch_size: found {largest}, want 1 to {MAX_BATCH}"
+    for preferred in config.dynamic_batching.preferred_batch_size:
+        if not 1 <= preferred <= largest:
+            yield f"preferred_batch_size: found {preferred}, want 1 to max_batch_size {largest}"
+
+
+def _tensors(config: Config, model: Model) -> Iterator[str]:
+    inputs = (*model.inputs, *model.after)
+    for tensor in config.input:
+        want_optional = tensor.name in {after.name for after in model.after}
+        if tensor.optional != want_optional:
+            yield f"input {tensor.name}: found optional {tensor.optional}, the contract wants {want_optional}"
+    for side, declared, tensors in (("input", config.input, inputs), ("output", config.output, model.outputs)):
+        want = {tensor.name: (tensor.dtype.config, tensor.shape) for tensor in tensors}
+        if sorted(tensor.name for tensor in declared) != sorted(want):
+            yield f"{side}: found {[tensor.name for tensor in declared]}, the contract wants {list(want)}"
+            continue
+        for tensor in declared:
+            dtype, shape = want[tensor.name]
+            found = model_config_pb2.DataType.Name(tensor.data_type)
+            if found != dtype:
+                yield f"{side} {tensor.name}: found {found}, the contract wants {dtype}"
+            if any(axis < -1 or axis == 0 for axis in tensor.dims):
+                yield f"{side} {tensor.name}: found dims {list(tensor.dims)}, want -1 or more than 0"
+            if not _fits(tensor.dims, [-1 if axis is None else axis for axis in shape]):
+                yield f"{side} {tensor.name}: found dims {list(tensor.dims)}, the contract wants {list(shape)}"
+
+
+def _graph(config: Config, path: Path) -> Iterator[str]:
+    """Names, types and dims against the ONNX file, which is also what the plan is compiled from."""
+    if not path.exists():
+        yield f"found no {path}, want the tower's graph"
+        return
+    graph = onnx.load(str(path), load_external_data=False).graph
+    values = {value.name: value for value in [*graph.input, *graph.output]}
+    for tensor in [*config.input, *config.output]:
+        value = values.get(tensor.name)
+        if value is None:
+            yield f"{tensor.name}: found no such tensor in {path.name}, which has {sorted(values)}"
+            continue
+        found = model_config_pb2.DataType.Name(tensor.data_type)
+        want = _TRITON_TYPES.get(value.type.tensor_type.elem_type)
+        if found != want:
+            yield f"{tensor.name}: found {found}, {path.name} has {want}"
+        if not _fits(tensor.dims, axes_of(value)[1:]):
+            yield f"{tensor.name}: found dims {list(tensor.dims)}, {path.name} has {axes_of(value)[1:]} per item"
+
+
+def _plan_profiles(config: Config, name: str, lock: EngineLock) -> Iterator[str]:
+    plan = lock.tensorrt.plans.get(name) if lock.tensorrt is not None else None
+    if config.platform != "tensorrt_plan" or plan is None:
+        return  # a repository that was built without a GPU has no plans to disagree with
+    for profile in plan.profiles:
+        try:
+            check_profile(profile, config.max_batch_size)
+        except ArtifactError as error:
+            yield str(error)
+
+
+def _ensemble(config: Config, model: Model, repository: Path) -> Iterator[str]:
+    """Walk the steps: every input exists by then with the right type and dims, every output is produced once."""
+    known = {tensor.name: tensor for tensor in config.input}
+    for step in config.ensemble_scheduling.step:
+        path = repository / step.model_name / "config.pbtxt"
+        if not path.exists():
+            yield f"step {step.model_name}: found no such model in the repository"
+            continue
+        member = read_config(path)
+        inputs, outputs = ({tensor.name: tensor for tensor in side} for side in (member.input, member.output))
+        if member.max_batch_size < config.max_batch_size:
+            found = f"max_batch_size {member.max_batch_size}"
+            yield f"step {step.model_name}: found {found}, the ensemble wants {config.max_batch_size}"
+        missing = {name for name, tensor in inputs.items() if not tensor.optional} - set(step.input_map)
+        if missing:
+            yield f"step {step.model_name}: found nothing for its inputs {sorted(missing)}"
+        for inner, outer in step.input_map.items():
+            yield from _joined(f"step {step.model_name}", inner, inputs, outer, known)
+        for inner, outer in step.output_map.items():
+            if inner not in outputs:
+                yield f"step {step.model_name}: found no output {inner}, it has {sorted(outputs)}"
+            elif outer in known:
+                yield f"step {step.model_name}: found {outer} produced already"
+            else:
+                known[outer] = outputs[inner]
+    for tensor in model.outputs:
+        if tensor.name not in known:
+            yield f"found no step that produces {tensor.name}"
+
+
+def _joined(step: str, inner: str, inputs: dict[str, Any], outer: str, known: dict[str, Any]) -> Iterator[str]:
+    if inner not in inputs:
+        yield f"{step}: found no input {inner}, it has {sorted(inputs)}"
+    elif outer not in known:
+        yield f"{step}: found no {outer} for its input {inner} by then"
+    elif inputs[inner].data_type != known[outer].data_type or not _fits(inputs[inner].dims, known[outer].dims):
+        yield f"{step}: found {inner} fed by {outer}, which has another type or other dims"
+
+
+def _fits(found: Any, want: Any) -> bool:
+    """Whether dims agree; -1 on either side agrees with anything."""
+    return len(found) == len(want) and all(-1 in pair or pair[0] == pair[1] for pair in zip(found, want, strict=True))

@@ -1,0 +1,1 @@
+"""The parity gate: exports and engines against the eager model."""

@@ -1,0 +1,56 @@
+"""The eager model's answers, which exports and engines are held to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER, Model
+from querylife.model.query_life import QueryLife
+from querylife_build.parity.sample import Sample
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Eager:
+    """outputs: tower -> its outputs for the sample's products. query: [queries, width], for the sample's queries."""
+
+    sample: Sample
+    outputs: dict[Model, list[Array]]
+    query: Array
+
+    def inputs(self, tower: Model) -> list[Array]:
+        """A tower's inputs in the contract's order; the fusion tower's come from the other eager towers."""
+        sample = self.sample
+        token_ids, segments = sample.token_ids.numpy(), sample.segments.numpy()
+        pixels, image_used = sample.pixels.numpy(), sample.image_used.numpy()
+        if tower is TEXT_TOWER:
+            return [token_ids, segments]
+        if tower is VISION_TOWER:
+            return [pixels, image_used]
+        text_states, text_embedding = self.outputs[TEXT_TOWER]
+        patch_states, image_embedding = self.outputs[VISION_TOWER]
+        return [text_states, segments, text_embedding, patch_states, image_embedding, image_used]
+
+
+def tower_modules(model: QueryLife) -> dict[Model, nn.Module]:
+    """The contract's towers and the modules that compute them."""
+    return {TEXT_TOWER: model.text, VISION_TOWER: model.vision, FUSION_TOWER: model.fusion}
+
+
+def run_eager(model: QueryLife, sample: Sample) -> Eager:
+    """Run the three towers in float32 on the sample's products, and the text tower on its queries."""
+    with torch.no_grad():
+        states, text = model.text(sample.token_ids, sample.segments)
+        patches, image = model.vision(sample.pixels, sample.image_used)
+        product = model.fusion(states, sample.segments, text, patches, image, sample.image_used)
+        query = model.embed_query(sample.query_token_ids, sample.query_segments)
+    outputs = {TEXT_TOWER: [states, text], VISION_TOWER: [patches, image], FUSION_TOWER: [product]}
+    return Eager(
+        sample=sample,
+        outputs={tower: [tensor.numpy() for tensor in tensors] for tower, tensors in outputs.items()},
+        query=query.numpy(),
+    )

@@ -1,0 +1,1 @@
+"""TensorRT plans. Only this package imports TensorRT."""

@@ -1,0 +1,112 @@
+"""New weights into plans that were built refittable: minutes of tactic search saved, where only weights have changed.
+
+The graph must be the one that the plans were built from; a hash of all but its weights says so (PlanLock.graph_sha256).
+Weights go in under the names that the ONNX file gives them, through TensorRT's own OnnxParserRefitter.
+
+TensorRT 11.3's documentation warns that a plan built refittable may drop the bias of a matrix product, refitted or not.
+The parity gate judges every plan, when it is built and when it is refitted.
+"""
+
+import logging
+from pathlib import Path
+
+import onnx
+
+from querylife.artifacts.repository_lock import LOCK_NAME, PLAN_NAME, EngineLock, TensorRTLock, verify
+from querylife.errors import ArtifactError
+from querylife_build.export.folder import Exports
+from querylife_build.export.graph_checks import graph_sha256
+from querylife_build.repository import build_repository
+from querylife_build.tensorrt.compiler import Dialect, collecting_logger
+from querylife_build.tensorrt.engines import Plans, check_torch, gate_plans, place_plans
+from querylife_build.tensorrt.profiles import tower_profiles
+from querylife_build.tensorrt.runtime import check_runtime, find_runtime, load_tensorrt
+
+log = logging.getLogger(__name__)
+
+
+def refittable_lock(repository: Path) -> tuple[EngineLock, TensorRTLock]:
+    """The locks of a repository whose plans can take new weights. Raises ArtifactError, saying why they cannot."""
+    lock = verify(repository)
+    if lock.tensorrt is None:
+        raise ArtifactError(
+            f"{repository / LOCK_NAME}: found no plans, want some to refit: run querylife-build engines"
+        )
+    if not lock.tensorrt.refit:
+        raise ArtifactError(f"{repository}: found plans built without --refit, want: querylife-build engines --refit")
+    return lock, lock.tensorrt
+
+
+def check_graphs(plans: TensorRTLock, exported: Exports) -> None:
+    """Raise ArtifactError unless the exports differ in nothing but weights from what the plans were built from."""
+    for tower, path in exported.files.items():
+        plan = plans.plans[tower.name]
+        found = graph_sha256(path)
+        if found != plan.graph_sha256:
+            want = plan.graph_sha256 or "none in the lock"
+            raise ArtifactError(
+                f"{path}: found graph {found}, the plan's is {want}: run querylife-build engines --refit"
+            )
+
+
+def refit_engines(checkpoint: Path | None, repository: Path, exported: Exports, source: str) -> TensorRTLock:
+    """Put a checkpoint's weights into the repository's plans, gate them, and rebuild the rest of it around them.
+
+    exported: the checkpoint's towers in the plans' precision. source: of the repository's float32 towers. Raises
+    ArtifactError where TensorRT, the GPU or refittable plans are missing, or the graph differs, and ParityError for a
+    plan that answers otherwise; the repository then stays as it was.
+    """
+    tensorrt = load_tensorrt()
+    runtime, dialect = find_runtime(tensorrt), Dialect(tensorrt)
+    check_torch()
+    _, locked = refittable_lock(repository)
+    check_runtime(locked, runtime)
+    check_graphs(locked, exported)
+    plans: Plans = {}
+    for tower, path in exported.files.items():
+        plans[tower] = refit_plan(dialect, (repository / tower.name / "1" / PLAN_NAME).read_bytes(), path)
+        log.info("%s: refitted by TensorRT %s, %.1f MB", path, dialect.version, len(plans[tower]) / 1e6)
+    profiles = {tower: tower_profiles(tower, path, exported.max_tokens) for tower, path in exported.files.items()}
+    found = gate_plans(checkpoint, repository, dialect, plans, profiles, exported.precision)
+    lock = build_repository(checkpoint, repository, source)  # of the new weights; it takes the old plans away
+    return place_plans(repository, lock, locked, exported, plans, found)
+
+
+def refit_plan(dialect: Dialect, plan: bytes, path: Path) -> bytes:
+    """A refittable plan with an ONNX file's weights. Raises ArtifactError, naming the weights, where they misfit."""
+    trt = dialect.tensorrt
+    messages: list[str] = []
+    logger = collecting_logger(trt, messages)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None or not engine.refittable:
+        raise ArtifactError(f"{path}: found a plan that cannot be refitted, want one: querylife-build engines --refit")
+    refitter = trt.Refitter(engine, logger)
+    check_names(set(refitter.get_all_weights()), weight_names(path), path)
+    parser = trt.OnnxParserRefitter(refitter, logger)
+    if not parser.refit_from_file(str(path)):
+        errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise ArtifactError(f"{path}: TensorRT {dialect.version} takes not all weights: {errors}")
+    missing = refitter.get_missing_weights()
+    if missing:
+        raise ArtifactError(
+            f"{path}: found no weights for {sorted(missing)}, which the plan wants together with others"
+        )
+    if not refitter.refit_cuda_engine():
+        raise ArtifactError(f"{path}: TensorRT {dialect.version} cannot refit the plan: {'; '.join(messages[:3])}")
+    return bytes(engine.serialize())
+
+
+def weight_names(path: Path) -> set[str]:
+    """Every constant of an ONNX file, under the names by which TensorRT knows them."""
+    graph = onnx.load(str(path)).graph
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    return {weight.name for weight in graph.initializer} | constants
+
+
+def check_names(wanted: set[str], found: set[str], path: Path) -> None:
+    """Raise ArtifactError unless the file has every weight that the plan wants."""
+    lacking = sorted(wanted - found)
+    if lacking:
+        raise ArtifactError(
+            f"{path}: found no weights named {lacking[:5]} ({len(lacking)} in all), the plan wants them"
+        )

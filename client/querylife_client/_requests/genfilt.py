@@ -1,0 +1,180 @@
+"""GenFilt's requests and answers. No I/O but reading pictures.
+
+As in _parts: one class per kind of request, sent by both clients in the same way.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from genfilt_protocol import genfilt_pb2 as genfilt
+from querylife.errors import ItemError, ServerFaultError, ServiceError
+from querylife_client._requests.batches import Item, product_item, query_item, split
+from querylife_client._rpc.calls import Rpc
+from querylife_client.config import Limits
+from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
+from querylife_client.products import Product, Text
+
+_SERVICE = "/querylife.genfilt.v1.GenFilt/"
+_VERDICTS = {
+    genfilt.VERDICT_MATCH: Verdict.MATCH,
+    genfilt.VERDICT_NO_MATCH: Verdict.NO_MATCH,
+    genfilt.VERDICT_ABSTAIN: Verdict.ABSTAIN,
+}
+
+DESCRIBE = Rpc(f"{_SERVICE}Describe", genfilt.DescribeRequest, genfilt.DescribeResponse.FromString)
+JUDGE = Rpc(f"{_SERVICE}Judge", genfilt.JudgeRequest, genfilt.JudgeResponse.FromString)
+FILTER = Rpc(f"{_SERVICE}Filter", genfilt.FilterRequest, genfilt.FilterResponse.FromString)
+METADATA = Rpc(f"{_SERVICE}Metadata", genfilt.MetadataRequest, genfilt.Provenance.FromString)
+
+
+@dataclass(frozen=True)
+class DescribePart:
+    """items: title, image and product type of each product."""
+
+    items: Sequence[Item]
+    rpc: Rpc = DESCRIBE
+
+    def request(self) -> Any:
+        return genfilt.DescribeRequest(products=[_message(item) for item in self.items])
+
+    def read(self, response: Any, _: object) -> list[Description]:
+        results = _one_each(response.results, len(self.items))
+        return [_description(item, result) for item, result in zip(self.items, results, strict=True)]
+
+
+@dataclass(frozen=True)
+class JudgePart:
+    """items: query, title, image and product type of each pair."""
+
+    items: Sequence[Item]
+    rpc: Rpc = JUDGE
+
+    def request(self) -> Any:
+        pairs = [genfilt.Pair(query=item.values[0], product=_message(item)) for item in self.items]
+        return genfilt.JudgeRequest(pairs=pairs)
+
+    def read(self, response: Any, _: object) -> list[Judgement]:
+        results = _one_each(response.results, len(self.items))
+        return [_judgement(item, result) for item, result in zip(self.items, results, strict=True)]
+
+
+@dataclass(frozen=True)
+class FilterPart:
+    """One tile of the matrix. row, column: where it begins."""
+
+    row: int
+    column: int
+    queries: Sequence[Item]
+    products: Sequence[Item]
+    rpc: Rpc = FILTER
+
+    def request(self) -> Any:
+        queries = [item.values[0] for item in self.queries]
+        return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
+
+    def read(self, response: Any, _: object) -> "FilterTile":
+        shape = (len(self.queries), len(self.products))
+        found = {len(response.verdicts), len(response.probabilities)}
+        if found != {shape[0] * shape[1]}:
+            raise ServerFaultError(f"filter: found {sorted(found)} results, want {shape[0] * shape[1]}")
+        return FilterTile(self, response)
+
+
+@dataclass(frozen=True)
+class FilterTile:
+    part: FilterPart
+    response: Any
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        return len(self.part.queries), len(self.part.products)
+
+    def write(self, pairs: FilteredPairs) -> None:
+        rows = slice(self.part.row, self.part.row + self.shape[0])
+        columns = slice(self.part.column, self.part.column + self.shape[1])
+        verdicts = np.array(self.response.verdicts).reshape(self.shape)
+        pairs.match[rows, columns] = verdicts == genfilt.VERDICT_MATCH
+        pairs.abstain[rows, columns] = verdicts == genfilt.VERDICT_ABSTAIN
+        pairs.probability[rows, columns] = np.array(self.response.probabilities, np.float32).reshape(self.shape)
+        pairs.query_errors.update(_errors(self.part.row, self.part.queries, self.response.query_errors))
+        pairs.product_errors.update(_errors(self.part.column, self.part.products, self.response.product_errors))
+
+
+def describe_parts(products: Sequence[Product], limits: Limits) -> Iterator[DescribePart]:
+    return map(DescribePart, split(map(product_item, products), limits))
+
+
+def judge_parts(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[JudgePart]:
+    if len(queries) != len(products):
+        raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one for each")
+    pairs = zip(enumerate(queries), products, strict=True)
+    items = (query_item(index, query).beside(product_item(product)) for (index, query), product in pairs)
+    return map(JudgePart, split(items, limits))
+
+
+def filter_parts(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[FilterPart]:
+    """Tiles, row by row. Pictures are read once."""
+    rows = list(split((query_item(index, query) for index, query in enumerate(queries)), limits))
+    columns = list(split(map(product_item, products), limits))
+    row = 0
+    for query_tile in rows:
+        column = 0
+        for product_tile in columns:
+            yield FilterPart(row, column, query_tile, product_tile)
+            column += len(product_tile)
+        row += len(query_tile)
+
+
+def no_pairs(queries: int, products: int) -> FilteredPairs:
+    """For tiles to write to."""
+    shape = (queries, products)
+    return FilteredPairs(np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.float32))
+
+
+def _message(item: Item) -> Any:
+    title, image, product_type = item.values[-3:]
+    return genfilt.Product(title=title, image=image, product_type=product_type)
+
+
+def _one_each(results: Sequence[Any], items: int) -> Sequence[Any]:
+    if len(results) != items:
+        raise ServerFaultError(f"genfilt: found {len(results)} results, want {items}")
+    return results
+
+
+def _description(item: Item, result: Any) -> Description:
+    if result.WhichOneof("outcome") != "description":
+        return Description(error=_error(result.error) if item.error is None else item.error)
+    return _read_description(result.description, item.error)
+
+
+def _judgement(item: Item, result: Any) -> Judgement:
+    if result.WhichOneof("outcome") != "judgement":
+        return Judgement(error=_error(result.error) if item.error is None else item.error)
+    judged = result.judgement
+    if judged.verdict not in _VERDICTS or not 0 <= judged.probability <= 1:
+        raise ServerFaultError(f"genfilt: found verdict {judged.verdict}, probability {judged.probability}")
+    description = _read_description(judged.description, None)
+    return Judgement(_VERDICTS[judged.verdict], judged.probability, description, item.error)
+
+
+def _read_description(message: Any, error: ServiceError | None) -> Description:
+    return Description(message.product_type, dict(message.attributes), error)
+
+
+def _errors(start: int, items: Sequence[Item], errors: Any) -> dict[int, ServiceError]:
+    found: dict[int, ServiceError] = {start + place: _error(error) for place, error in errors.items()}
+    return found | {start + place: item.error for place, item in enumerate(items) if item.error is not None}
+
+
+def _error(message: Any) -> ServiceError:
+    """An item's own fault; or the server's, where the generator failed."""
+    text = f"{message.fault}: {message.detail}"
+    try:
+        return ItemError.parse(text)
+    except ValueError:
+        return ServerFaultError(text)

@@ -1,0 +1,1 @@
+"""gRPC channels, calls, retries."""

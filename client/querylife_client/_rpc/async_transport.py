@@ -1,0 +1,222 @@
+"""Sending requests from an event loop: the asyncio twin of _transport."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+from grpc.aio import UsageError
+
+from querylife.artifacts.model_identity import ModelIdentity
+from querylife.errors import ContractError
+from querylife_client._rpc import hang_up as _hang_up
+from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable
+from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.tracing import trace_metadata
+from querylife_client.config import ClientConfig
+from querylife_client.errors import Failure, from_rpc
+from querylife_client.metadata import read_identity
+from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.served_model import ServedModel
+from querylife_client.statistics import Statistics
+
+A = TypeVar("A")
+
+
+class AsyncTransport:
+    """Connections to one server, for one event loop. served: what is known of its model; None: it has none."""
+
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
+        self.address = checked_address(address)
+        self._served = served
+        self._config = config
+        self._statistics = statistics
+        self._budget = RetryBudget(config.retry)
+        self._channels: list[Any] = []  # opened by the first call, which runs in the loop that they belong to
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stubs: dict[str, itertools.cycle[Any]] = {}
+        self._closing = asyncio.Event()
+
+    async def close(self) -> None:
+        self._closing.set()
+        for channel in self._channels:
+            await channel.close()
+
+    async def call(self, rpc: Rpc, request: Any, deadline: Deadline) -> Any:
+        """One request with its retries. Raises a ServiceError, or ContractError when the client is closed."""
+        state = CallState(self._config, self._budget, self._statistics, deadline)
+        while True:
+            remaining_s = state.before_send(request)
+            try:
+                with self._while_open():
+                    response = await self._send(rpc, request, remaining_s, state)
+            except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
+                delay_s = state.delay_after(await self._failure(error, deadline.remaining_s))
+            else:
+                state.succeeded()
+                return response
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._closing.wait()
+
+    async def model(self, deadline: Deadline) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(await self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline)), due
+        )
+
+    async def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
+        """One request without retries. Raises a ServiceError."""
+        try:
+            with self._while_open():
+                return await self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise (await self._failure(error, timeout_s)).error from error
+
+    async def answers(
+        self,
+        parts: Iterator[Sendable[A]],
+        deadline: Callable[[], Deadline],
+        *,
+        reads_files: bool,
+        streamed: bool = False,
+    ) -> AsyncGenerator[A, None]:
+        """The answers to parts, in order, with at most config.concurrency requests in flight.
+
+        A request that fails ends the call at once; streamed: once the answers before it have been yielded.
+        reads_files: building a part may wait for a disk, so it is done in a thread.
+        """
+        window: deque[asyncio.Task[A]] = deque()
+        try:
+            while (part := await _next(parts, reads_files)) is not None:
+                if len(window) == self._config.concurrency:
+                    yield await _oldest(window, streamed)
+                if _failed(window):
+                    break
+                window.append(asyncio.ensure_future(self._answer(part, deadline())))
+            while window:
+                yield await _oldest(window, streamed)
+        finally:
+            await _end(window)
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Raises ContractError, not what gRPC makes of a channel that is closed under a call."""
+        try:
+            yield
+        except (grpc.RpcError, UsageError, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            is_callers_wish = task is not None and task.cancelling() > 0
+            if self._closing.is_set() and not is_callers_wish:
+                raise ContractError("the client was closed during the call") from error
+            raise
+
+    async def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
+        failure = from_rpc(error, self.address)
+        if _hang_up.is_hang_up(failure):
+            return await asyncio.to_thread(_hang_up.explained, failure, self.address, self._config.tls, timeout_s)
+        return failure
+
+    async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = await self.model(deadline)
+            response = await self.call(part.rpc, part.request(), deadline)
+            if await self.model(deadline) == model:
+                return part.read(response, model)
+
+    async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
+        stub, metadata = self._stub(rpc), self._metadata()
+        if self._config.hedge_after_s is None:
+            return await stub(request, timeout=timeout_s, metadata=metadata)
+
+        async def send() -> Any:
+            return await stub(request, timeout=timeout_s, metadata=metadata)
+
+        return await self._hedged(send, state)
+
+    async def _hedged(self, send: Callable[[], Any], state: CallState) -> Any:
+        """The first good answer of one or two copies of a request; raises the last copy's failure."""
+        copies = [asyncio.ensure_future(send())]
+        try:
+            done, _ = await asyncio.wait(copies, timeout=self._config.hedge_after_s)
+            if not done and state.may_hedge():
+                copies.append(asyncio.ensure_future(send()))
+            while waiting := [copy for copy in copies if not copy.done()]:
+                if any(copy.done() and copy.exception() is None for copy in copies):
+                    break
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((copy for copy in copies if copy.done() and copy.exception() is None), copies[-1])
+            response = winner.result()
+            if winner is not copies[0]:
+                state.hedge_won()
+            return response
+        finally:
+            await _end(copies)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return request_metadata(self._config, trace_metadata())
+
+    def _stub(self, rpc: Rpc) -> Any:
+        if self._closing.is_set():
+            raise ContractError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise ContractError("found another event loop than in the first call, want an AsyncClient for each loop")
+        self._loop = loop
+        if not self._channels:
+            self._channels = [_open(self.address, self._config) for _ in range(self._config.channels)]
+        if rpc.path not in self._stubs:
+            self._stubs[rpc.path] = itertools.cycle(
+                [
+                    channel.unary_unary(rpc.path, request_serializer=rpc.serialize, response_deserializer=rpc.parse)
+                    for channel in self._channels
+                ]
+            )
+        return next(self._stubs[rpc.path])
+
+
+def _failed(window: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    return [task for task in window if task.done() and (task.cancelled() or task.exception() is not None)]
+
+
+async def _oldest(window: deque[asyncio.Task[A]], streamed: bool) -> A:
+    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
+    while not (streamed or window[0].done()) and not _failed(window):
+        await asyncio.wait([task for task in window if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+    for task in () if streamed else _failed(window):
+        task.result()
+    return await window.popleft()
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel what is under way. Looks at every result, or asyncio would complain of those that nobody saw."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
+    if reads_files:
+        return await asyncio.to_thread(next, parts, None)
+    return next(parts, None)
+
+
+def _open(address: str, config: ClientConfig) -> Any:
+    options = channel_options(config)
+    if config.tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, channel_credentials(config.tls), options=options)

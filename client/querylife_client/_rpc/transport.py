@@ -1,0 +1,262 @@
+"""Sending requests from threads: channels, retries, hedges, and a bounded number of requests in flight."""
+
+import contextlib
+import contextvars
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+import grpc
+
+from querylife.artifacts.model_identity import ModelIdentity
+from querylife.errors import ContractError
+from querylife_client._rpc import hang_up as _hang_up
+from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable
+from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.tracing import trace_metadata
+from querylife_client.config import ClientConfig
+from querylife_client.errors import Failure, from_rpc
+from querylife_client.metadata import read_identity
+from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.served_model import ServedModel
+from querylife_client.statistics import Statistics
+
+A = TypeVar("A")
+
+
+class Scope:
+    """Requests that end together: when one fails, or the caller leaves, the others are cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self._calls: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def add(self, call: Any) -> Any:
+        with self._lock:
+            self._calls.add(call)
+            late = self.cancelled.is_set()
+        if late:
+            call.cancel()
+        return call
+
+    def discard(self, call: Any) -> None:
+        with self._lock:
+            self._calls.discard(call)
+
+
+class Transport:
+    """Connections to one server. served: what is known of its model; None for a server without one."""
+
+    def __init__(
+        self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
+    ) -> None:
+        self.address = checked_address(address)
+        self._served = served
+        self._config = config
+        self._statistics = statistics
+        self._budget = RetryBudget(config.retry)
+        self._channels = [_open(address, config) for _ in range(config.channels)]
+        self._stubs: dict[str, itertools.cycle[Any]] = {}
+        self._scopes: set[Scope] = set()
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        self._closing.set()
+        for scope in list(self._scopes):
+            scope.cancel()
+        for channel in self._channels:
+            channel.close()
+
+    def call(self, rpc: Rpc, request: Any, deadline: Deadline, scope: Scope | None = None) -> Any:
+        """One request with its retries. Raises a ServiceError, or ContractError when the client is closed."""
+        state = CallState(self._config, self._budget, self._statistics, deadline)
+        while True:
+            remaining_s = state.before_send(request)
+            try:
+                with self._while_open():
+                    response = self._send(rpc, request, remaining_s, scope, state)
+            except grpc.RpcError as error:
+                if self._served is not None:
+                    self._served.forget()
+                delay_s = state.delay_after(self._failure(error, deadline.remaining_s))
+            else:
+                state.succeeded()
+                return response
+            with self._while_open():
+                if (self._closing if scope is None else scope.cancelled).wait(delay_s):
+                    raise grpc.FutureCancelledError
+
+    def model(self, deadline: Deadline, scope: Scope | None = None) -> ModelIdentity | None:
+        """The model that the server serves, None where it does not say. Asks the server where that is due."""
+        if self._served is None:
+            return None
+        due = self._served.due()
+        if due is None:
+            return self._served.identity
+        return self._served.note(
+            read_identity(self.call(SERVER_METADATA, SERVER_METADATA.message(), deadline, scope)), due
+        )
+
+    def once(self, rpc: Rpc, request: Any, timeout_s: float) -> Any:
+        """One request without retries. Raises a ServiceError."""
+        try:
+            with self._while_open():
+                return self._stub(rpc)(request, timeout=timeout_s, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise self._failure(error, timeout_s).error from error
+
+    def answers(
+        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, streamed: bool = False
+    ) -> Generator[A, None, None]:
+        """The answers to parts, in order, with at most config.concurrency requests in flight.
+
+        A request that fails ends the call at once; streamed: once the answers before it have been yielded.
+        """
+        head = list(itertools.islice(parts, 2))
+        if len(head) < 2:
+            for part in head:
+                yield self._answer(part, deadline(), None)
+            return
+        window: deque[Future[A]] = deque()
+        with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
+            for part in itertools.chain(head, parts):
+                if len(window) == self._config.concurrency:
+                    yield _oldest(window, streamed)
+                if _failed(window):
+                    break
+                context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
+                window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
+            while window:
+                yield _oldest(window, streamed)
+
+    @contextlib.contextmanager
+    def _scope(self) -> Iterator[Scope]:
+        """For the requests of one call; closing the client cancels them, too."""
+        scope = Scope()
+        self._scopes.add(scope)
+        try:
+            yield scope
+        finally:
+            self._scopes.discard(scope)
+            scope.cancel()
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Raises ContractError, not what gRPC makes of a channel that is closed under a call."""
+        try:
+            yield
+        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:  # ValueError: closed before the call
+            if self._closing.is_set():
+                raise ContractError("the client was closed during the call") from error
+            raise
+
+    def _failure(self, error: grpc.RpcError, timeout_s: float) -> Failure:
+        failure = from_rpc(error, self.address)
+        if _hang_up.is_hang_up(failure):
+            return _hang_up.explained(failure, self.address, self._config.tls, timeout_s)
+        return failure
+
+    def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
+        """Sends the request again where the server was restarted with another model meanwhile."""
+        self._statistics.add("requests")
+        while True:
+            model = self.model(deadline, scope)
+            response = self.call(part.rpc, part.request(), deadline, scope)
+            if self.model(deadline, scope) == model:
+                return part.read(response, model)
+
+    def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
+        stub = self._stub(rpc)
+        metadata = self._metadata()
+        if scope is None and self._config.hedge_after_s is None:
+            return stub(request, timeout=timeout_s, metadata=metadata)
+        scope = scope or Scope()
+
+        def send() -> Any:
+            return scope.add(stub.future(request, timeout=timeout_s, metadata=metadata))
+
+        if self._config.hedge_after_s is not None:
+            return self._hedged(send, scope, state)
+        call = send()
+        try:
+            return call.result()
+        finally:
+            scope.discard(call)
+
+    def _hedged(self, start: Callable[[], Any], scope: Scope, state: CallState) -> Any:
+        """The first good answer of one or two copies of a request; raises the last failure."""
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        calls: list[Any] = []
+
+        def send() -> None:
+            calls.append(start())
+            calls[-1].add_done_callback(done.put)
+
+        try:
+            send()
+            try:
+                first = done.get(timeout=self._config.hedge_after_s)
+            except queue.Empty:
+                if state.may_hedge():
+                    send()
+                first = done.get()
+            winner = done.get() if len(calls) == 2 and first.code() is not grpc.StatusCode.OK else first
+            response = winner.result()
+            if winner is not calls[0]:
+                state.hedge_won()
+            return response
+        finally:
+            for call in calls:
+                call.cancel()
+                scope.discard(call)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return request_metadata(self._config, trace_metadata())
+
+    def _stub(self, rpc: Rpc) -> Any:
+        if self._closing.is_set():
+            raise ContractError("the client is closed")
+        if rpc.path not in self._stubs:
+            self._stubs[rpc.path] = self._bind(rpc)
+        return next(self._stubs[rpc.path])
+
+    def _bind(self, rpc: Rpc) -> "itertools.cycle[Any]":
+        """One callable per channel, used in turn."""
+        return itertools.cycle(
+            [
+                channel.unary_unary(rpc.path, request_serializer=rpc.serialize, response_deserializer=rpc.parse)
+                for channel in self._channels
+            ]
+        )
+
+
+def _failed(window: Iterable[Future[Any]]) -> list[Future[Any]]:
+    return [future for future in window if future.done() and future.exception() is not None]
+
+
+def _oldest(window: deque[Future[A]], streamed: bool) -> A:
+    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
+    while not (streamed or window[0].done()) and not _failed(window):
+        wait([future for future in window if not future.done()], return_when=FIRST_COMPLETED)
+    for future in () if streamed else _failed(window):
+        future.result()
+    return window.popleft().result()
+
+
+def _open(address: str, config: ClientConfig) -> grpc.Channel:
+    options = channel_options(config)
+    if config.tls is None:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, channel_credentials(config.tls), options)

@@ -1,0 +1,1 @@
+"""From products to descriptions: prompts, the generator, the pipeline."""

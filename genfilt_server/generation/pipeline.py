@@ -1,0 +1,291 @@
+"""From products and queries to descriptions and verdicts: asyncio over small protocols, no gRPC and no vLLM.
+
+Generation is per product and per query, never per pair: a batch of Q queries and P products costs at most Q + P
+generations, and those already remembered or under way cost nothing.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genfilt_server.generation.prompts import Description, Prompt
+from genfilt_server.judge.evidence import Evidence, Judge, Judgement
+from querylife.errors import ItemError, ItemFault, QuerylifeError
+from querylife.preprocessing.text import checked_text
+
+READ_CHARACTERS = 300  # of a title or a query; more would crowd the prompt's examples out of the context
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens spent on one answer."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """JSON text that satisfies the schema, and how sure the generator was: mean log-probability per token, <= 0."""
+
+    text: str
+    confidence: float
+    usage: Usage
+
+
+class GenerationError(QuerylifeError):
+    """The generator could not answer this prompt; others are unharmed."""
+
+
+class Generator(Protocol):
+    """Continues prompts with JSON held by the description schema."""
+
+    reads_images: bool
+
+    async def generate(self, prompt: str, image: bytes | None) -> Generated:
+        """Raises GenerationError, ItemError for a picture, UnavailableError when the engine is gone."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns short texts into unit vectors."""
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, width] float32, unit rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """As the caller sent it. Texts are UTF-8, empty where missing; image is an encoded picture, or empty."""
+
+    title: bytes = b""
+    image: bytes = b""
+    product_type: bytes = b""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description, how sure the generator was of it, and what it cost: nothing where it was remembered."""
+
+    description: Description
+    confidence: float
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one item has no answer; fault is an ItemFault's value or "generation_failed"."""
+
+    fault: str
+    detail: str
+
+
+class Describer:
+    """Describes products and queries, each distinct one once."""
+
+    def __init__(self, generator: Generator, prompt: Prompt, remembered: int) -> None:
+        self.prompt = prompt
+        self.remembered_hits = 0
+        self.generated = 0
+        self._generator = generator
+        self._remembered: OrderedDict[bytes, Described] = OrderedDict()
+        self._limit = remembered
+        self._flights: dict[bytes, _Flight] = {}
+
+    async def product(self, product: Product) -> Described | Failure:
+        try:
+            title, shop_type = checked_text(product.title), checked_text(product.product_type)
+            image = product.image if self._generator.reads_images else b""
+            if not title.strip() and not shop_type.strip() and not image:
+                wanted = "a title, a product type or an image" if self._generator.reads_images else "a title"
+                raise ItemError(ItemFault.PRODUCT_EMPTY, f"found nothing that this generator reads, want {wanted}")
+        except ItemError as error:
+            return Failure(error.fault.value, error.detail)
+        prompt = self.prompt.of_title(title[:READ_CHARACTERS], shop_type[:READ_CHARACTERS])
+        return await self._describe(prompt, image or None)
+
+    async def query(self, query: bytes) -> Described | Failure:
+        try:
+            text = checked_text(query)
+            if not text.strip():
+                raise ItemError(ItemFault.QUERY_EMPTY, "found no text, want a query")
+        except ItemError as error:
+            return Failure(error.fault.value, error.detail)
+        return await self._describe(self.prompt.of_query(text[:READ_CHARACTERS]), None)
+
+    async def _describe(self, prompt: str, image: bytes | None) -> Described | Failure:
+        key = hashlib.sha256(prompt.encode() + b"\0" + (image or b"")).digest()
+        if (known := self._remembered.get(key)) is not None:
+            self._remembered.move_to_end(key)
+            self.remembered_hits += 1
+            return Described(known.description, known.confidence)
+        try:
+            described = await self._join_flight(key, prompt, image)
+        except ItemError as error:
+            return Failure(error.fault.value, error.detail)
+        except GenerationError as error:
+            return Failure("generation_failed", str(error))
+        return described
+
+    async def _join_flight(self, key: bytes, prompt: str, image: bytes | None) -> Described:
+        """Wait for the one generation of this key. It is given up when the last caller who waits has left."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.ensure_future(self._generate(key, prompt, image)))
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if flight.waiting == 0:
+                flight.task.cancel()  # without effect where it is done
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+    async def _generate(self, key: bytes, prompt: str, image: bytes | None) -> Described:
+        generated = await self._generator.generate(prompt, image)
+        try:
+            fields: dict[str, Any] = json.loads(generated.text)
+            description = Description(**fields)
+        except (ValueError, TypeError) as error:  # the schema forbids it, unless the answer was cut short
+            raise GenerationError(f"found {generated.text!r}, want a description") from error
+        self.generated += 1
+        described = Described(description, generated.confidence, generated.usage)
+        self._remembered[key] = described
+        while len(self._remembered) > self._limit:
+            self._remembered.popitem(last=False)
+        return described
+
+
+@dataclass
+class _Flight:
+    """One generation that several callers wait for."""
+
+    task: "asyncio.Future[Described]"
+    waiting: int = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict with its evidence's source."""
+
+    judgement: Judgement
+    description: Description
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Every query against every product, row-major [queries][products]; failures by position."""
+
+    judgements: list[list[Judgement]]
+    query_failures: dict[int, Failure]
+    product_failures: dict[int, Failure]
+    usage: Usage
+
+
+class Filter:
+    """Judges whether products answer queries, from descriptions of both and the likeness of their words."""
+
+    def __init__(self, describer: Describer, embedder: Embedder, judge: Judge) -> None:
+        self._describer = describer
+        self._embedder = embedder
+        self._judge = judge
+
+    async def pair(self, query: bytes, product: Product) -> Judged | Failure:
+        mask = await self.batch([query], [product])
+        if failures := [*mask.query_failures.values(), *mask.product_failures.values()]:
+            return failures[0]
+        described = await self._describer.product(product)  # remembered since a moment ago
+        if isinstance(described, Failure):
+            return described
+        return Judged(mask.judgements[0][0], described.description, mask.usage)
+
+    async def batch(self, queries: Sequence[bytes], products: Sequence[Product]) -> Mask:
+        evidence, asked, offered = await self.evidence(queries, products)
+        usage = sum((each.usage for each in (*asked, *offered) if isinstance(each, Described)), Usage())
+        return Mask(
+            judgements=[[self._judge.judge(cell) if cell else Judge.nothing() for cell in row] for row in evidence],
+            query_failures={i: each for i, each in enumerate(asked) if isinstance(each, Failure)},
+            product_failures={i: each for i, each in enumerate(offered) if isinstance(each, Failure)},
+            usage=usage,
+        )
+
+    async def evidence(
+        self, queries: Sequence[bytes], products: Sequence[Product]
+    ) -> tuple[list[list[Evidence | None]], list[Described | Failure], list[Described | Failure]]:
+        """What is known of each pair, [queries][products], None beside a faulty side; both sides as described."""
+        described = await _gather(
+            *(self._describer.query(query) for query in queries),
+            *(self._describer.product(product) for product in products),
+        )
+        asked, offered = described[: len(queries)], described[len(queries) :]
+        words = [_texts(query, each) for query, each in zip(queries, asked, strict=True)]
+        words += [_texts(product.title, each) for product, each in zip(products, offered, strict=True)]
+        distinct = list(dict.fromkeys(text for three in words for text in three))
+        vectors = dict(zip(distinct, await self._embedder.embed(distinct), strict=True))
+        stacked = np.stack([[vectors[text] for text in three] for three in words])  # [items, 3, width]
+        return _evidence(asked, offered, stacked[: len(queries)], stacked[len(queries) :]), asked, offered
+
+
+def _evidence(
+    asked: Sequence[Described | Failure],
+    offered: Sequence[Described | Failure],
+    asked_vectors: NDArray[np.float32],
+    offered_vectors: NDArray[np.float32],
+) -> list[list[Evidence | None]]:
+    """asked_vectors: [queries, 3, width], offered_vectors: [products, 3, width]: of words, phrase and type."""
+    with_title = asked_vectors[:, 0] @ offered_vectors[:, 0].T  # [queries, products]
+    with_phrase = asked_vectors[:, 0] @ offered_vectors[:, 1].T
+    of_types = asked_vectors[:, 2] @ offered_vectors[:, 2].T
+    return [
+        [
+            None
+            if isinstance(query, Failure) or isinstance(product, Failure)
+            else Evidence(
+                query.description,
+                product.description,
+                title_likeness=float(with_title[row, column]),
+                phrase_likeness=float(with_phrase[row, column]),
+                type_likeness=float(of_types[row, column]),
+                query_confidence=query.confidence,
+                product_confidence=product.confidence,
+            )
+            for column, product in enumerate(offered)
+        ]
+        for row, query in enumerate(asked)
+    ]
+
+
+def _texts(text: bytes, described: Described | Failure) -> tuple[str, str, str]:
+    """The words of an item, the words of its description, and its type."""
+    if isinstance(described, Failure):
+        return ("", "", "")
+    phrase = described.description.phrase()
+    return (checked_text(text)[:READ_CHARACTERS] or phrase, phrase, described.description.product_type)
+
+
+async def _gather(*coroutines: Any) -> list[Described | Failure]:
+    """All results; when one raises, or the caller leaves, the others are cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

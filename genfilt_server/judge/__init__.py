@@ -1,0 +1,1 @@
+"""From two descriptions to a verdict."""

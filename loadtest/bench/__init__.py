@@ -1,0 +1,1 @@
+"""The served model beside its limits and its peers."""

@@ -1,0 +1,279 @@
+"""The engine lock: which parts of a model repository were built together, and what they answer.
+
+The builder writes engine.lock.json beside the model folders. Serving reads it, and refuses a repository whose parts
+do not belong together. Reading needs numpy only, because the Triton backends read it too.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.contract import TOKENIZE, TOWERS
+from querylife.errors import ArtifactError
+from querylife.scoring import Calibration
+
+FORMAT = 1
+LOCK_NAME = "engine.lock.json"
+ONNX_NAME = "model.onnx"
+PLAN_NAME = "model.plan"
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class TowerLock:
+    """One exported tower. parity: what the gate measured against the eager tower, name -> figure."""
+
+    onnx_sha256: str
+    precision: str  # "fp32", "fp16", "bf16" or "int8"
+    opset: int
+    parity: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PreprocessingLock:
+    """Versions of the preprocessing, and what it makes of the canary: equal hashes mean equal ids and pixels."""
+
+    tokens_version: int
+    tokens_sha256: str
+    pixels_version: int
+    pixels_sha256: str
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One small query and product, and the eager model's answer to them.
+
+    image: an encoded PNG. The embeddings are unit vectors of the lock's embedding_width. The tolerances bound what
+    a healthy server may answer instead: absolute differences of an embedding's component, and of the score.
+    """
+
+    query: str
+    title: str
+    product_type: str
+    image: bytes
+    query_embedding: tuple[float, ...]
+    product_embedding: tuple[float, ...]
+    score: float
+    embedding_tolerance: float = 1e-3
+    score_tolerance: float = 1e-2
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """On which processor the ONNX towers passed the parity gate, and their own answers to the canary there.
+
+    instruction_sets: querylife.artifacts.processor. The embeddings are unit vectors; the tolerances bound what another
+    processor may answer instead: absolute differences of an embedding's component, and of the score.
+    """
+
+    instruction_sets: tuple[str, ...]
+    query_embedding: tuple[float, ...]
+    product_embedding: tuple[float, ...]
+    score: float
+    embedding_tolerance: float
+    score_tolerance: float
+
+
+@dataclass(frozen=True)
+class PlanLock:
+    """One TensorRT plan. profiles: input name -> [min, opt, max] shapes, one mapping per optimisation profile.
+    graph_sha256: of the ONNX file without its weights; a refit needs the same."""
+
+    plan_sha256: str
+    onnx_sha256: str
+    precision: str
+    profiles: tuple[dict[str, tuple[tuple[int, ...], ...]], ...]
+    parity: dict[str, float]
+    graph_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class TensorRTLock:
+    """Where the plans were built, and so where they run. Absent from a repository that was built without a GPU."""
+
+    version: str
+    compute_capability: str  # for example "9.0"
+    driver: str
+    version_compatible: bool
+    hardware_compatible: bool
+    refit: bool
+    optimization_level: int
+    plans: dict[str, PlanLock]
+    embedding_tolerance: float = 1e-3  # of the canary's answers by these plans
+    score_tolerance: float = 1e-2
+
+
+@dataclass(frozen=True)
+class EngineLock:
+    """Everything that serving must know about the model it serves.
+
+    name, weights: who the model is, in a reader's words. model_fingerprint: querylife.model.fingerprint.
+    image_size: side of the vision tower's square input in pixels. max_tokens: special tokens included.
+    source_sha256: over the checkpoint, the sources and the versions that the build used; the same means that there
+    is nothing to rebuild.
+    """
+
+    name: str
+    weights: str
+    model_fingerprint: str
+    embedding_width: int
+    image_size: int
+    max_tokens: int
+    calibration: Calibration
+    preprocessing: PreprocessingLock
+    tokenizer_sha256: str
+    towers: dict[str, TowerLock]
+    canary: Canary
+    source_sha256: str
+    tensorrt: TensorRTLock | None = None
+    gate: GateRecord | None = None  # absent from locks that were written before there was one
+
+    def served_canary(self, profile: str) -> Canary:
+        """The canary with the tolerances of what a profile serves: the plans' on "gpu"."""
+        if profile != "gpu" or self.tensorrt is None:
+            return self.canary
+        tolerances = self.tensorrt.embedding_tolerance, self.tensorrt.score_tolerance
+        return replace(self.canary, embedding_tolerance=tolerances[0], score_tolerance=tolerances[1])
+
+    def gate_canary(self) -> Canary | None:
+        """The canary with the ONNX towers' own answers at the gate, and how far another processor's may be."""
+        if self.gate is None:
+            return None
+        return replace(
+            self.canary, **{name: value for name, value in vars(self.gate).items() if name != "instruction_sets"}
+        )
+
+
+def read_lock(path: Path) -> EngineLock:
+    """Read a lock file. Raises ArtifactError when it is missing, damaged or of another format."""
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: found no lock, want one: run querylife-build repository") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise ArtifactError(f"{path}: found lock format {found}, want {FORMAT}: run querylife-build repository")
+    try:
+        return _lock_from(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+
+def write_lock(lock: EngineLock, path: Path) -> None:
+    """Write a lock file, under a temporary name first. What a build without TensorRT lacks stays absent."""
+    document = {"format": FORMAT, **asdict(lock)}
+    document["canary"]["image"] = base64.b64encode(lock.canary.image).decode()
+    for part in ("tensorrt", "gate"):
+        if document[part] is None:
+            del document[part]
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(document, indent=1) + "\n")
+    unfinished.rename(path)
+
+
+def verify(repository: Path) -> EngineLock:
+    """Read a repository's lock and compare every part with it.
+
+    Raises ArtifactError, naming the part, what was found and what the lock wants. Compares preprocessing too, so it
+    needs the server extra (tokenizers, Pillow).
+    """
+    lock = read_lock(repository / LOCK_NAME)
+    _expect("towers", sorted(lock.towers), sorted(tower.name for tower in TOWERS))
+    for name, tower in lock.towers.items():
+        _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
+    for name, plan in (lock.tensorrt.plans if lock.tensorrt else {}).items():
+        _expect_file(repository / name / "1" / PLAN_NAME, plan.plan_sha256)
+    tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
+    _expect_file(tokenizer, lock.tokenizer_sha256)
+    found = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)
+    for entry in fields(PreprocessingLock):
+        _expect(f"preprocessing {entry.name}", getattr(found, entry.name), getattr(lock.preprocessing, entry.name))
+    return lock
+
+
+def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, canary: Canary) -> PreprocessingLock:
+    """What the installed preprocessing makes of the canary's texts and picture."""
+    # Imported here, so that a process that only reads the lock needs neither tokenizers nor Pillow.
+    from querylife.preprocessing import image as pixels  # noqa: PLC0415
+    from querylife.preprocessing import text as tokens  # noqa: PLC0415
+
+    encode = tokens.Tokenizer(tokenizer, max_tokens).encode
+    encoded = encode([canary.query, canary.title], ["", canary.product_type])
+    return PreprocessingLock(
+        tokens_version=tokens.VERSION,
+        tokens_sha256=_array_sha256(encoded.token_ids, encoded.segments),
+        pixels_version=pixels.VERSION,
+        pixels_sha256=_array_sha256(pixels.decode(canary.image, image_size, max_decode_s=60.0)),
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes. Raises ArtifactError when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}: run querylife-build repository") from error
+
+
+def _array_sha256(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _expect_file(path: Path, want: str) -> None:
+    _expect(f"{path} sha256", file_sha256(path), want)
+
+
+def _expect(part: str, found: object, want: object) -> None:
+    if found != want:
+        raise ArtifactError(f"{part}: found {found}, the lock wants {want}: run querylife-build repository")
+
+
+def _lock_from(document: dict[str, Any]) -> EngineLock:
+    known = {entry.name: document[entry.name] for entry in fields(EngineLock) if entry.name in document}
+    return EngineLock(
+        **known
+        | {
+            "calibration": Calibration(**document["calibration"]),
+            "preprocessing": PreprocessingLock(**document["preprocessing"]),
+            "towers": {name: TowerLock(**tower) for name, tower in document["towers"].items()},
+            "canary": _canary_from(document["canary"]),
+            "tensorrt": _tensorrt_from(document["tensorrt"]) if "tensorrt" in document else None,
+            "gate": _gate_from(document["gate"]) if "gate" in document else None,
+        }
+    )
+
+
+def _canary_from(document: dict[str, Any]) -> Canary:
+    arrays = {name: tuple(document[name]) for name in ("query_embedding", "product_embedding")}
+    return Canary(**document | arrays | {"image": base64.b64decode(document["image"], validate=True)})
+
+
+def _gate_from(document: dict[str, Any]) -> GateRecord:
+    names = ("instruction_sets", "query_embedding", "product_embedding")
+    return GateRecord(**document | {name: tuple(document[name]) for name in names})
+
+
+def _tensorrt_from(document: dict[str, Any]) -> TensorRTLock:
+    return TensorRTLock(**document | {"plans": {name: _plan_from(plan) for name, plan in document["plans"].items()}})
+
+
+def _plan_from(document: dict[str, Any]) -> PlanLock:
+    return PlanLock(**document | {"profiles": tuple(_profile_from(profile) for profile in document["profiles"])})
+
+
+def _profile_from(document: dict[str, Sequence[Sequence[int]]]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    return {name: tuple(tuple(shape) for shape in shapes) for name, shapes in document.items()}

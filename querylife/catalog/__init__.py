@@ -1,0 +1,1 @@
+"""Product catalogues: the reader, and a sample catalogue that is drawn."""

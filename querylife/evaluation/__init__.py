@@ -1,0 +1,1 @@
+"""Relevance of a checkpoint: benchmarks, metrics, reports."""

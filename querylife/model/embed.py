@@ -1,0 +1,104 @@
+"""Vectors from a model in this process: for training, evaluation and whoever needs no server."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from querylife.contract import Segment
+from querylife.model.encoders import load_tokenizer
+from querylife.model.query_life import QueryLife
+from querylife.preprocessing.text import Tokenizer
+from querylife.training.features import ImageFeatures
+
+GROUP = 32  # texts of like length that are encoded together
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProductVectors:
+    """title, image, product: [products, width], unit rows, or zeros where that part is missing."""
+
+    title: Tensor
+    image: Tensor
+    product: Tensor
+
+
+def model_tokenizer(model: QueryLife) -> Tokenizer:
+    return load_tokenizer(model.config.text.encoder, model.config.text.max_tokens)
+
+
+def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:
+    """[queries, width]. Texts of like length share a pass, so that little of it is padding."""
+    order, groups = by_length(queries)
+    return torch.cat([model.embed_query(*tokens_of(tokenizer, _take(queries, group))) for group in groups])[order]
+
+
+def embed_products(
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    product_types: Sequence[str],
+    features: ImageFeatures,
+    rows: Rows,
+) -> ProductVectors:
+    """rows: [products], each product's picture in the features, -1 for none."""
+
+    def part(given: FusionInputs) -> tuple[Tensor, ...]:
+        return given.title, given.image, model.fusion(*given)
+
+    return ProductVectors(*in_groups(part, model, tokenizer, titles, product_types, features, rows))
+
+
+class FusionInputs(NamedTuple):
+    """In the order of FusionTower.forward, which says their shapes."""
+
+    text_states: Tensor
+    segments: Tensor
+    title: Tensor
+    patch_states: Tensor
+    image: Tensor
+    image_used: Tensor
+
+
+def in_groups(
+    part: Callable[[FusionInputs], tuple[Tensor, ...]],
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    product_types: Sequence[str],
+    features: ImageFeatures,
+    rows: Rows,
+) -> list[Tensor]:
+    """What part makes of the fusion tower's inputs, [products, ...] each. The rest is as embed_products has it."""
+    order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
+    parts = []
+    for group in groups:
+        tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
+        text_states, title = model.text(tokens, segments)
+        states, thumbnails, used = features.take(rows[group])
+        patch_states, image = model.vision.finish(states, thumbnails, used)
+        parts.append(part(FusionInputs(text_states, segments, title, patch_states, image, used)))
+    return [torch.cat(column)[order] for column in zip(*parts, strict=True)]
+
+
+def by_length(texts: Sequence[str], group: int = GROUP) -> tuple[Tensor, list[list[int]]]:
+    """Groups of places with texts of like length, and the order that undoes the grouping."""
+    sorted_places = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    groups = [sorted_places[first : first + group] for first in range(0, len(texts), group)]
+    return torch.argsort(torch.tensor(sorted_places)), groups
+
+
+def _take(texts: Sequence[str], places: list[int]) -> list[str]:
+    return [texts[place] for place in places]
+
+
+def tokens_of(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
+    found = tokenizer.encode(texts, product_types)
+    used = (found.segments != Segment.PADDING).any(axis=0)  # buckets are for serving; here padding only costs time
+    return torch.from_numpy(found.token_ids[:, used]), torch.from_numpy(found.segments[:, used])

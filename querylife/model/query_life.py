@@ -1,0 +1,114 @@
+"""The whole model: three towers, a calibration, and the checkpoint that holds them.
+
+A checkpoint is a folder: config.json (QueryLifeConfig) and model.safetensors with the weights that we trained.
+Encoder weights that training left alone are not in it; they come from their source (querylife.model.encoders).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from querylife.errors import ArtifactError
+from querylife.model.fusion_tower import FusionTower, FusionTowerConfig
+from querylife.model.text_tower import TextTower, TextTowerConfig
+from querylife.model.vision_tower import VisionTower, VisionTowerConfig
+from querylife.scoring import Calibration
+
+
+@dataclass(frozen=True)
+class QueryLifeConfig:
+    """weights says, in a reader's words, where the model's knowledge comes from."""
+
+    name: str = "untrained"
+    weights: str = "starting weights only, no relevance training"
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)
+    vision: VisionTowerConfig = field(default_factory=VisionTowerConfig)
+    fusion: FusionTowerConfig = field(default_factory=FusionTowerConfig)
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def __post_init__(self) -> None:
+        widths = {self.text.embedding_width, self.vision.embedding_width, self.fusion.embedding_width}
+        if len(widths) != 1:
+            raise ArtifactError(f"found embedding widths {sorted(widths)} in text, vision and fusion, want one")
+
+    @classmethod
+    def from_json(cls, text: str) -> "QueryLifeConfig":
+        try:
+            fields = json.loads(text)
+            return cls(
+                name=fields["name"],
+                weights=fields["weights"],
+                text=TextTowerConfig(**fields["text"]),
+                vision=VisionTowerConfig(**_with_tuples(fields["vision"])),
+                fusion=FusionTowerConfig(**fields["fusion"]),
+                calibration=Calibration(**fields["calibration"]),
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ArtifactError(f"config.json: {type(error).__name__}: {error}") from error
+
+
+class QueryLife(nn.Module):
+    def __init__(self, config: QueryLifeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text = TextTower(config.text)
+        self.vision = VisionTower(config.vision)
+        self.fusion = FusionTower(config.fusion)
+
+    def embed_query(self, token_ids: Tensor, segments: Tensor) -> Tensor:
+        """[batch, length] int32 each to [batch, embedding_width] float32, unit rows."""
+        _, embedding = self.text(token_ids, segments)
+        return embedding
+
+    def embed_product(self, token_ids: Tensor, segments: Tensor, pixels: Tensor, image_used: Tensor) -> Tensor:
+        """Inputs as the towers take them; returns [batch, embedding_width] float32, unit rows."""
+        text_states, text_embedding = self.text(token_ids, segments)
+        patch_states, image_embedding = self.vision(pixels, image_used)
+        return self.fusion(text_states, segments, text_embedding, patch_states, image_embedding, image_used)
+
+
+def save_checkpoint(model: QueryLife, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights that differ from the encoders' sources, and the config."""
+    start = QueryLife(model.config).state_dict()
+    changed = {
+        name: value.to(dtype).contiguous()
+        for name, value in model.state_dict().items()
+        if ".encoder." not in f".{name}" or not torch.equal(value, start[name])
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(changed, folder / "model.safetensors.part")
+    (folder / "model.safetensors.part").rename(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(model.config), indent=1) + "\n")
+
+
+def load_checkpoint(folder: Path) -> QueryLife:
+    """Rebuild a model, in float32 and eval mode. Raises ArtifactError when the folder does not hold one."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder}: found no {name}, want a checkpoint folder")
+    model = QueryLife(QueryLifeConfig.from_json((folder / "config.json").read_text()))
+    trained = {name: value.to(torch.float32) for name, value in load_file(folder / "model.safetensors").items()}
+    result = model.load_state_dict(trained, strict=False)
+    missing = [name for name in result.missing_keys if ".encoder." not in f".{name}"]
+    if missing or result.unexpected_keys:
+        raise ArtifactError(f"{folder}: missing weights {missing}, unexpected weights {result.unexpected_keys}")
+    return model.eval()
+
+
+def fingerprint(model: QueryLife) -> str:
+    """sha256 over the config and every weight: two models with one fingerprint give the same vectors."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,0 +1,55 @@
+"""The text tower: one BERT-like encoder for queries and titles."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from querylife.contract import Segment
+from querylife.model.encoders import encoder_source
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """encoder: a source that querylife.model.encoders knows. max_tokens: special tokens included."""
+
+    encoder: str = "minilm-l6"
+    embedding_width: int = 256
+    max_tokens: int = 64
+
+
+class TextTower(nn.Module):
+    def __init__(self, config: TextTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        source = encoder_source(config.encoder)
+        self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        self.width: int = self.encoder.config.hidden_size
+        self._has_types = getattr(self.encoder.config, "type_vocab_size", 0) >= 2
+        self.head = nn.Linear(self.width, config.embedding_width, bias=False)
+        nn.init.orthogonal_(self.head.weight)
+
+    def forward(self, token_ids: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode texts, each with its product type where that is known.
+
+        token_ids: [batch, length] int32. segments: [batch, length] int32, contract.Segment.
+        Returns states [batch, length, width] float32, and embedding [batch, embedding_width] float32, unit rows;
+        zeros where a row holds neither text nor product type.
+        """
+        attended = (segments != Segment.PADDING).to(torch.int64)
+        types = {"token_type_ids": (segments == Segment.PRODUCT_TYPE).to(torch.int64)} if self._has_types else {}
+        states = self.encoder(input_ids=token_ids.to(torch.int64), attention_mask=attended, **types).last_hidden_state
+        embedding = F.normalize(self.head(masked_mean(states, attended)), dim=-1)
+        has_content = (segments > Segment.SPECIAL).any(dim=1, keepdim=True)
+        return states, embedding * has_content.to(embedding.dtype)
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the states where mask is 1, zeros where it is 1 nowhere.
+
+    states: [batch, length, width]. mask: [batch, length], 0 or 1. Returns [batch, width].
+    """
+    weights = mask.to(states.dtype).unsqueeze(-1)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)

@@ -1,0 +1,184 @@
+"""The vision tower: a ViT-like encoder, with a colour stem beside it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from querylife.errors import ArtifactError
+from querylife.model.encoders import encoder_layers, encoder_source
+
+
+@dataclass(frozen=True)
+class VisionTowerConfig:
+    """encoder: a source that querylife.model.encoders knows. image_size: side of the square input in pixels."""
+
+    encoder: str = "dinov2-s14"
+    embedding_width: int = 256
+    image_size: int = 112
+    hues: int = 32  # soft colour bins that the colour stem learns
+    pools: int = 8  # regions that the embedding looks at
+    hidden: int = 256  # of the layer between the regions and the embedding, beside the straight way; 0 for none
+    tuned: int = 2  # last layers of the encoder that training changes, so that features end before them
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of the encoder's training images, RGB in [0, 1]
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class VisionTower(nn.Module):
+    """Self-supervised encoders learn to look past colour; shoppers do not. The colour stem adds it back per patch.
+
+    Untrained, the stem adds nothing and the pools are all but plain means.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: VisionTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        source = encoder_source(config.encoder)
+        model = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        self.encoder = getattr(model, "vision_model", model)  # CLIP and SigLIP hold two encoders
+        self.width: int = self.encoder.config.hidden_size
+        self.patch_size: int = self.encoder.config.patch_size
+        _resize_positions(self.encoder, config.image_size)
+        self._layers = encoder_layers(self.encoder)
+        if not 0 <= config.tuned <= len(self._layers):
+            raise ArtifactError(f"tuned: found {config.tuned}, want 0 to {len(self._layers)}, the encoder's layers")
+        self.shrink: int = 2 if self.patch_size % 2 == 0 else 1
+        self.hues = nn.Sequential(
+            nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
+        )
+        self.colour = nn.Linear(config.hues, self.width)
+        self.look = nn.Linear(self.width, config.pools, bias=False)  # softmax would not see a bias
+        seen = (1 + config.pools) * self.width
+        self.head = nn.Linear(seen, config.embedding_width, bias=False)
+        self.deep = (
+            nn.Sequential(
+                nn.LayerNorm(seen),
+                nn.Linear(seen, config.hidden),
+                nn.GELU(),
+                nn.Linear(config.hidden, config.embedding_width),
+            )
+            if config.hidden
+            else None
+        )
+        nn.init.normal_(self.look.weight, std=0.02)
+        for start in (self.colour.weight, self.colour.bias):
+            nn.init.zeros_(start)
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode pictures.
+
+        pixels: [batch, 3, image_size, image_size] uint8 RGB. image_used: [batch, 1] bool, false for a missing image.
+        Returns states [batch, patches, width] float32, and embedding [batch, embedding_width] float32, unit rows;
+        zeros where the image is missing.
+        """
+        rgb = pixels.to(torch.float32) / 255
+        states = self.encoder(self._normalised(rgb)).last_hidden_state
+        return self._add_colour(states, F.avg_pool2d(rgb, self.shrink), image_used)
+
+    def begin(self, rgb: Tensor) -> Tensor:
+        """The part that training leaves alone: what goes into the encoder's last config.tuned layers.
+
+        rgb: [batch, 3, image_size, image_size] in [0, 1]. Returns [batch, patches (+ 1 class token), width].
+        """
+        if not self.config.tuned:
+            states: Tensor = self.encoder(self._normalised(rgb)).last_hidden_state
+            return states
+        found: list[Tensor] = []
+        first = self._layers[-self.config.tuned]
+        hook = first.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+        try:
+            self.encoder(self._normalised(rgb))
+        finally:
+            hook.remove()
+        return found[0]
+
+    def finish(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that training changes.
+
+        states: what begin returned. thumbnails: the same pictures in [0, 1], shrunk:
+        [batch, 3, image_size / shrink, image_size / shrink]. Returns what forward returns.
+        """
+        return self._add_colour(self.encode_rest(states), thumbnails, image_used)
+
+    def encode_rest(self, states: Tensor) -> Tensor:
+        """The encoder's last config.tuned layers. states: what begin returned. Returns the encoder's states."""
+        if not self.config.tuned:
+            return states
+        for layer in self._layers[-self.config.tuned :]:
+            states = layer(states, attention_mask=None)
+        normalised: Tensor = _last_norm(self.encoder)(states)
+        return normalised
+
+    def tuned_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the encoder's layers that training changes, and of the norm behind them."""
+        if self.config.tuned:
+            for module in (*self._layers[-self.config.tuned :], _last_norm(self.encoder)):
+                yield from module.parameters()
+
+    def _normalised(self, rgb: Tensor) -> Tensor:
+        return (rgb - self.mean) / self.deviation
+
+    def _add_colour(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
+        hues = F.avg_pool2d(self.hues(self._normalised(thumbnails)), self.patch_size // self.shrink)
+        patches = states[:, -self.patch_count :] + self.colour(hues.flatten(2).transpose(1, 2))
+        regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
+        pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
+        used = image_used.to(patches.dtype)
+        found = self.head(pooled) if self.deep is None else self.head(pooled) + self.deep(pooled)
+        embedding = F.normalize(found, dim=-1) * used
+        return patches * used.unsqueeze(-1), embedding
+
+    @property
+    def patch_count(self) -> int:
+        return (self.config.image_size // self.patch_size) ** 2
+
+
+def _last_norm(encoder: Any) -> nn.Module:
+    """What an encoder does to the states of its last layer; CLIP's norm is for its pooled output alone."""
+    name = "post_layernorm" if "siglip" in str(encoder.config.model_type) else "layernorm"
+    return cast(nn.Module, getattr(encoder, name, nn.Identity()))
+
+
+def _resize_positions(encoder: nn.Module, image_size: int) -> None:
+    """Interpolate learned position embeddings once, so that no graph has to do it per image."""
+    embeddings: Any = getattr(encoder, "embeddings", None)
+    sizes: Any = encoder.config
+    side = image_size // sizes.patch_size
+    for module in [] if embeddings is None else embeddings.modules():
+        if hasattr(module, "image_size"):
+            module.image_size = (
+                type(module.image_size)((image_size,) * 2) if _is_pair(module.image_size) else image_size
+            )
+    table = getattr(embeddings, "position_embedding", None)
+    if isinstance(table, nn.Embedding):  # CLIP and SigLIP
+        table.weight = nn.Parameter(_resized(table.weight.detach(), side))
+        table.num_embeddings = len(table.weight)
+        embeddings.position_ids = torch.arange(len(table.weight)).unsqueeze(0)
+    positions = getattr(embeddings, "position_embeddings", None)
+    if isinstance(positions, nn.Parameter):  # ViT and DINOv2
+        embeddings.position_embeddings = nn.Parameter(_resized(positions.detach()[0], side).unsqueeze(0))
+
+
+def _is_pair(size: object) -> bool:
+    return isinstance(size, (tuple, list))
+
+
+def _resized(positions: Tensor, side: int) -> Tensor:
+    """[places, width] to [side * side (+ what stands before the grid), width]."""
+    old_side = math.isqrt(len(positions))
+    before = len(positions) - old_side * old_side
+    if old_side == side:
+        return positions
+    grid = positions[before:].T.reshape(1, -1, old_side, old_side)
+    resized = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:before], resized.flatten(2)[0].T])

@@ -1,0 +1,1 @@
+"""The preprocessing contract: text to token ids, pictures to pixels."""

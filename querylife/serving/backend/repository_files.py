@@ -1,0 +1,18 @@
+"""What a Python backend finds in its model repository, from its own version folder."""
+
+from pathlib import Path
+
+from querylife.artifacts.repository_lock import LOCK_NAME, TOKENIZER_NAME, EngineLock, read_lock
+from querylife.contract import TOKENIZE
+from querylife.preprocessing.text import Tokenizer
+
+
+def repository_lock(version_folder: Path) -> EngineLock:
+    """The lock of the repository that holds version_folder (REPOSITORY/MODEL/1). Raises ArtifactError."""
+    return read_lock(version_folder.parents[1] / LOCK_NAME)
+
+
+def repository_tokenizer(version_folder: Path) -> Tokenizer:
+    """The repository's tokenizer, cutting texts at its model's max_tokens. Raises ArtifactError."""
+    path = version_folder.parents[1] / TOKENIZE.name / "1" / TOKENIZER_NAME
+    return Tokenizer(path, repository_lock(version_folder).max_tokens)

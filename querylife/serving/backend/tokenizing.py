@@ -1,0 +1,25 @@
+"""What both tokenizing steps do: texts, with their product types where the step has them, to token ids."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from querylife.serving.backend.adapter import Adapter, Arrays
+from querylife.serving.backend.packing import bytes_column, fault_column
+from querylife.serving.backend.repository_files import repository_tokenizer
+
+
+class TokenizingAdapter(Adapter):
+    merges_requests = False  # each request is padded to its own longest row
+
+    def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
+        self.tokenizer = repository_tokenizer(version_folder)
+
+    def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
+        columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]
+        tokens = self.tokenizer.encode(*columns)
+        return {
+            "token_ids": tokens.token_ids,
+            "segments": tokens.segments,
+            "text_used": tokens.text_used[:, None],
+            "text_fault": fault_column(tokens.faults, len(tokens.token_ids)),
+        }

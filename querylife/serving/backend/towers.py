@@ -1,0 +1,132 @@
+"""Towers on the CPU profile: an ONNX Runtime session, and the savings that a batch of rows allows."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.input_checks import check_axes
+
+Arrays = dict[str, NDArray[Any]]
+
+# Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
+SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+SPIN_US = "20"
+PAUSE_S = 0.002  # longer than the pauses of a tower that others keep busy
+
+
+class OnnxTower:
+    """One ONNX graph, run on the processors that this process may use."""
+
+    def __init__(
+        self, path: Path, threads: str = "all", company: Company | None = None, pause_s: float = PAUSE_S
+    ) -> None:
+        """threads: a number, "all" processors, or "half" of them for each of two instances.
+
+        company: the other towers; one with "half" that finds none of them computing takes all processors. pause_s:
+        after company only when it has been idle for so long, since some of many short runs are alone by chance.
+        """
+        self._session, self._company = _session(path, _count(threads)), company
+        widens = company is not None and threads == "half" and _count("half") < _count("all")
+        self._widest = _session(path, _count("all")) if widens else self._session
+        self._pause_s, self._is_wide, self._ended = pause_s, False, 0.0
+        self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
+        found = self._session.get_outputs()
+        self.outputs = [tensor.name for tensor in found]
+        is_fixed = all(isinstance(axis, int) for tensor in found for axis in tensor.shape[1:])
+        self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in found} if is_fixed else {}
+
+    def check(self, inputs: Arrays) -> None:
+        """Raise InvalidRequestError unless the inputs have the graph's axes."""
+        check_axes(inputs, self._axes)
+
+    def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
+        """Compute the wanted outputs for [batch, ...] inputs."""
+        names, given = list(wanted), {name: inputs[name] for name in self._axes}
+        with self._company.computing() if self._company else nullcontext(False) as alone:
+            self._is_wide = alone and (self._is_wide or time.monotonic() - self._ended >= self._pause_s)
+            found = (self._widest if self._is_wide else self._session).run(names, given)
+        self._ended = time.monotonic()
+        return dict(zip(names, found, strict=True))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+    # out for longer would burn a third of the CPU that decoding and tokenising need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
+    )
+
+
+def _count(threads: str) -> int:
+    processors = len(os.sched_getaffinity(0))
+    shares = {"all": processors, "half": max(1, processors // 2)}
+    return shares[threads] if threads in shares else int(threads)
+
+
+def run_distinct(inputs: Arrays, run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run rows that repeat only once: shoppers send one query with many products, catalogues repeat titles.
+
+    inputs: [batch, ...] each; rows are the same when they agree in every input.
+    """
+    batch = len(next(iter(inputs.values())))
+    keys = [b"".join(array[row].tobytes() for array in inputs.values()) for row in range(batch)]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    if len(first) == batch:
+        return run(inputs)
+    rows = sorted(first.values())
+    position = {keys[row]: place for place, row in enumerate(rows)}
+    outputs = run({name: array[rows] for name, array in inputs.items()})
+    spread = [position[key] for key in keys]
+    return {name: array[spread] for name, array in outputs.items()}
+
+
+def run_in_parts(inputs: Arrays, size: int, run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Run at most size rows at a time: what lies between the layers of more does not stay in the processor's caches.
+
+    inputs: [batch, ...] each.
+    """
+    batch = len(next(iter(inputs.values())))
+    if batch <= size:
+        return run(inputs)
+    starts = range(0, batch, size)
+    parts = [run({name: array[start : start + size] for name, array in inputs.items()}) for start in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def run_used(
+    inputs: Arrays,
+    used: NDArray[np.bool_],
+    run: Callable[[Arrays], Arrays],
+    row_shapes: Mapping[str, tuple[int, ...]],
+) -> Arrays:
+    """Run only the used rows; the outputs of the others are zeros, which is what the tower gives for them.
+
+    inputs: [batch, ...] each. used: [batch] bool. row_shapes: of the outputs, float32; without them, a
+    batch that uses no row runs one to learn them.
+    """
+    if used.all():
+        return run(inputs)
+    if row_shapes and not used.any():
+        return {name: np.zeros((len(used), *shape), np.float32) for name, shape in row_shapes.items()}
+    rows = np.flatnonzero(used) if used.any() else np.array([0])
+    outputs = run({name: array[rows] for name, array in inputs.items()})
+    return {name: _spread(array, rows, used) for name, array in outputs.items()}
+
+
+def _spread(array: NDArray[Any], rows: NDArray[np.intp], used: NDArray[np.bool_]) -> NDArray[Any]:
+    full = np.zeros((len(used), *array.shape[1:]), array.dtype)
+    full[rows] = array
+    full[~used] = 0
+    return full

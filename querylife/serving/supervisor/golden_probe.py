@@ -1,0 +1,91 @@
+"""The canary: one small product that goes through every model, and whose right answer is known from the build."""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from querylife.artifacts.repository_lock import Canary
+from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS, Model
+from querylife.errors import ServerFaultError
+from querylife.serving.supervisor.auth import Access
+
+PRIORITY = 1  # ahead of every caller's requests; see priority_levels in config.pbtxt
+
+
+_Expected = tuple[pb.ModelInferRequest, str, tuple[float, ...], float]  # request, output, its values, tolerance
+
+
+class CanaryCaller:
+    """Asks one server for the canary's answers, over and over, on one channel."""
+
+    def __init__(self, address: str, canary: Canary, access: Access) -> None:
+        self._canary = canary
+        self._metadata = access.metadata
+        self._channel = access.channel(address, [("grpc.max_reconnect_backoff_ms", 200)])
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        product = {"title": canary.title.encode(), "image": canary.image, "product_type": canary.product_type.encode()}
+        query = {"query": canary.query.encode()}
+        self._requests: tuple[_Expected, ...] = (
+            (_request(EMBED_QUERY, query), "query_embedding", canary.query_embedding, canary.embedding_tolerance),
+            (
+                _request(EMBED_PRODUCT, product),
+                "product_embedding",
+                canary.product_embedding,
+                canary.embedding_tolerance,
+            ),
+            (_request(SCORE_PRODUCTS, query | product), "score", (canary.score,), canary.score_tolerance),
+        )
+
+    def call_all(self, timeout_s: float) -> None:
+        """Ask every ensemble at once.
+
+        Raises grpc.RpcError when one does not answer in timeout_s or refuses, ServerFaultError when an answer is
+        not the one that the build recorded.
+        """
+        self._call(self._requests, timeout_s)
+
+    def call(self, timeout_s: float) -> None:
+        """Ask `score` alone, which goes through every step. Raises like call_all."""
+        self._call(self._requests[-1:], timeout_s)
+
+    def _call(self, requests: Sequence[_Expected], timeout_s: float) -> None:
+        calls = [
+            self._stub.ModelInfer.future(request, timeout=timeout_s, metadata=self._metadata)
+            for request, *_ in requests
+        ]
+        for call, (request, output, expected, tolerance) in zip(calls, requests, strict=True):
+            found = _fp32_output(call.result(), output)
+            difference = _difference(found, expected)
+            if not difference <= tolerance:
+                raise ServerFaultError(
+                    f"{request.model_name}: {output} differs from the build's by {difference:.3g}, want {tolerance:g}"
+                )
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _request(model: Model, values: dict[str, bytes]) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=model.name)
+    request.parameters["priority"].uint64_param = PRIORITY
+    for tensor in model.inputs:
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype.triton, shape=[1, 1])
+        value = values[tensor.name]
+        request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
+    return request
+
+
+def _fp32_output(response: pb.ModelInferResponse, name: str) -> NDArray[np.float32]:
+    position = [output.name for output in response.outputs].index(name)
+    return np.frombuffer(response.raw_output_contents[position], np.float32)
+
+
+def _difference(found: NDArray[np.float32], expected: tuple[float, ...]) -> float:
+    """Largest absolute difference; infinite where the sizes differ, NaN where the answer holds one."""
+    if found.shape != (len(expected),):
+        return float("inf")
+    return float(np.abs(found - np.asarray(expected, np.float32)).max())

@@ -1,0 +1,115 @@
+"""What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.data.fashion import FashionProducts, load_crowd_queries, load_images, load_products
+from querylife.data.general_texts import SearchTexts, Texts, WordSalads
+from querylife.data.judgements import UNKNOWN, JudgedCatalog, PairBatches, judged_catalog
+from querylife.data.relevance import NEAR
+from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
+from querylife.model.embed import Rows, model_tokenizer
+from querylife.model.query_life import QueryLife
+from querylife.model.text_tower import TextTower
+from querylife.training.batches import Batch, Dropout, FashionBatches
+from querylife.training.distillation import Anchor
+from querylife.training.features import ImageFeatures, Picture, build_features
+from querylife.training.run import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+ENOUGH = 100  # products, or answered queries, to hold back: a gate that is fitted to fewer knows nothing about the rest
+
+
+@dataclass(frozen=True)
+class Source:
+    """ids: the product of each row of a batch, as features and a ledger know it."""
+
+    batches: FashionBatches | PairBatches
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """held_back: products and queries that the towers never see; None where all are for the towers."""
+
+    towers: Source
+    held_back: Source | None
+    features: ImageFeatures
+
+
+def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
+    """The shared catalogue. Image features are built where --cache does not hold them yet."""
+    data, folder = Path(config.data), Path(config.cache)
+    if (folder / "finished.npy").exists():
+        features = ImageFeatures(folder, model.vision)
+    else:
+        small = load_images(data)
+        order = np.random.default_rng(0).permutation(sorted(small))
+        pictures = [Picture(int(product), 0, small[int(product)]) for product in order]
+        pictures += [Picture(product, 1, encoded) for product, encoded in load_images(data, detailed=True).items()]
+        features = build_features(folder, model.vision, pictures)
+    products = load_products(data, "train")
+    seen = np.array([(int(product), 0) in features.row_of for product in products.ids])
+    products = products.take(np.flatnonzero(seen)[: config.products or None])
+    crowd, dropout = load_crowd_queries(data), Dropout(modalities=config.modalities)
+
+    def source(some: FashionProducts, may_use: Callable[[str], bool]) -> Source:
+        batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
+        return Source(batches, [int(product) for product in some.ids])
+
+    back = np.array([config.hold_back and is_held_back(str(group)) for group in products.groups])
+    if back.sum() < ENOUGH:
+        log.info("%d products", len(products))
+        return TrainingData(source(products, is_for_training), None, features)
+    towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
+    log.info("%d products, and %d held back for the gate", len(towers), len(held_back))
+    return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
+
+
+def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
+    """A user's own catalogue and judged pairs. Queries are held back where there are many, products are not."""
+    judged = judged_catalog(Path(config.catalog), Path(config.pairs))
+    pictures = [Picture(row, 0, product.image) for row, product in enumerate(judged.products) if product.image]
+    features = build_features(Path(config.cache), model.vision, pictures)
+    ids = list(range(len(judged.products)))
+
+    def source(rows: NDArray[np.int64]) -> Source:
+        some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.grades[rows])
+        return Source(PairBatches(some, config.batch, config.seed), ids)
+
+    back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
+    if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH:
+        log.info("%d products, %d queries", len(ids), len(back))
+        return TrainingData(source(np.arange(len(back))), None, features)
+    log.info("%d products, %d queries, and %d held back for the gate", len(ids), (~back).sum(), back.sum())
+    return TrainingData(source(np.flatnonzero(~back)), source(np.flatnonzero(back)), features)
+
+
+def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: Rows, share: slice) -> Rows:
+    """Row of each product's picture in the features; -1 where it has none or goes without.
+
+    A product with a second, larger picture shows either.
+    """
+    found = []
+    for row, used in zip(rows, batch.image_used[share], strict=True):
+        views = [features.row_of.get((ids[row], view), -1) for view in (0, 1)]
+        seen = [view for view in views if view >= 0]
+        found.append(seen[(int(row) + len(batch.queries[0])) % len(seen)] if used and seen else -1)
+    return np.array(found, np.int64)
+
+
+def anchor(config: TrainingConfig, model: QueryLife) -> Anchor | None:
+    """None where config holds the text tower by nothing."""
+    if config.keep == 0:
+        return None
+    tokenizer = model_tokenizer(model)
+    judgements = Path(config.data) / "home_depot" / "judgements.parquet"
+    path = Path(config.general) if config.general else judgements
+    texts: Texts = SearchTexts(path) if config.general or path.is_file() else WordSalads(tokenizer)
+    return Anchor(TextTower(model.config.text), tokenizer, texts, config.keep_texts, config.seed)

@@ -1,0 +1,203 @@
+"""Trains Query-LIFE: read from top to bottom.
+
+    querylife train --data ../shared/data --cache out/features --out out/querylife-mini
+
+Both encoders' last layers, the colour stem, the heads and the fusion tower are trained. What goes into the last layers
+of the vision encoder is computed once (querylife.training.features). Under torchrun the contrastive batch is gathered
+across ranks. A run that was killed goes on where its last checkpoint stood, with the result of an uninterrupted one.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from querylife.data.relevance import NEAR, sample_pairs
+from querylife.errors import QuerylifeError
+from querylife.model.embed import embed_products, embed_queries, model_tokenizer
+from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
+from querylife.model.vision_tower import VisionTowerConfig
+from querylife.scoring import Calibration
+from querylife.training import distributed as ranks
+from querylife.training.batches import NOTHING_LEFT_OUT, Batch, Batches
+from querylife.training.calibration import fit_calibration
+from querylife.training.data import Source, anchor, fashion_data, image_rows, judged_data
+from querylife.training.distillation import Anchor
+from querylife.training.false_negatives import Filter, make_filter
+from querylife.training.features import ImageFeatures
+from querylife.training.gate import fit_gate
+from querylife.training.losses import graded_matching, info_nce
+from querylife.training.run import LossScales, Run, TrainingConfig, set_rates
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_BATCHES = 16
+
+
+def train(
+    config: TrainingConfig,
+    model: QueryLife,
+    batches: Batches,
+    features: ImageFeatures,
+    ids: Sequence[int],
+    general: Anchor | None,
+    filter_: Filter | None = None,
+) -> LossScales:
+    """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
+
+    filter_: in place of the one that config names. Returns what the losses learned for themselves.
+    """
+    rank, world = ranks.join()
+    run = Run(config, model)
+    filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
+    started, first = time.monotonic(), run.step
+    while run.step < config.steps:
+        set_rates(run, config)
+        batch = batches.sample(run.step)
+        parts = batch_losses(config, model, run.losses, batch, features, ids, filter_, (rank, world))
+        if general:
+            held = general.loss(model.text, run.step, (rank, world), bfloat16=config.bfloat16)
+            parts["keep"] = config.keep * held
+        loss = torch.stack(list(parts.values())).sum()
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.sum_gradients(run.parameters, run.losses.parameters())
+        nn.utils.clip_grad_norm_(run.parameters, config.clip)
+        run.optimizer.step()
+        run.losses.limit()
+        run.step += 1
+        if rank == 0 and (run.step % config.save_every == 0 or run.step == config.steps):
+            run.save()
+        if rank == 0 and (run.step % 20 == 0 or run.step == config.steps):
+            rate = (run.step - first) / (time.monotonic() - started)
+            run.report({name: float(value.detach()) for name, value in parts.items()}, rate)
+    return run.losses
+
+
+def batch_losses(
+    config: TrainingConfig,
+    model: QueryLife,
+    losses: LossScales,
+    batch: Batch,
+    features: ImageFeatures,
+    ids: Sequence[int],
+    filter_: Filter,
+    place: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Every rank encodes its share of the batch, then computes the losses over the whole."""
+    share = ranks.share(len(batch.queries), place)
+    rows = image_rows(batch, features, ids, batch.rows[share], share)
+    kinds = batch.product_types[share] if config.product_type else [""] * len(rows)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+        query = embed_queries(model, losses.tokenizer, batch.queries[share])
+        products = embed_products(model, losses.tokenizer, batch.titles[share], kinds, features, rows)
+    vectors = (query, products.title, products.image, products.product)
+    query, title, image, product = (ranks.gathered(rows_of.float()) for rows_of in vectors)
+    has_title, has_image, has_product = (rows.detach().abs().sum(dim=1) > 0 for rows in (title, image, product))
+    grades = torch.from_numpy(batch.grades.astype(np.int64))
+    cosines = query @ product.T
+    names = [str(ids[row]) for row in batch.rows]
+    excluded = filter_.mask(batch, names, cosines.detach())
+    scale = losses.contrastive()
+    parts = {}
+    if config.qmf > 0:
+        parts["qmf"] = config.qmf * graded_matching(cosines, grades, losses.graded(), has_product)
+    if config.qma_graded > 0:
+        parts["gt"] = config.qma_graded * graded_matching(query @ title.T, grades, losses.graded(), has_title)
+        parts["gv"] = config.qma_graded * graded_matching(query @ image.T, grades, losses.graded(), has_image)
+    if config.qma > 0:
+        parts["qt"] = config.qma * info_nce(query, title, scale, excluded, has_title)
+        parts["qv"] = config.qma * info_nce(query, image, scale, excluded, has_image)
+        parts["qm"] = config.qma * info_nce(query, product, scale, excluded, has_product)
+    if config.itc > 0:
+        parts["itc"] = config.itc * info_nce(title, image, scale, excluded | excluded.T, has_title & has_image)
+    return parts
+
+
+@torch.inference_mode()
+def calibrate(
+    config: TrainingConfig,
+    model: QueryLife,
+    source: Source,
+    features: ImageFeatures,
+) -> Calibration:
+    """Fit on queries that no step has drawn, over products with nothing left out."""
+    fresh = dataclasses.replace(source.batches, seed=config.seed + 1, dropout=NOTHING_LEFT_OUT)
+    tokenizer = model_tokenizer(model)
+    cosines, grades = [], []
+    for step in range(CALIBRATION_BATCHES):
+        batch = fresh.sample(step)
+        rows = image_rows(batch, features, source.ids, batch.rows, slice(None))
+        products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
+        found = (embed_queries(model, tokenizer, batch.queries) @ products.T).numpy()
+        pairs = sample_pairs(batch.grades)
+        cosines.append(found[pairs])
+        grades.append(batch.grades[pairs])
+    return fit_calibration(np.concatenate(cosines), np.concatenate(grades) >= NEAR)
+
+
+def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
+    """Where the weights come from, in a reader's words."""
+    text, vision = model.config.text, model.config.vision
+    return (
+        f"{text.encoder} and {vision.encoder} (last {config.text_layers} and {vision.tuned} layers tuned), our colour "
+        f"stem, heads and fusion; {config.steps} steps of {config.batch} pairs over {products:,} products"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    config = parse(arguments)
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    try:
+        start = QueryLifeConfig(
+            name=config.name,
+            vision=VisionTowerConfig(tuned=config.vision_layers),
+            fusion=FusionTowerConfig(mix=config.mix),
+        )
+        model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
+        data = judged_data(config, model) if config.pairs else fashion_data(config, model)
+        towers, fresh = data.towers, data.held_back or data.towers
+        losses = train(config, model, towers.batches, data.features, towers.ids, anchor(config, model))
+        if ranks.join()[0] == 0:
+            out = Path(config.out)
+            if data.held_back:
+                fit_gate(config, model, losses.graded(), data.held_back, data.features)
+            model.config = dataclasses.replace(
+                model.config,
+                weights=told(config, model, len(towers.ids)),
+                calibration=calibrate(config, model, fresh, data.features),
+            )
+            save_checkpoint(model, out)
+            (out / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    except QuerylifeError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return 1
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> TrainingConfig:
+    """One option per field of TrainingConfig."""
+    parser = argparse.ArgumentParser(prog="querylife train", description=__doc__.splitlines()[0] if __doc__ else "")
+    for field in dataclasses.fields(TrainingConfig):
+        option = "--" + field.name.replace("_", "-")
+        kind = type(field.default)
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+        else:
+            parser.add_argument(option, type=kind, default=field.default, help=f"default {field.default}")
+    return TrainingConfig(**vars(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

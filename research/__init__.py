@@ -1,0 +1,1 @@
+"""What is run to learn, and not shipped: ablations, generator tuning, quantisation studies."""

@@ -1,0 +1,1 @@
+"""What int8 towers cost and keep."""

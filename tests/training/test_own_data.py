@@ -1,0 +1,74 @@
+"""A user's own catalogue and judgements train and measure a model."""
+
+import csv
+import io
+import json
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import WORDS, tiny_model
+
+from querylife.data.fashion import load_images
+from querylife.data.judgements import PairBatches, judged_catalog
+from querylife.errors import InputFileError
+from querylife.evaluation import evaluate as evaluation
+from querylife.model.query_life import load_checkpoint, save_checkpoint
+from querylife.training import train as training
+
+
+def picture(shade: int) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (shade, 0, 255 - shade)).save(file, "PNG")
+    return b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> tuple[Path, Path]:
+    """Twelve products, half with a picture, and three queries with four judgements each."""
+    catalog, pairs = tmp_path / "products.jsonl", tmp_path / "pairs.csv"
+    with catalog.open("w") as file:
+        for number, word in enumerate(WORDS):
+            row = {"id": str(number), "title": f"{word} {WORDS[number - 1]}", "product_type": word}
+            file.write(json.dumps(row | ({"image_base64": picture(20 * number)} if number % 2 else {})) + "\n")
+    with pairs.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "product_id", "grade"])
+        for query in range(3):
+            writer.writerows([WORDS[query], (query + step) % 12, 3 - step] for step in range(4))
+    return catalog, pairs
+
+
+def test_unlisted_pairs_are_unknown(own_data: tuple[Path, Path]) -> None:
+    judged = judged_catalog(*own_data)
+    assert judged.grades.shape == (3, 12)
+    assert (judged.grades >= 0).sum() == 12
+    batch = PairBatches(judged, 6, 0).sample(0)
+    assert (np.diag(batch.grades) == 3).all()
+
+
+def test_a_pair_of_an_unknown_product_is_refused(own_data: tuple[Path, Path]) -> None:
+    catalog, pairs = own_data
+    pairs.write_text("query,product_id,grade\nred,99,3\n")
+    with pytest.raises(InputFileError, match="99"):
+        judged_catalog(catalog, pairs)
+
+
+def test_training_and_evaluation_take_it(own_data: tuple[Path, Path], tmp_path: Path) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    save_checkpoint(tiny_model(tmp_path), start)
+    files = ["--catalog", str(own_data[0]), "--pairs", str(own_data[1]), "--cache", str(tmp_path / "features")]
+    run = ["--start", str(start), "--out", str(out), "--steps", "2", "--batch", "4", "--keep-texts", "4"]
+    assert training.main([*files, *run, "--text-layers", "1"]) == 0
+    assert load_checkpoint(out).config.calibration != load_checkpoint(start).config.calibration
+    assert evaluation.main([*files, "--checkpoint", str(out), "--out", str(tmp_path / "report")]) == 0
+    assert "BM25 on titles" in (tmp_path / "report" / "report.md").read_text()
+    assert (tmp_path / "report" / "calibration.png").exists()
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+def test_pictures_that_are_not_there_say_so(tmp_path, detailed):
+    with pytest.raises(InputFileError, match="found no file, want the fashion catalogue"):
+        load_images(tmp_path, detailed=detailed)
