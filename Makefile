@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the sources in house style
 check: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: repository genfilt-environment compile-gate-environment deploy-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
@@ -34,6 +34,12 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
+
+.PHONY: gateway
+GATEWAY_PORT ?= 8080
+
+gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
+	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)
 
 .PHONY: genfilt genfilt-environment genfilt-judge genfilt-proto
 GENFILT_PORT ?= 8010
@@ -125,6 +131,16 @@ dali: $(DALI_INSTALLED) repository ## DALI's decoder for DEVICE=gpu (or cpu), he
 	$(DALI)/bin/python -m pytest tests/build/test_dali.py
 	$(DALI)/bin/python -m querylife_build dali --device $(or $(DEVICE),gpu)
 
+RAY := .venv-ray
+RAY_INSTALLED := $(RAY)/.installed
+
+# 300 MB, for one optional job and its test.
+$(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
+	$(beside_base)
+
+.PHONY: ray-environment
+ray-environment: $(RAY_INSTALLED)
+
 gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(BIN)/querylife-build gpu-check
 
@@ -143,10 +159,10 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 	$(beside_base)
 
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
-	$(BENCH)/bin/python loadtest/bench/__main__.py $(if $(OUT),--out "$(OUT)")
+	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
 loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
-	$(BIN)/python loadtest/run.py $(SCENARIO)
+	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard
 DEPLOY := .venv-deploy

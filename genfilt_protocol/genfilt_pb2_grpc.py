@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from genfilt_protocol import genfilt_pb2 as genfilt__server_dot_proto_dot_genfilt__pb2
+from genfilt_protocol import genfilt_pb2 as genfilt__protocol_dot_genfilt__pb2
 
 GRPC_GENERATED_VERSION = '1.80.1'
 GRPC_VERSION = grpc.__version__
@@ -36,38 +36,38 @@ class GenFiltStub(object):
         """
         self.Describe = channel.unary_unary(
                 '/querylife.genfilt.v1.GenFilt/Describe',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeRequest.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeResponse.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.DescribeResponse.FromString,
                 _registered_method=True)
         self.Judge = channel.unary_unary(
                 '/querylife.genfilt.v1.GenFilt/Judge',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeRequest.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeResponse.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.JudgeRequest.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.JudgeResponse.FromString,
                 _registered_method=True)
         self.Filter = channel.unary_unary(
                 '/querylife.genfilt.v1.GenFilt/Filter',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterRequest.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterResponse.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.FilterRequest.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.FilterResponse.FromString,
                 _registered_method=True)
         self.DescribeStream = channel.stream_stream(
                 '/querylife.genfilt.v1.GenFilt/DescribeStream',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItem.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItemResult.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.DescribeItem.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.DescribeItemResult.FromString,
                 _registered_method=True)
         self.JudgeStream = channel.stream_stream(
                 '/querylife.genfilt.v1.GenFilt/JudgeStream',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItem.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItemResult.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.JudgeItem.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.JudgeItemResult.FromString,
                 _registered_method=True)
         self.FilterStream = channel.stream_stream(
                 '/querylife.genfilt.v1.GenFilt/FilterStream',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterItem.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterItemResult.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.FilterItem.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.FilterItemResult.FromString,
                 _registered_method=True)
         self.Metadata = channel.unary_unary(
                 '/querylife.genfilt.v1.GenFilt/Metadata',
-                request_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.MetadataRequest.SerializeToString,
-                response_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.Provenance.FromString,
+                request_serializer=genfilt__protocol_dot_genfilt__pb2.MetadataRequest.SerializeToString,
+                response_deserializer=genfilt__protocol_dot_genfilt__pb2.Provenance.FromString,
                 _registered_method=True)
 
 
@@ -127,38 +127,38 @@ def add_GenFiltServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeRequest.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeResponse.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.DescribeRequest.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.DescribeResponse.SerializeToString,
             ),
             'Judge': grpc.unary_unary_rpc_method_handler(
                     servicer.Judge,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeRequest.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeResponse.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.JudgeRequest.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.JudgeResponse.SerializeToString,
             ),
             'Filter': grpc.unary_unary_rpc_method_handler(
                     servicer.Filter,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterRequest.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterResponse.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.FilterRequest.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.FilterResponse.SerializeToString,
             ),
             'DescribeStream': grpc.stream_stream_rpc_method_handler(
                     servicer.DescribeStream,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItem.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItemResult.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.DescribeItem.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.DescribeItemResult.SerializeToString,
             ),
             'JudgeStream': grpc.stream_stream_rpc_method_handler(
                     servicer.JudgeStream,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItem.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItemResult.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.JudgeItem.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.JudgeItemResult.SerializeToString,
             ),
             'FilterStream': grpc.stream_stream_rpc_method_handler(
                     servicer.FilterStream,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterItem.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.FilterItemResult.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.FilterItem.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.FilterItemResult.SerializeToString,
             ),
             'Metadata': grpc.unary_unary_rpc_method_handler(
                     servicer.Metadata,
-                    request_deserializer=genfilt__server_dot_proto_dot_genfilt__pb2.MetadataRequest.FromString,
-                    response_serializer=genfilt__server_dot_proto_dot_genfilt__pb2.Provenance.SerializeToString,
+                    request_deserializer=genfilt__protocol_dot_genfilt__pb2.MetadataRequest.FromString,
+                    response_serializer=genfilt__protocol_dot_genfilt__pb2.Provenance.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,8 +186,8 @@ class GenFilt(object):
             request,
             target,
             '/querylife.genfilt.v1.GenFilt/Describe',
-            genfilt__server_dot_proto_dot_genfilt__pb2.DescribeRequest.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.DescribeResponse.FromString,
+            genfilt__protocol_dot_genfilt__pb2.DescribeRequest.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -213,8 +213,8 @@ class GenFilt(object):
             request,
             target,
             '/querylife.genfilt.v1.GenFilt/Judge',
-            genfilt__server_dot_proto_dot_genfilt__pb2.JudgeRequest.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.JudgeResponse.FromString,
+            genfilt__protocol_dot_genfilt__pb2.JudgeRequest.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.JudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -240,8 +240,8 @@ class GenFilt(object):
             request,
             target,
             '/querylife.genfilt.v1.GenFilt/Filter',
-            genfilt__server_dot_proto_dot_genfilt__pb2.FilterRequest.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.FilterResponse.FromString,
+            genfilt__protocol_dot_genfilt__pb2.FilterRequest.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.FilterResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -267,8 +267,8 @@ class GenFilt(object):
             request_iterator,
             target,
             '/querylife.genfilt.v1.GenFilt/DescribeStream',
-            genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItem.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.DescribeItemResult.FromString,
+            genfilt__protocol_dot_genfilt__pb2.DescribeItem.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.DescribeItemResult.FromString,
             options,
             channel_credentials,
             insecure,
@@ -294,8 +294,8 @@ class GenFilt(object):
             request_iterator,
             target,
             '/querylife.genfilt.v1.GenFilt/JudgeStream',
-            genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItem.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.JudgeItemResult.FromString,
+            genfilt__protocol_dot_genfilt__pb2.JudgeItem.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.JudgeItemResult.FromString,
             options,
             channel_credentials,
             insecure,
@@ -321,8 +321,8 @@ class GenFilt(object):
             request_iterator,
             target,
             '/querylife.genfilt.v1.GenFilt/FilterStream',
-            genfilt__server_dot_proto_dot_genfilt__pb2.FilterItem.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.FilterItemResult.FromString,
+            genfilt__protocol_dot_genfilt__pb2.FilterItem.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.FilterItemResult.FromString,
             options,
             channel_credentials,
             insecure,
@@ -348,8 +348,8 @@ class GenFilt(object):
             request,
             target,
             '/querylife.genfilt.v1.GenFilt/Metadata',
-            genfilt__server_dot_proto_dot_genfilt__pb2.MetadataRequest.SerializeToString,
-            genfilt__server_dot_proto_dot_genfilt__pb2.Provenance.FromString,
+            genfilt__protocol_dot_genfilt__pb2.MetadataRequest.SerializeToString,
+            genfilt__protocol_dot_genfilt__pb2.Provenance.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from genfilt_server.config import ServerConfig
+from genfilt_server.generation.dtype import DTYPES
 from querylife.errors import ArtifactError, QuerylifeError
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,19 @@ def parse(arguments: list[str]) -> ServerConfig:
     )
     parser.add_argument("--judge", type=Path, help="numbers fitted by research.judge.quality (default: the shipped)")
     parser.add_argument("--max-waiting", type=int, default=default.max_waiting, help="items admitted, not yet answered")
-    parser.add_argument("--max-sequences", type=int, default=default.max_sequences, help="items generated at once")
+    parser.add_argument(
+        "--max-sequences", type=int, help="items generated at once (default: 32 on a CPU, 256 on a GPU)"
+    )
     parser.add_argument("--max-context-tokens", type=int, default=default.max_context_tokens)
+    parser.add_argument(
+        "--gpu-memory-share",
+        type=float,
+        default=default.gpu_memory_share,
+        help="of the GPU's memory, between 0 and 1; leave the rest to Triton where both share a GPU",
+    )
+    parser.add_argument(
+        "--dtype", default=default.dtype, help=f"{', '.join(DTYPES)} (default: what this processor computes fastest)"
+    )
     parser.add_argument("--remembered", type=int, default=default.remembered, help="descriptions kept in memory")
     parser.add_argument("--drain-s", type=float, default=default.drain_s, help="seconds for requests at shutdown")
     options = vars(parser.parse_args(own))

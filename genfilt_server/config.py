@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from genfilt_server.generation.dtype import DTYPES
 from genfilt_server.generation.prompts import PROMPTS
 from querylife.errors import InvalidRequestError
 
@@ -23,15 +24,19 @@ class ServerConfig:
     judge_encoder: str = "querylife-mini"  # or minilm, or a checkpoint folder
     judge: Path | None = None  # numbers from research.judge.quality; None: those shipped for the encoder
     max_waiting: int = 512  # items admitted and not yet answered
-    max_sequences: int = 32  # items that the engine works on at once
+    max_sequences: int | None = None  # items that the engine generates at once; None: 32 on a CPU, 256 on a GPU
     remembered: int = 100_000  # descriptions kept in memory
     max_context_tokens: int = 2048
+    dtype: str = "auto"  # one of DTYPES, of weights and activations; auto: what this processor computes fastest
     drain_s: float = 30.0
+    gpu_memory_share: float = 0.7  # of the GPU's memory, in (0, 1]; the rest is Triton's, if both share a GPU
     engine_options: tuple[str, ...] = ()  # passed on to vLLM as they are
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt not in PROMPTS:
             raise InvalidRequestError(f"--prompt: found {self.prompt!r}, want one of {', '.join(PROMPTS)}")
+        if self.dtype not in DTYPES:
+            raise InvalidRequestError(f"--dtype: found {self.dtype!r}, want one of {', '.join(DTYPES)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidRequestError("--tls-certificate and --tls-key: found one, want both or neither")
         if self.openai_port is not None and self.token_file is None:
@@ -39,7 +44,9 @@ class ServerConfig:
                 "--openai-port: found no --token-file, want one: those routes are never left open"
             )
         for name in ("max_waiting", "max_sequences", "remembered", "max_context_tokens"):
-            if (value := getattr(self, name)) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise InvalidRequestError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
+        if not 0 < self.gpu_memory_share <= 1:
+            raise InvalidRequestError(f"--gpu-memory-share: found {self.gpu_memory_share}, want more than 0, at most 1")
         if self.drain_s < 0:
             raise InvalidRequestError(f"--drain-s: found {self.drain_s}, want at least 0")

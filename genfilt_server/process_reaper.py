@@ -1,4 +1,4 @@
-"""Ends vLLM's processes when the server that started them was killed and could not: `python -m genfilt_server.process_reaper`.
+"""Ends vLLM's processes after the server that started them was killed (`python -m genfilt_server.process_reaper`).
 
 A killed server leaves the engine's worker behind, which holds gigabytes and spins. This watcher notes the server's
 descendants once a second, and kills what is left of them when its standard input closes: when the server is gone.

@@ -63,7 +63,7 @@ class Generators:
         write_scenario(scenario, path)
         environment = os.environ | more
         environment |= {SCENARIO_VARIABLE: str(path), FOLDER_VARIABLE: str(self.folder)}
-        environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         if self.genfilt:
             environment[GENFILT_VARIABLE] = self.genfilt
         with (self.folder / "locust.log").open("a") as log, contextlib.ExitStack() as processes:

@@ -1,8 +1,8 @@
 """Run one scenario with Locust and write its report. Exit status 1 when the run is invalid or misses an objective.
 
-    .venv/bin/python loadtest/run.py steady                          a server of its own
-    .venv/bin/python loadtest/run.py spike --address HOST:PORT       a server that is there already
-    .venv/bin/python loadtest/run.py steady --workers 2              two generator processes under one Locust master
+    .venv/bin/python -m loadtest.run steady                          a server of its own
+    .venv/bin/python -m loadtest.run spike --address HOST:PORT       a server that is there already
+    .venv/bin/python -m loadtest.run steady --workers 2              two generator processes under one Locust master
 
 For generators on several machines see docs/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
 """

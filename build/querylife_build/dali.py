@@ -46,7 +46,8 @@ def load_dali() -> Any:
 
 
 def decoder_pipeline(image_size: int, device: str, batch: int = MAX_BATCH) -> Any:
-    """Encoded bytes to pixels [3, image_size, image_size] uint8, as querylife.preprocessing.image makes them, and image_used.
+    """Encoded bytes to pixels [3, image_size, image_size] uint8, as querylife.preprocessing.image
+    makes them, and image_used.
 
     device: one of DEVICES; "gpu" needs a GPU even to be put together. Raises ArtifactError without DALI or the GPU.
     """
@@ -107,7 +108,10 @@ def write_decoder(repository: Path, folder: Path, image_size: int, device: str) 
 
 
 def measure_parity(pictures: Sequence[bytes], image_size: int, device: str) -> tuple[float, float]:
-    """Differences from querylife.preprocessing.image, in levels of 255: the worst picture's mean, and the largest of any channel."""
+    """Differences from querylife.preprocessing.image, in levels of 255.
+
+    Returns the mean of the worst picture, and the largest difference of any channel.
+    """
     means, largest = [], 0.0
     for first in range(0, len(pictures), MAX_BATCH):
         batch = pictures[first : first + MAX_BATCH]

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import querylife
 from querylife.artifacts.repository_lock import LOCK_NAME, file_sha256, read_lock, verify
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "onnx", "onnxscript", "onnxruntime")
-SHIPPED = Path(querylife.__file__).parent / "weights" / "querylife-mini"
 _FOLDERS = {"querylife": Path(querylife.__file__).parent, "querylife_build": Path(__file__).parent}
 
 
 def default_checkpoint() -> Path | None:
     """The folder of the shipped weights, or None where there are none."""
-    return SHIPPED if SHIPPED.is_dir() else None
+    return SHIPPED_CHECKPOINT if SHIPPED_CHECKPOINT.is_dir() else None
 
 
 def is_current(repository: Path, source: str) -> bool:

@@ -4,7 +4,7 @@ from querylife_client._rpc.tracing import traceparent
 from querylife_client.async_client import AsyncClient
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
-from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
+from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict
 from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
@@ -22,6 +22,7 @@ __all__ = [
     "EmbeddedProducts",
     "Embeddings",
     "FilteredPairs",
+    "FilteredTile",
     "FoundProduct",
     "Judgement",
     "Product",

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -16,16 +17,16 @@ from querylife_client._requests import batches as _parts
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
 from querylife_client._rpc.async_transport import AsyncTransport
-from querylife_client._rpc.calls import SERVER_METADATA
+from querylife_client._rpc.calls import SERVER_METADATA, Work
 from querylife_client._rpc.tracing import span
 from querylife_client.client import TIMEOUT_S
 from querylife_client.config import ClientConfig
-from querylife_client.descriptions import Description, FilteredPairs, Judgement
+from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
 from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import QueryCache
-from querylife_client.retry import Deadline
+from querylife_client.retry import Deadline, Deadlines, call_deadlines
 from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Counts, Statistics
 from querylife_client.vector_store import Collections, VectorStore, Where
@@ -42,7 +43,7 @@ class AsyncClient:
         timeout_s: float = TIMEOUT_S,
         config: ClientConfig | None = None,
     ) -> None:
-        """address, genfilt: host:port of either server. timeout_s: for each whole call that names no other."""
+        """address, genfilt: host:port of either server. timeout_s: for each request."""
         self._address = address
         self._others: dict[str, AsyncClient] = {}
         self._config = config or ClientConfig()
@@ -69,14 +70,15 @@ class AsyncClient:
     async def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> Embeddings:
         """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
         with span("embed_queries", items=len(queries)):
-            return await self._embed_queries(queries, self._deadline(timeout_s))
+            return await self._embed_queries(queries, self._deadlines(timeout_s))
 
     async def embed_products(self, products: Sequence[Product], *, timeout_s: float | None = None) -> EmbeddedProducts:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
             parts = _parts.product_parts(products, self._config.limits)
-            return _parts.join_products(await self._answers(parts, deadline, reads_files=True))
+            work = Work(len(products), "products", "stream_products")
+            return _parts.join_products(await self._transport().collect(parts, deadlines, work, reads_files=True))
 
     async def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -86,7 +88,7 @@ class AsyncClient:
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
         parts = _parts.product_parts(products, self._config.limits)
-        answers = self._transport().answers(parts, lambda: self._deadline(timeout_s), reads_files=True, streamed=True)
+        answers = self._transport().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield _parts.join_products([answer])
@@ -106,15 +108,15 @@ class AsyncClient:
         another model than the server's; with vectors, every unusable query is an InvalidRequestError.
         """
         _ranking.check_arguments(products, vectors)
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("score", items=len(products if vectors is None else vectors)):  # type: ignore[arg-type]  # checked
             if vectors is None:
-                return await self._score(query, products or [], deadline)
+                return await self._score(query, products or [], deadlines)
             queries = [query] if isinstance(query, (str, bytes)) else query
             stored = _ranking.checked_rows(vectors, queries)
-            query_vectors = await self._embed_queries(queries, deadline)
+            query_vectors = await self._embed_queries(queries, deadlines)
             _ranking.check_models(query_vectors, stored)
-            return await self._score_vectors(query_vectors, stored, deadline)
+            return await self._score_vectors(query_vectors, stored, deadlines)
 
     async def rank(
         self,
@@ -132,15 +134,17 @@ class AsyncClient:
         of another model than the server's.
         """
         _ranking.check_arguments(products, vectors, top_k)
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("rank", items=len(products if vectors is None else vectors)):  # type: ignore[arg-type]  # checked
             if vectors is None:
-                return _ranking.best(await self._score(query, products or [], deadline), top_k)
+                return _ranking.best(await self._score(query, products or [], deadlines), top_k)
             stored = _ranking.checked_vectors(vectors)
-            query_vectors = await self._embed_queries([query], deadline)
+            query_vectors = await self._embed_queries([query], deadlines)
             _ranking.check_models(query_vectors, stored)
             indices = _ranking.nearest(query_vectors[0], stored, top_k)
-            scores = await self._score_vectors(query_vectors, Embeddings(stored[indices], stored.fingerprint), deadline)
+            scores = await self._score_vectors(
+                query_vectors, Embeddings(stored[indices], stored.fingerprint), deadlines
+            )
             return _ranking.best(scores, top_k, indices)
 
     async def search(
@@ -159,12 +163,12 @@ class AsyncClient:
         querylife_client.vector_store). hybrid: fuse the ranking by vectors with the store's full-text search.
         Raises FingerprintMismatchError when the server and the store are of two models, and what the store raises.
         """
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("search", items=k):
             for attempt in range(_search.ATTEMPTS):
                 collection = await asyncio.to_thread(_search.active, store)
                 server = self._for_store(collection.identity().server)
-                vectors = await server._embed_queries([query], deadline)
+                vectors = await server._embed_queries([query], deadlines)
                 try:
                     return await asyncio.to_thread(
                         _search.find,
@@ -184,33 +188,67 @@ class AsyncClient:
 
     async def describe(self, products: Sequence[Product], *, timeout_s: float | None = None) -> list[Description]:
         """What each product is, from GenFilt. One that cannot be described says why in .error."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("describe", items=len(products)):
             parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
-            answers = self._generator().answers(parts, lambda: deadline, reads_files=True)
-            return [description async for part in answers for description in part]
+            work = Work(len(products), "products", "stream_descriptions")
+            return list(chain.from_iterable(await self._generator().collect(parts, deadlines, work, reads_files=True)))
+
+    async def stream_descriptions(
+        self, products: Iterable[Product], *, timeout_s: float | None = None
+    ) -> AsyncIterator[list[Description]]:
+        """describe for catalogues of any length: yields the descriptions of one request after another, in order.
+
+        timeout_s holds for each request.
+        """
+        parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        async with contextlib.aclosing(answers):
+            async for descriptions in answers:
+                yield descriptions
 
     async def judge(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> list[Judgement]:
         """Whether each product answers the query in the same place, from GenFilt."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("judge", items=len(products)):
             parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
-            answers = self._generator().answers(parts, lambda: deadline, reads_files=True)
-            return [judgement async for part in answers for judgement in part]
+            work = Work(len(products), "pairs", "stream_judgements")
+            return list(chain.from_iterable(await self._generator().collect(parts, deadlines, work, reads_files=True)))
+
+    async def stream_judgements(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> AsyncIterator[list[Judgement]]:
+        """judge, yielding the judgements of one request after another, in order. timeout_s holds for each request."""
+        parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        async with contextlib.aclosing(answers):
+            async for judgements in answers:
+                yield judgements
 
     async def filter_pairs(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> FilteredPairs:
         """Which products answer which queries, every pair of them, from GenFilt."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("filter_pairs", items=len(queries) * len(products)):
-            pairs = _genfilt.no_pairs(len(queries), len(products))
+            pairs = FilteredPairs.unfilled(len(queries), len(products))
             parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
-            async for tile in self._generator().answers(parts, lambda: deadline, reads_files=True):
-                tile.write(pairs)
+            work = Work(len(pairs), "pairs", "stream_filtered_pairs")
+            for tile in await self._generator().collect(parts, deadlines, work, reads_files=True):
+                pairs.fill(tile)
             return pairs
+
+    async def stream_filtered_pairs(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> AsyncIterator[FilteredTile]:
+        """filter_pairs, yielding the tile of one request after another. timeout_s holds for each request."""
+        parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        async with contextlib.aclosing(answers):
+            async for tile in answers:
+                yield tile
 
     async def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
@@ -225,15 +263,15 @@ class AsyncClient:
 
     async def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
         """Which server answers, and with which model."""
-        deadline = self._deadline(timeout_s)
-        probe = await self._embed_uncached([_parts.PROBE], deadline)
-        response = await self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadline)
+        deadlines = self._deadlines(timeout_s)
+        probe = await self._embed_uncached([_parts.PROBE], deadlines)
+        response = await self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
         return read_metadata(response, probe)
 
     async def model_identity(self, *, timeout_s: float | None = None) -> ModelIdentity:
         """The model that the server serves now. Raises ServerFaultError where the server does not say."""
         transport = self._transport()
-        response = await transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadline(timeout_s))
+        response = await transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadlines(timeout_s)())
         identity = read_identity(response)
         if identity is None:
             raise ServerFaultError(f"{transport.address}: found no model identity, want `querylife serve`")
@@ -252,48 +290,47 @@ class AsyncClient:
             self._others[address] = AsyncClient(address, timeout_s=self._timeout_s, config=self._config)
         return self._others[address]
 
-    async def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> Embeddings:
-        model = await self._transport().model(deadline) if self._cache is not None and queries else None
+    async def _embed_queries(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
+        model = await self._transport().model(deadlines()) if self._cache is not None and queries else None
         if self._cache is None or model is None:  # a server that does not name its model is not cached
-            return await self._embed_uncached(queries, deadline)
+            return await self._embed_uncached(queries, deadlines)
         claim = self._cache.claim(queries, model)
         try:
-            claim.fulfil(await self._embed_uncached(claim.missing, deadline))
-            async with asyncio.timeout(deadline.check()):
+            claim.fulfil(await self._embed_uncached(claim.missing, deadlines))
+            async with asyncio.timeout(deadlines().check()):
                 for future in claim.futures:
                     await _known(future)
         except BaseException as error:
             claim.fail(error)
             if isinstance(error, Exception):  # another caller's request, or an index counted among the missing only
-                return await self._embed_uncached(queries, deadline)
+                return await self._embed_uncached(queries, deadlines)
             raise
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
-    async def _embed_uncached(self, queries: Sequence[Text], deadline: Deadline) -> Embeddings:
-        return _parts.join_queries(await self._answers(_parts.query_parts(queries, self._config.limits), deadline))
+    async def _embed_uncached(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
+        parts = _parts.query_parts(queries, self._config.limits)
+        work = Work(len(queries), "queries")
+        return _parts.join_queries(await self._transport().collect(parts, deadlines, work, reads_files=False))
 
     async def _score(
-        self, query: Text | Sequence[Text], products: Sequence[Product], deadline: Deadline
+        self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
         parts = _parts.score_parts(query, products, self._config.limits)
-        answers = await self._answers(parts, deadline, reads_files=True)
+        work = Work(len(products), "products")
+        answers = await self._transport().collect(parts, deadlines, work, reads_files=True)
         if isinstance(query, (str, bytes)):
             _parts.check_one_query(answers)
         return _parts.join_scores(answers)
 
     async def _score_vectors(
-        self, queries: Embeddings, products: Embeddings, deadline: Deadline
+        self, queries: Embeddings, products: Embeddings, deadlines: Deadlines
     ) -> NDArray[np.float32]:
         """queries: [1, D] or [n, D]. products: [n, D]. Returns [n] float32."""
         parts = _parts.relevance_parts(queries, products, self._config.limits)
-        return _parts.join_scores(await self._answers(parts, deadline), vectors_of=products.fingerprint)
-
-    async def _answers(
-        self, parts: Iterator[_parts.Part], deadline: Deadline, *, reads_files: bool = False
-    ) -> list[_parts.Answer]:
-        answers = self._transport().answers(parts, lambda: deadline, reads_files=reads_files)
-        return [answer async for answer in answers]
+        work = Work(len(products), "products")
+        answers = await self._transport().collect(parts, deadlines, work, reads_files=False)
+        return _parts.join_scores(answers, vectors_of=products.fingerprint)
 
     def _transport(self) -> AsyncTransport:
         if self._triton is None:
@@ -305,8 +342,12 @@ class AsyncClient:
             raise ContractError("found no GenFilt address, want AsyncClient(genfilt=address)")
         return self._genfilt
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
-        return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+    def _deadlines(self, timeout_s: float | None) -> Deadlines:
+        """Of one call: for the whole of it where the caller gives timeout_s, otherwise for each request."""
+        return call_deadlines(timeout_s, self._timeout_s)
+
+    def _request_deadlines(self, timeout_s: float | None) -> Deadlines:
+        return call_deadlines(None, self._timeout_s if timeout_s is None else timeout_s)
 
 
 async def _known(vector: "Future[NDArray[np.float32]]") -> None:

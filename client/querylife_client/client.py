@@ -14,16 +14,16 @@ from querylife_client import search as _search
 from querylife_client._requests import batches as _parts
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
-from querylife_client._rpc.calls import SERVER_METADATA
+from querylife_client._rpc.calls import SERVER_METADATA, Work
 from querylife_client._rpc.tracing import span
 from querylife_client._rpc.transport import Transport
 from querylife_client.config import ClientConfig
-from querylife_client.descriptions import Description, FilteredPairs, Judgement
+from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
 from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import ServerMetadata, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import QueryCache
-from querylife_client.retry import Deadline
+from querylife_client.retry import Deadline, Deadlines, call_deadlines
 from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Counts, Statistics
 from querylife_client.vector_store import Collections, VectorStore, Where
@@ -34,8 +34,9 @@ TIMEOUT_S = 30.0
 class Client:
     """Calls Triton and GenFilt from threads; one client serves any number of them.
 
-    Every call ends within its timeout_s, splits what is too large for one request, and raises a ServiceError
-    (querylife_client.errors) or answers completely.
+    A call splits what is too large for one request, and raises a ServiceError (querylife_client.errors) or answers
+    completely. Each request ends within the client's timeout_s, and the whole call within the call's own timeout_s,
+    where one is given.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         config: ClientConfig | None = None,
     ) -> None:
-        """address, genfilt: host:port of either server. timeout_s: for each whole call that names no other."""
+        """address, genfilt: host:port of either server. timeout_s: for each request."""
         self._address = address
         self._others: dict[str, Client] = {}
         self._config = config or ClientConfig()
@@ -73,13 +74,15 @@ class Client:
     def embed_queries(self, queries: Sequence[Text], *, timeout_s: float | None = None) -> Embeddings:
         """[n, D] float32, unit rows. Raises InvalidRequestError, naming index and fault, for an unusable query."""
         with span("embed_queries", items=len(queries)):
-            return self._embed_queries(queries, self._deadline(timeout_s))
+            return self._embed_queries(queries, self._deadlines(timeout_s))
 
     def embed_products(self, products: Sequence[Product], *, timeout_s: float | None = None) -> EmbeddedProducts:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            return _parts.join_products(self._answers(_parts.product_parts(products, self._config.limits), deadline))
+            parts = _parts.product_parts(products, self._config.limits)
+            work = Work(len(products), "products", "stream_products")
+            return _parts.join_products(self._transport().collect(parts, deadlines, work))
 
     def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -89,7 +92,7 @@ class Client:
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
         parts = _parts.product_parts(products, self._config.limits)
-        answers = self._transport().answers(parts, lambda: self._deadline(timeout_s), streamed=True)
+        answers = self._transport().answers(parts, self._request_deadlines(timeout_s), streamed=True)
         with contextlib.closing(answers):
             for answer in answers:
                 yield _parts.join_products([answer])
@@ -109,15 +112,15 @@ class Client:
         another model than the server's; with vectors, every unusable query is an InvalidRequestError.
         """
         _ranking.check_arguments(products, vectors)
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("score", items=len(products if vectors is None else vectors)):  # type: ignore[arg-type]  # checked
             if vectors is None:
-                return self._score(query, products or [], deadline)
+                return self._score(query, products or [], deadlines)
             queries = [query] if isinstance(query, (str, bytes)) else query
             stored = _ranking.checked_rows(vectors, queries)
-            query_vectors = self._embed_queries(queries, deadline)
+            query_vectors = self._embed_queries(queries, deadlines)
             _ranking.check_models(query_vectors, stored)
-            return self._score_vectors(query_vectors, stored, deadline)
+            return self._score_vectors(query_vectors, stored, deadlines)
 
     def rank(
         self,
@@ -135,15 +138,15 @@ class Client:
         of another model than the server's.
         """
         _ranking.check_arguments(products, vectors, top_k)
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("rank", items=len(products if vectors is None else vectors)):  # type: ignore[arg-type]  # checked
             if vectors is None:
-                return _ranking.best(self._score(query, products or [], deadline), top_k)
+                return _ranking.best(self._score(query, products or [], deadlines), top_k)
             stored = _ranking.checked_vectors(vectors)
-            query_vectors = self._embed_queries([query], deadline)
+            query_vectors = self._embed_queries([query], deadlines)
             _ranking.check_models(query_vectors, stored)
             indices = _ranking.nearest(query_vectors[0], stored, top_k)
-            scores = self._score_vectors(query_vectors, Embeddings(stored[indices], stored.fingerprint), deadline)
+            scores = self._score_vectors(query_vectors, Embeddings(stored[indices], stored.fingerprint), deadlines)
             return _ranking.best(scores, top_k, indices)
 
     def search(
@@ -162,12 +165,12 @@ class Client:
         querylife_client.vector_store). hybrid: fuse the ranking by vectors with the store's full-text search.
         Raises FingerprintMismatchError when the server and the store are of two models, and what the store raises.
         """
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("search", items=k):
             for attempt in range(_search.ATTEMPTS):
                 collection = _search.active(store)
                 server = self._for_store(collection.identity().server)
-                vectors = server._embed_queries([query], deadline)
+                vectors = server._embed_queries([query], deadlines)
                 try:
                     return _search.find(
                         collection, query, vectors[0], vectors.fingerprint, k=k, where=where, hybrid=hybrid
@@ -180,31 +183,58 @@ class Client:
 
     def describe(self, products: Sequence[Product], *, timeout_s: float | None = None) -> list[Description]:
         """What each product is, from GenFilt. One that cannot be described says why in .error."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("describe", items=len(products)):
             parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
-            return list(chain.from_iterable(self._generator().answers(parts, lambda: deadline)))
+            work = Work(len(products), "products", "stream_descriptions")
+            return list(chain.from_iterable(self._generator().collect(parts, deadlines, work)))
+
+    def stream_descriptions(
+        self, products: Iterable[Product], *, timeout_s: float | None = None
+    ) -> Iterator[list[Description]]:
+        """describe for catalogues of any length: yields the descriptions of one request after another, in order.
+
+        timeout_s holds for each request.
+        """
+        parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
 
     def judge(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> list[Judgement]:
         """Whether each product answers the query in the same place, from GenFilt."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("judge", items=len(products)):
             parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
-            return list(chain.from_iterable(self._generator().answers(parts, lambda: deadline)))
+            work = Work(len(products), "pairs", "stream_judgements")
+            return list(chain.from_iterable(self._generator().collect(parts, deadlines, work)))
+
+    def stream_judgements(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> Iterator[list[Judgement]]:
+        """judge, yielding the judgements of one request after another, in order. timeout_s holds for each request."""
+        parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
 
     def filter_pairs(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> FilteredPairs:
         """Which products answer which queries, every pair of them, from GenFilt."""
-        deadline = self._deadline(timeout_s)
+        deadlines = self._deadlines(timeout_s)
         with span("filter_pairs", items=len(queries) * len(products)):
-            pairs = _genfilt.no_pairs(len(queries), len(products))
+            pairs = FilteredPairs.unfilled(len(queries), len(products))
             parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
-            for tile in self._generator().answers(parts, lambda: deadline):
-                tile.write(pairs)
+            work = Work(len(pairs), "pairs", "stream_filtered_pairs")
+            for tile in self._generator().collect(parts, deadlines, work):
+                pairs.fill(tile)
             return pairs
+
+    def stream_filtered_pairs(
+        self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
+    ) -> Iterator[FilteredTile]:
+        """filter_pairs, yielding the tile of one request after another. timeout_s holds for each request."""
+        parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
 
     def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
@@ -219,15 +249,15 @@ class Client:
 
     def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
         """Which server answers, and with which model."""
-        deadline = self._deadline(timeout_s)
-        probe = self._embed_uncached([_parts.PROBE], deadline)
-        response = self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadline)
+        deadlines = self._deadlines(timeout_s)
+        probe = self._embed_uncached([_parts.PROBE], deadlines)
+        response = self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
         return read_metadata(response, probe)
 
     def model_identity(self, *, timeout_s: float | None = None) -> ModelIdentity:
         """The model that the server serves now. Raises ServerFaultError where the server does not say."""
         transport = self._transport()
-        response = transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadline(timeout_s))
+        response = transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadlines(timeout_s)())
         identity = read_identity(response)
         if identity is None:
             raise ServerFaultError(f"{transport.address}: found no model identity, want `querylife serve`")
@@ -246,41 +276,43 @@ class Client:
             self._others[address] = Client(address, timeout_s=self._timeout_s, config=self._config)
         return self._others[address]
 
-    def _embed_queries(self, queries: Sequence[Text], deadline: Deadline) -> Embeddings:
-        model = self._transport().model(deadline) if self._cache is not None and queries else None
+    def _embed_queries(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
+        model = self._transport().model(deadlines()) if self._cache is not None and queries else None
         if self._cache is None or model is None:  # a server that does not name its model is not cached
-            return self._embed_uncached(queries, deadline)
+            return self._embed_uncached(queries, deadlines)
         claim = self._cache.claim(queries, model)
         try:
-            claim.fulfil(self._embed_uncached(claim.missing, deadline))
+            claim.fulfil(self._embed_uncached(claim.missing, deadlines))
             for future in claim.futures:
-                future.result(deadline.check())
+                future.result(deadlines().check())
         except BaseException as error:
             claim.fail(error)
             if isinstance(error, Exception):  # another caller's request, or an index counted among the missing only
-                return self._embed_uncached(queries, deadline)
+                return self._embed_uncached(queries, deadlines)
             raise
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
-    def _embed_uncached(self, queries: Sequence[Text], deadline: Deadline) -> Embeddings:
-        return _parts.join_queries(self._answers(_parts.query_parts(queries, self._config.limits), deadline))
+    def _embed_uncached(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
+        parts = _parts.query_parts(queries, self._config.limits)
+        work = Work(len(queries), "queries")
+        return _parts.join_queries(self._transport().collect(parts, deadlines, work))
 
     def _score(
-        self, query: Text | Sequence[Text], products: Sequence[Product], deadline: Deadline
+        self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
-        answers = self._answers(_parts.score_parts(query, products, self._config.limits), deadline)
+        parts = _parts.score_parts(query, products, self._config.limits)
+        answers = self._transport().collect(parts, deadlines, Work(len(products), "products"))
         if isinstance(query, (str, bytes)):
             _parts.check_one_query(answers)
         return _parts.join_scores(answers)
 
-    def _score_vectors(self, queries: Embeddings, products: Embeddings, deadline: Deadline) -> NDArray[np.float32]:
+    def _score_vectors(self, queries: Embeddings, products: Embeddings, deadlines: Deadlines) -> NDArray[np.float32]:
         """queries: [1, D] or [n, D]. products: [n, D]. Returns [n] float32."""
         parts = _parts.relevance_parts(queries, products, self._config.limits)
-        return _parts.join_scores(self._answers(parts, deadline), vectors_of=products.fingerprint)
-
-    def _answers(self, parts: Iterator[_parts.Part], deadline: Deadline) -> list[_parts.Answer]:
-        return list(self._transport().answers(parts, lambda: deadline))
+        work = Work(len(products), "products")
+        answers = self._transport().collect(parts, deadlines, work)
+        return _parts.join_scores(answers, vectors_of=products.fingerprint)
 
     def _transport(self) -> Transport:
         if self._triton is None:
@@ -292,5 +324,9 @@ class Client:
             raise ContractError("found no GenFilt address, want Client(genfilt=address)")
         return self._genfilt
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
-        return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+    def _deadlines(self, timeout_s: float | None) -> Deadlines:
+        """Of one call: for the whole of it where the caller gives timeout_s, otherwise for each request."""
+        return call_deadlines(timeout_s, self._timeout_s)
+
+    def _request_deadlines(self, timeout_s: float | None) -> Deadlines:
+        return call_deadlines(None, self._timeout_s if timeout_s is None else timeout_s)

@@ -21,7 +21,7 @@ from querylife_client.retry import RetryPolicy
 
 ADDRESS = "127.0.0.1:8001"
 GENFILT = "127.0.0.1:8010"
-TIMEOUT_S = 600.0  # a catalogue takes longer than a call from a service
+TIMEOUT_S = 120.0  # for a request; a catalogue may take any number of them
 ATTEMPTS = 30  # about 13 s, and then whoever waits at the terminal is told that nobody is there
 TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
 
@@ -107,7 +107,9 @@ def _parser(verb: str, purpose: str | None, *, catalog: bool) -> argparse.Argume
     else:
         parser.add_argument("--address", default=ADDRESS, metavar="HOST:PORT", help="(%(default)s)")
         parser.set_defaults(genfilt=None)
-    parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help="(%(default)g)")
+    parser.add_argument(
+        "--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help="for each request (%(default)g)"
+    )
     parser.add_argument("--tls", action="store_true", help=f"encrypt; a bearer token is read from ${TOKEN_VARIABLE}")
     parser.add_argument("--authority", type=Path, metavar="PEM", help="trust these certificates; implies --tls")
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="show this certificate; implies --tls")

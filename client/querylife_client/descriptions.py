@@ -50,3 +50,38 @@ class FilteredPairs:
     probability: NDArray[np.float32]
     query_errors: dict[int, ServiceError] = field(default_factory=dict)
     product_errors: dict[int, ServiceError] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Pairs."""
+        return self.match.size
+
+    @classmethod
+    def unfilled(cls, queries: int, products: int) -> "FilteredPairs":
+        """Neither matches nor abstentions, to be filled with tiles."""
+        shape = (queries, products)
+        return cls(np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.float32))
+
+    def fill(self, tile: "FilteredTile") -> None:
+        """Copy a tile of the same queries and products to its place."""
+        rows = slice(tile.queries.start, tile.queries.stop), slice(tile.products.start, tile.products.stop)
+        self.match[rows] = tile.pairs.match
+        self.abstain[rows] = tile.pairs.abstain
+        self.probability[rows] = tile.pairs.probability
+        self.query_errors.update({tile.queries[row]: error for row, error in tile.pairs.query_errors.items()})
+        self.product_errors.update({tile.products[row]: error for row, error in tile.pairs.product_errors.items()})
+
+
+@dataclass(frozen=True)
+class FilteredTile:
+    """Some queries against some products: one request of stream_filtered_pairs.
+
+    queries, products: which of the call's. pairs: theirs; indices in its errors count from the start of the tile.
+    """
+
+    queries: range
+    products: range
+    pairs: FilteredPairs
+
+    def __len__(self) -> int:
+        """Pairs."""
+        return len(self.pairs)

@@ -103,6 +103,23 @@ _HINTS: tuple[tuple[str, str], ...] = (
 )
 
 
+def unfinished(
+    error: DeadlineExceededError, done: int, total: int, unit: str, streaming: str = ""
+) -> DeadlineExceededError:
+    """The same error for a call of several requests: what was done, and how to get it all the same.
+
+    unit: what done and total count. streaming: the method that yields finished items, where there is one.
+    """
+    if not done and not streaming:
+        return error
+    advice = f"{streaming} yields what is done" if streaming else "give fewer at once, or more time"
+    described = DeadlineExceededError(f"{error}: {done} of {total} {unit} were done; {advice}")
+    described.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        described.add_note(note)
+    return described
+
+
 def from_rpc(error: grpc.RpcError, address: str) -> Failure:
     """Sort one failed RPC by who must act."""
     failure = _sorted(error, address)

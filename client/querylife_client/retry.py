@@ -61,6 +61,17 @@ class Deadline:
         return remaining_s
 
 
+Deadlines = Callable[[], Deadline]  # asked before each request of a call
+
+
+def call_deadlines(timeout_s: float | None, request_timeout_s: float) -> Deadlines:
+    """One deadline for the whole call where the caller gives timeout_s, otherwise one for each request."""
+    if timeout_s is None:
+        return lambda: Deadline(request_timeout_s)
+    whole = Deadline(timeout_s)
+    return lambda: whole
+
+
 class RetryBudget:
     """Tokens for extra requests. Safe to share between threads."""
 

@@ -61,7 +61,7 @@ def fingerprint(path: str) -> str:
 
 
 def _deltas() -> Path:
-    return Path(str(resources.files("genfilt_server") / "weights" / "smollm2_deltas.safetensors"))
+    return Path(str(resources.files("genfilt_server.generation") / "weights" / "smollm2_deltas.safetensors"))
 
 
 def _prepared(deltas: Path | None) -> Path:

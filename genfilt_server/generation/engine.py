@@ -14,37 +14,32 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from genfilt_server.auth import GuardedApp, Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.default_generator import Source
 from genfilt_server.generation.pipeline import Generated, GenerationError, Usage
 from genfilt_server.generation.prompts import schema_pattern
+from genfilt_server.generation.vllm_options import engine_options, environment
 from querylife.errors import UnavailableError
 from querylife.preprocessing.image import decode
 
 log = logging.getLogger(__name__)
 
 MAX_DESCRIPTION_TOKENS = 192  # more than the characters of the schema's longest description
-CPU_BLOCK_TOKENS = 32  # vLLM's default of 128 on CPU never caches a prefix as short as ours
-CPU_CACHE_GIB = "1"
 IMAGE_SIZE = 448  # side of the square that a vision-language model is shown, in pixels
 OFFLINE_OPTIONS = ("model", "dtype", "max_model_len", "max_num_seqs", "enforce_eager", "block_size")
-NO_DOMAIN = "none.invalid"  # the only host that the engine may fetch pictures from does not exist
 
-# Read by vLLM when it is imported. Without TORCHDYNAMO_DISABLE the first request for log-probabilities compiles C++
-# for half a minute, and kills the engine where there is no compiler.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for the line that says ready
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
+IS_CPU = torch.version.cuda is None and torch.version.hip is None  # vLLM's build goes with torch's
+for _name, _value in environment(is_cpu=IS_CPU).items():  # read by vLLM when it is imported
+    os.environ.setdefault(_name, _value)
 
 from PIL import Image  # noqa: E402
 from vllm import SamplingParams  # noqa: E402
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs  # noqa: E402
 from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
-from vllm.platforms import current_platform  # noqa: E402
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams  # noqa: E402
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
@@ -53,14 +48,9 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # no
 
 def engine_arguments(config: ServerConfig, source: Source) -> Namespace:
     """vLLM's own arguments for this server; what the user passed on comes last and wins."""
-    options = ["--model", source.path, "--served-model-name", source.name]
-    options += ["--max-model-len", str(config.max_context_tokens), "--max-num-seqs", str(config.max_sequences)]
-    options += ["--allowed-media-domains", NO_DOMAIN, "--limit-mm-per-prompt", '{"image": 1}', "--dtype", "bfloat16"]
-    options += ["--disable-fastapi-docs", "--shutdown-timeout", str(int(config.drain_s))]
-    if current_platform.is_cpu():
-        options += ["--enforce-eager", "--block-size", str(CPU_BLOCK_TOKENS)]
+    options = engine_options(config, source.path, source.name, is_cpu=IS_CPU, capabilities=torch.cpu.get_capabilities())
     parser = make_arg_parser(FlexibleArgumentParser())
-    arguments: Namespace = parser.parse_args([*options, *config.engine_options])
+    arguments: Namespace = parser.parse_args(options)
     return arguments
 
 

@@ -1,4 +1,6 @@
-"""Makes vLLM's CPU build usable where pip installed it: `python -m genfilt_server.generation.environment`, once per environment.
+"""Makes vLLM's CPU build usable where pip installed it. Run once per environment:
+
+    python -m genfilt_server.generation.environment
 
 Two packaging faults are mended, each only where it is found, so that running this on a GPU build changes nothing:
 

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-import querylife
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT, SHIPPED_NAME
 from querylife.errors import ArtifactError
 from querylife.model.encoders import MINILM_SHA256, encoder_source, load_tokenizer
 from querylife.model.query_life import QueryLifeConfig
 from querylife.model.text_tower import TextTower, masked_mean
 
 MINILM = "minilm"
-SHIPPED = "querylife-mini"
 MINILM_TOKENS = 64
 TOWER = "text."  # what the names of the text tower's weights begin with
 
@@ -53,7 +52,7 @@ def load_encoder(name: str) -> Encoder:
 
 
 def checkpoint_folder(name: str) -> Path:
-    return Path(querylife.__file__).parent / "weights" / SHIPPED if name == SHIPPED else Path(name)
+    return SHIPPED_CHECKPOINT if name == SHIPPED_NAME else Path(name)
 
 
 def tower_identity(folder: Path) -> str:
@@ -66,7 +65,7 @@ def _checkpoint(folder: Path) -> tuple[QueryLifeConfig, dict[str, torch.Tensor]]
     """The config, and the trained weights of the text tower under its own names for them."""
     config, weights = folder / "config.json", folder / "model.safetensors"
     if not (config.is_file() and weights.is_file()):
-        wanted = f"{SHIPPED}, {MINILM} or a folder with config.json and model.safetensors"
+        wanted = f"{SHIPPED_NAME}, {MINILM} or a folder with config.json and model.safetensors"
         raise ArtifactError(f"judge encoder: found {str(folder)!r}, want {wanted}")
     trained = {name.removeprefix(TOWER): each for name, each in load_file(weights).items() if name.startswith(TOWER)}
     return QueryLifeConfig.from_json(config.read_text("utf-8")), trained

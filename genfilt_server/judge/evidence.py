@@ -155,4 +155,4 @@ class Judge:
 def shipped_judge(encoder: str) -> Path:
     """The numbers that come with the package for this encoder; for somebody's own text tower, those of ours."""
     name = "minilm.json" if encoder == "minilm" else "querylife_mini.json"
-    return Path(str(resources.files("genfilt_server") / "judges" / name))
+    return Path(str(resources.files("genfilt_server.judge") / "judges" / name))

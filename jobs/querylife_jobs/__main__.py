@@ -4,8 +4,8 @@
     querylife-jobs filter pairs.parquet catalogue.parquet verdicts.parquet --server 127.0.0.1:8010
     querylife-jobs embed catalogue.parquet vectors.parquet --server 127.0.0.1:8001
 
-A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run the
-same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
+A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run
+the same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
 a summary to stdout.
 """
 

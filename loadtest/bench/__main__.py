@@ -1,6 +1,6 @@
 """The served model against its limit and its peers, on the same cores, in turns.
 
-    .venv-bench/bin/python loadtest/bench/__main__.py --rounds 5 --seconds 3 --out bench.json        (make bench OUT=bench.json)
+    .venv-bench/bin/python -m loadtest.bench --rounds 5 --seconds 3 --out bench.json        (make bench OUT=bench.json)
 
 The limit is the same ONNX session, called in-process by the server's own code. The peers have the same weights: eager
 PyTorch behind FastAPI, and for text infinity with either of its engines, and sentence-transformers in-process. In each

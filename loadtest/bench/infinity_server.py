@@ -1,6 +1,6 @@
 """infinity's own server, in the environment that requirements/bench-infinity.lock makes.
 
-    .venv-infinity/bin/python loadtest/bench/infinity_server.py PORT FOLDER torch|optimum
+    .venv-infinity/bin/python -m loadtest.bench.infinity_server PORT FOLDER torch|optimum
 
 Prints "ready" and serves FOLDER, which bench_tower.py wrote, at POST /embeddings.
 """

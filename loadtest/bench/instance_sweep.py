@@ -1,6 +1,6 @@
 """How many instances and threads a tower should have on this machine: measured, side by side, in several rounds.
 
-    .venv/bin/python loadtest/bench/instance_sweep.py --rounds 3 --seconds 4
+    .venv/bin/python -m loadtest.bench.instance_sweep --rounds 3 --seconds 4
 
 Every setting gets its own copy of the model repository and its own server. Figures are items per second as ratios to
 the first setting's in the same round, so that a noisy machine harms all of them alike.

@@ -1,6 +1,6 @@
 """Where a query's time goes: processor time of every process under load, and latency hop by hop for one query alone.
 
-    .venv/bin/python loadtest/bench/latency_breakdown.py --seconds 4
+    .venv/bin/python -m loadtest.bench.latency_breakdown --seconds 4
 
 Starts a supervised server, keeps 32 single queries in flight and prints microseconds of processor time per query for
 the client, tritonserver, each backend and the supervisor (whose canary asks once a second). Then one query at a time:

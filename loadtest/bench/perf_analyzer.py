@@ -1,6 +1,6 @@
 """Is our measuring honest? The same closed load from Triton's perf_analyzer and from our client, in turns.
 
-    .venv/bin/python loadtest/bench/perf_analyzer.py --address 127.0.0.1:8001 --rounds 3
+    .venv/bin/python -m loadtest.bench.perf_analyzer --address 127.0.0.1:8001 --rounds 3
 
 Both keep so many single-query requests to embed_query in flight, and both need the cores that the server needs: what
 each spends on a request itself is printed beside what it found. perf_analyzer is in the wheel tritonclient==2.49.0

@@ -31,7 +31,7 @@ def start_to_ready_s(options: argparse.Namespace) -> float:
 @contextlib.contextmanager
 def fastapi(checkpoint: Path | None) -> Iterator[int]:
     """The peer of bench_peer.py: its port."""
-    with _script(sys.executable, "bench_peer.py", *([str(checkpoint)] if checkpoint else [])) as port:
+    with _script(sys.executable, "fastapi_server", *([str(checkpoint)] if checkpoint else [])) as port:
         yield port
 
 
@@ -44,7 +44,7 @@ def infinity(python: str, folder: Path) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as servers:
         yield {
             f"{engine} t{threads}": servers.enter_context(
-                _script(python, "bench_infinity.py", str(folder), engine, threads=threads)
+                _script(python, "infinity_server", str(folder), engine, threads=threads)
             )
             for engine, threads in (("torch", "all"), ("torch", "1"), ("optimum", "all"))
         }
@@ -54,7 +54,7 @@ def infinity(python: str, folder: Path) -> Iterator[dict[str, int]]:
 def _script(python: str, name: str, *arguments: str, threads: str = "all") -> Iterator[int]:
     port = free_port("127.0.0.1", 0)
     environment = os.environ | ({} if threads == "all" else {"OMP_NUM_THREADS": threads})
-    with _until_ready([python, str(Path(__file__).with_name(name)), str(port), *arguments], "ready", environment):
+    with _until_ready([python, "-m", f"loadtest.bench.{name}", str(port), *arguments], "ready", environment):
         yield port
 
 

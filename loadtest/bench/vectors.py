@@ -1,6 +1,6 @@
 """How long a ranking over many product vectors takes: exactly in numpy, and through the index.
 
-    .venv/bin/python loadtest/bench/vectors.py --rows 1000000
+    .venv/bin/python -m loadtest.bench.vectors --rows 1000000
 
 Vectors are clustered like a catalogue's: products of one kind are near each other. Recall is the share of the exact
 ten nearest that the index finds.

@@ -1,4 +1,4 @@
-"""Text from outside the catalogue, without judgements: what holds the text tower near its start (querylife.training.distillation)."""
+"""Texts from outside the catalogue, without judgements: distillation keeps the text tower near its start on them."""
 
 import hashlib
 import random

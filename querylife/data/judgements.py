@@ -1,7 +1,7 @@
 """A user's own judgements: a CSV, Parquet or JSON Lines file with columns query, product_id and grade (0 to 3).
 
-product_id names a product of the catalogue (querylife.catalog.reader). Pairs that are not listed are unknown: training takes
-them for in-batch negatives of the contrastive losses only, and evaluation leaves them out.
+product_id names a product of the catalogue (querylife.catalog.reader). Pairs that are not listed are unknown: training
+takes them for in-batch negatives of the contrastive losses only, and evaluation leaves them out.
 """
 
 from dataclasses import dataclass, field

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.data.benchmark import HUMAN, Protocol, fashion_protocols
 from querylife.data.fashion import FashionProducts, load_images, load_products
 from querylife.data.home_depot import load_judgements
@@ -47,7 +48,6 @@ from querylife.training.features import ImageFeatures, Picture, build_features
 
 log = logging.getLogger(__name__)
 
-SHIPPED = Path(__file__).parent / "weights" / "querylife-mini"
 RELEVANT = NEAR  # grades from here on count as relevant where a measure knows only yes and no
 
 Scores = NDArray[np.float32]
@@ -272,7 +272,9 @@ def judged_goods(model: QueryLife, catalog: Path, pairs: Path, cache: Path) -> t
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="querylife evaluate", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder; default the shipped querylife-mini")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=SHIPPED_CHECKPOINT, help="folder; default the shipped querylife-mini"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the shared data")
     parser.add_argument("--catalog", type=Path, help="your own products, as querylife.catalog.reader reads them")
     parser.add_argument("--pairs", type=Path, help="your own judgements: query, product_id, grade")

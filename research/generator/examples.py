@@ -168,7 +168,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     rows = [row for row in pyarrow.parquet.read_table(options.catalogue).to_pylist() if row["split"] == "train"]
-    schema = json.loads((resources.files("genfilt_server") / "schemas" / "description_v1.json").read_text("utf-8"))
+    schema = json.loads(
+        (resources.files("genfilt_server.generation") / "schemas" / "description_v1.json").read_text("utf-8")
+    )
     palette = schema["properties"]["colour"]["enum"][1:]
     written = list(examples(rows, palette, options.titles, options.queries, options.seed))
     random.Random(options.seed).shuffle(written)

@@ -18,11 +18,12 @@ from genfilt_server.generation.engine import OfflineGenerator, engine_arguments
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Describe titles in vLLM's batch mode.")
     parser.add_argument("--model", default=ServerConfig.model, help="smollm2-135m, a folder or a hub id")
+    parser.add_argument("--dtype", default=ServerConfig.dtype, help="as genfilt-server takes it")
     options = parser.parse_args(arguments)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # vLLM's processes write to stdout, too
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     source = generator_source(options.model)
-    generator = OfflineGenerator(engine_arguments(ServerConfig(model=options.model), source))
+    generator = OfflineGenerator(engine_arguments(ServerConfig(model=options.model, dtype=options.dtype), source))
     try:
         for line in sys.stdin:
             prompts = [source.prompt.of_title(title) for title in json.loads(line)]

@@ -1,8 +1,8 @@
-"""Tunes a small generator on described titles and queries: `python -m research.generator.tuning`, in vLLM's environment.
+"""Tunes a small generator on described titles and queries: `python -m research.generator.tuning`.
 
 Only low-rank deltas of the upper layers' matrices are learned, over the default generator's weights. What is written
-is those deltas, a few megabytes of fp16 safetensors, which genfilt_server.generation.default_generator folds into the weights
-again: "<matrix>.a" [rank, inputs] and "<matrix>.b" [outputs, rank]; matrix += b @ a.
+is those deltas, a few megabytes of fp16 safetensors, which genfilt_server.generation.default_generator folds
+into the weights again: "<matrix>.a" [rank, inputs] and "<matrix>.b" [outputs, rank]; matrix += b @ a.
 """
 
 import argparse

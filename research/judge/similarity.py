@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genfilt_server.judge.encoders import SHIPPED, Encoder, load_encoder
+from genfilt_server.judge.encoders import Encoder, load_encoder
+from querylife.artifacts.shipped_weights import SHIPPED_NAME
 from querylife_jobs import tables
 from querylife_jobs.filter_pairs import SCHEMA
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pairs", type=Path, help="Parquet with query and product_id")
     parser.add_argument("products", type=Path, help="Parquet with id and title")
     parser.add_argument("out", type=Path, help="Parquet to write")
-    parser.add_argument("--encoder", default=SHIPPED, help="querylife-mini, minilm or a checkpoint folder")
+    parser.add_argument("--encoder", default=SHIPPED_NAME, help="querylife-mini, minilm or a checkpoint folder")
     parser.add_argument("--match-from", type=float, required=True, help="cosine from which a pair matches")
     options = parser.parse_args(arguments)
     pairs = tables.read_columns(options.pairs, ("query", "product_id"))

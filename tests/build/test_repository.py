@@ -110,7 +110,8 @@ def test_a_lock_with_plans_survives_the_file(repository):
 
 def test_reading_a_lock_needs_neither_torch_nor_tokenizers(repository):
     program = (
-        "import sys, pathlib; from querylife.artifacts.repository_lock import read_lock; read_lock(pathlib.Path(sys.argv[1]));"
+        "import sys, pathlib; from querylife.artifacts.repository_lock import read_lock;"
+        "read_lock(pathlib.Path(sys.argv[1]));"
         "print(sorted({'torch', 'tokenizers', 'PIL', 'onnx'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, str(repository / LOCK_NAME)]

@@ -14,6 +14,15 @@ from querylife_client.testing import FakeGenFilt, FakeTriton
 PATIENCE_S = 60.0  # for calls that are expected to succeed, on a busy machine
 
 
+class Blocking(Client):
+    """A Client, with what Awaited has besides."""
+
+    def each(self, take: Callable[[Any], object], name: str, *args: Any) -> None:
+        """Hand each item of a streaming method to take, as it comes."""
+        for item in getattr(self, name)(*args):
+            take(item)
+
+
 class Awaited:
     """An AsyncClient whose methods wait for their result, on a loop in a thread."""
 
@@ -33,6 +42,15 @@ class Awaited:
             return self.run(_collect(result) if inspect.isasyncgen(result) else result)
 
         return call
+
+    def each(self, take: Callable[[Any], object], name: str, *args: Any) -> None:
+        """Hand each item of a streaming method to take, as it comes."""
+
+        async def consume() -> None:
+            async for item in getattr(self._client, name)(*args):
+                take(item)
+
+        self.run(consume())
 
     def run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -57,7 +75,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def make(*args: Any, timeout_s: float = PATIENCE_S, genfilt: str | None = None, **options: Any) -> Any:
-        kind = Client if request.param == "blocking" else Awaited
+        kind = Blocking if request.param == "blocking" else Awaited
         made.append(kind(*args, timeout_s=timeout_s, genfilt=genfilt, config=ClientConfig(**options)))
         return made[-1]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.data.fashion import load_images, load_products
-from querylife.evaluation.evaluate import SHIPPED
 from querylife.evaluation.metrics import roc_auc
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import QueryLife, load_checkpoint
@@ -22,11 +22,11 @@ EACH = 10  # products of each colour
 
 @pytest.fixture(scope="module")
 def model() -> QueryLife:
-    return load_checkpoint(SHIPPED)
+    return load_checkpoint(SHIPPED_CHECKPOINT)
 
 
 def test_the_shipped_weights_are_within_their_size() -> None:
-    assert (SHIPPED / "model.safetensors").stat().st_size <= LIMIT_BYTES
+    assert (SHIPPED_CHECKPOINT / "model.safetensors").stat().st_size <= LIMIT_BYTES
 
 
 def test_the_shipped_weights_rank_titles(model: QueryLife) -> None:

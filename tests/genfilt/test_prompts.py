@@ -78,5 +78,5 @@ def test_the_committed_python_matches_the_proto(tmp_path: Path) -> None:
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, proto], cwd=ROOT, check=True)
     for name in ("genfilt_pb2.py", "genfilt_pb2.pyi", "genfilt_pb2_grpc.py"):
-        written = (tmp_path / "genfilt_server" / "proto" / name).read_text()
-        assert written == (ROOT / "genfilt_server" / "proto" / name).read_text(), "run: make genfilt-proto"
+        written = (tmp_path / "genfilt_protocol" / name).read_text()
+        assert written == (ROOT / "genfilt_protocol" / name).read_text(), "run: make genfilt-proto"

@@ -43,7 +43,7 @@ class WordGenerator:
     """The last word is the type; a title with the word "broken" fails.
 
     delay_s: per generation. gate: generations wait until it is set, or hold_after so many for ever.
-    most: how many ran at once, at most.
+    started: set when the first generation has begun. most: how many ran at once, at most.
     """
 
     delay_s: float = 0.0
@@ -52,6 +52,7 @@ class WordGenerator:
     running: int = 0
     most: int = 0
     given_up: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=_open_gate)
     hold_after: int | None = None
 
@@ -60,6 +61,7 @@ class WordGenerator:
         self.seen.append(line)
         self.running += 1
         self.most = max(self.most, self.running)
+        self.started.set()
         if len(self.seen) == self.hold_after:
             self.gate = asyncio.Event()
         try:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-import bench
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,6 +13,7 @@ import torch
 from servers import ROOT
 from tokenizers import Tokenizer
 
+from loadtest.bench import __main__ as bench
 from loadtest.bench import servers as bench_servers
 from loadtest.bench.text_peers import ask_infinity, service
 from loadtest.bench.tower import PROBES, Written, write

@@ -30,7 +30,17 @@ good_ms = 60000
 def run(fake: FakeTriton, folder: Path, scenario: str, *options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
     path = folder / "short.toml"
     path.write_text(scenario)
-    command = [sys.executable, "loadtest/run.py", str(path), "--address", fake.address, "--out", str(folder), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest.run",
+        str(path),
+        "--address",
+        fake.address,
+        "--out",
+        str(folder),
+        *options,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     return done, folder / "short"
 
@@ -54,7 +64,7 @@ def test_every_arrival_is_made_and_reported(tmp_path: Path, workers: str) -> Non
     assert {row["action"] for row in rows} == {"search", "open_page", "update", "all"}
     assert "embed_query" in (folder / "report.html").read_text()
     (folder / "report.html").unlink()
-    command = [sys.executable, "loadtest/run.py", str(tmp_path / "short.toml"), "--collected", str(folder)]
+    command = [sys.executable, "-m", "loadtest.run", str(tmp_path / "short.toml"), "--collected", str(folder)]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0]
     page = (folder / "report.html").read_text()
@@ -102,7 +112,7 @@ def test_a_user_of_ones_own_takes_few_lines(tmp_path: Path) -> None:
 def test_a_mistake_in_a_users_own_action_is_counted(tmp_path: Path) -> None:
     locustfile = tmp_path / "mine.py"
     locustfile.write_text(
-        "from locust import task\nfrom openloop import OpenLoopUser\n"
+        "from locust import task\nfrom loadtest.openloop import OpenLoopUser\n"
         "class Mistaken(OpenLoopUser):\n    @task\n    def search(self):\n        {}['query']\n"
     )
     scenario = "stages = [{ seconds = 1, arrivals_per_s = 20 }]\nmix = { Mistaken = 1 }\n"

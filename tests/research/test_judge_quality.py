@@ -101,7 +101,7 @@ def test_a_judge_is_read_as_it_was_written_and_other_numbers_are_another_version
 def test_a_file_that_is_no_judge_is_refused(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "judge.json").write_text(text)
-    with pytest.raises(ArtifactError, match=r"judge\.json: found .*, want JSON from genfilt_server\.quality"):
+    with pytest.raises(ArtifactError, match=r"judge\.json: found .*, want JSON from research\.judge\.quality"):
         Judge.load(tmp_path / "judge.json")
 
 

@@ -28,7 +28,7 @@ def start(
     shared: Path, out: Path, steps: int, rank: int = 0, stuck_at: int | None = None, **variables: str
 ) -> subprocess.Popen[bytes]:
     out.mkdir(exist_ok=True)
-    script = Path(__file__).with_name("tiny_runs.py")
+    script = Path(__file__).parents[1] / "tiny_runs.py"
     command = [sys.executable, str(script), str(shared), str(out), str(steps), str(rank)]
     command += [] if stuck_at is None else [str(stuck_at)]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables)

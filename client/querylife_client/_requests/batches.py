@@ -53,6 +53,9 @@ class Answer:
     rows: dict[str, Any]
     fingerprint: str  # of the model that answered
 
+    def __len__(self) -> int:
+        return self.part.size
+
     def error(self, place: int, *faults: str) -> ItemError | None:
         """What is wrong with one item: the first fault; further ones are its notes."""
         found = [self.part.errors[place]] if place in self.part.errors else []

@@ -3,9 +3,8 @@
 As in _parts: one class per kind of request, sent by both clients in the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from querylife.errors import ItemError, ServerFaultError, ServiceError
 from querylife_client._requests.batches import Item, product_item, query_item, split
 from querylife_client._rpc.calls import Rpc
 from querylife_client.config import Limits
-from querylife_client.descriptions import Description, FilteredPairs, Judgement, Verdict
+from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict
 from querylife_client.products import Product, Text
 
 _SERVICE = "/querylife.genfilt.v1.GenFilt/"
@@ -76,35 +75,24 @@ class FilterPart:
         queries = [item.values[0] for item in self.queries]
         return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
 
-    def read(self, response: Any, _: object) -> "FilterTile":
+    def read(self, response: Any, _: object) -> FilteredTile:
         shape = (len(self.queries), len(self.products))
-        found = {len(response.verdicts), len(response.probabilities)}
-        if found != {shape[0] * shape[1]}:
-            raise ServerFaultError(f"filter: found {sorted(found)} results, want {shape[0] * shape[1]}")
-        return FilterTile(self, response)
+        lengths = {len(response.verdicts), len(response.probabilities)}
+        if lengths != {shape[0] * shape[1]}:
+            raise ServerFaultError(f"filter: found {sorted(lengths)} results, want {shape[0] * shape[1]}")
+        verdicts = np.array(response.verdicts).reshape(shape)
+        pairs = FilteredPairs(
+            match=verdicts == genfilt.VERDICT_MATCH,
+            abstain=verdicts == genfilt.VERDICT_ABSTAIN,
+            probability=np.array(response.probabilities, np.float32).reshape(shape),
+            query_errors=_errors(self.queries, response.query_errors),
+            product_errors=_errors(self.products, response.product_errors),
+        )
+        rows = range(self.row, self.row + shape[0])
+        return FilteredTile(rows, range(self.column, self.column + shape[1]), pairs)
 
 
-@dataclass(frozen=True)
-class FilterTile:
-    part: FilterPart
-    response: Any
-
-    @cached_property
-    def shape(self) -> tuple[int, int]:
-        return len(self.part.queries), len(self.part.products)
-
-    def write(self, pairs: FilteredPairs) -> None:
-        rows = slice(self.part.row, self.part.row + self.shape[0])
-        columns = slice(self.part.column, self.part.column + self.shape[1])
-        verdicts = np.array(self.response.verdicts).reshape(self.shape)
-        pairs.match[rows, columns] = verdicts == genfilt.VERDICT_MATCH
-        pairs.abstain[rows, columns] = verdicts == genfilt.VERDICT_ABSTAIN
-        pairs.probability[rows, columns] = np.array(self.response.probabilities, np.float32).reshape(self.shape)
-        pairs.query_errors.update(_errors(self.part.row, self.part.queries, self.response.query_errors))
-        pairs.product_errors.update(_errors(self.part.column, self.part.products, self.response.product_errors))
-
-
-def describe_parts(products: Sequence[Product], limits: Limits) -> Iterator[DescribePart]:
+def describe_parts(products: Iterable[Product], limits: Limits) -> Iterator[DescribePart]:
     return map(DescribePart, split(map(product_item, products), limits))
 
 
@@ -127,12 +115,6 @@ def filter_parts(queries: Sequence[Text], products: Sequence[Product], limits: L
             yield FilterPart(row, column, query_tile, product_tile)
             column += len(product_tile)
         row += len(query_tile)
-
-
-def no_pairs(queries: int, products: int) -> FilteredPairs:
-    """For tiles to write to."""
-    shape = (queries, products)
-    return FilteredPairs(np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.float32))
 
 
 def _message(item: Item) -> Any:
@@ -166,9 +148,10 @@ def _read_description(message: Any, error: ServiceError | None) -> Description:
     return Description(message.product_type, dict(message.attributes), error)
 
 
-def _errors(start: int, items: Sequence[Item], errors: Any) -> dict[int, ServiceError]:
-    found: dict[int, ServiceError] = {start + place: _error(error) for place, error in errors.items()}
-    return found | {start + place: item.error for place, item in enumerate(items) if item.error is not None}
+def _errors(items: Sequence[Item], errors: Any) -> dict[int, ServiceError]:
+    """Index in the tile -> the client's own error of an item, or the server's."""
+    own = {index: item.error for index, item in enumerate(items) if item.error is not None}
+    return {index: _error(error) for index, error in errors.items()} | own
 
 
 def _error(message: Any) -> ServiceError:

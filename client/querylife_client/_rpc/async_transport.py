@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import grpc
@@ -13,17 +13,18 @@ from grpc.aio import UsageError
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
-from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable
+from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import Failure, from_rpc
+from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
 from querylife_client.metadata import read_identity
-from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.retry import Deadline, Deadlines, RetryBudget
 from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
+S = TypeVar("S", bound=Sized)
 
 
 class AsyncTransport:
@@ -88,7 +89,7 @@ class AsyncTransport:
     async def answers(
         self,
         parts: Iterator[Sendable[A]],
-        deadline: Callable[[], Deadline],
+        deadlines: Deadlines,
         *,
         reads_files: bool,
         streamed: bool = False,
@@ -105,11 +106,23 @@ class AsyncTransport:
                     yield await _oldest(window, streamed)
                 if _failed(window):
                     break
-                window.append(asyncio.ensure_future(self._answer(part, deadline())))
+                window.append(asyncio.ensure_future(self._answer(part, deadlines())))
             while window:
                 yield await _oldest(window, streamed)
         finally:
             await _end(window)
+
+    async def collect(
+        self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
+    ) -> list[S]:
+        """Every answer, in order. A call that runs out of time says what was done."""
+        answers: list[S] = []
+        try:
+            async for answer in self.answers(parts, deadlines, reads_files=reads_files):
+                answers.append(answer)
+        except DeadlineExceededError as error:
+            raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
+        return answers
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:

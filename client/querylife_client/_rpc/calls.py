@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tritonclient.grpc import service_pb2 as triton
 
@@ -47,6 +47,14 @@ class Sendable(Protocol[A_co]):
         Raises ServerFaultError when the answer breaks the contract.
         """
         ...
+
+
+class Work(NamedTuple):
+    """What a call of several requests has to do: total of a unit. streaming: the method that yields finished ones."""
+
+    total: int
+    unit: str
+    streaming: str = ""
 
 
 def _triton(name: str) -> Rpc:

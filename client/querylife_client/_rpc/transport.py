@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -15,17 +15,18 @@ import grpc
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
-from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable
+from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
-from querylife_client.errors import Failure, from_rpc
+from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
 from querylife_client.metadata import read_identity
-from querylife_client.retry import Deadline, RetryBudget
+from querylife_client.retry import Deadline, Deadlines, RetryBudget
 from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
 A = TypeVar("A")
+S = TypeVar("S", bound=Sized)
 
 
 class Scope:
@@ -118,7 +119,7 @@ class Transport:
             raise self._failure(error, timeout_s).error from error
 
     def answers(
-        self, parts: Iterator[Sendable[A]], deadline: Callable[[], Deadline], *, streamed: bool = False
+        self, parts: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
     ) -> Generator[A, None, None]:
         """The answers to parts, in order, with at most config.concurrency requests in flight.
 
@@ -127,7 +128,7 @@ class Transport:
         head = list(itertools.islice(parts, 2))
         if len(head) < 2:
             for part in head:
-                yield self._answer(part, deadline(), None)
+                yield self._answer(part, deadlines(), None)
             return
         window: deque[Future[A]] = deque()
         with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
@@ -137,9 +138,19 @@ class Transport:
                 if _failed(window):
                     break
                 context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
-                window.append(pool.submit(context.run, self._answer, part, deadline(), scope))
+                window.append(pool.submit(context.run, self._answer, part, deadlines(), scope))
             while window:
                 yield _oldest(window, streamed)
+
+    def collect(self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
+        """Every answer, in order. A call that runs out of time says what was done."""
+        answers: list[S] = []
+        try:
+            for answer in self.answers(parts, deadlines):
+                answers.append(answer)
+        except DeadlineExceededError as error:
+            raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
+        return answers
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[Scope]:

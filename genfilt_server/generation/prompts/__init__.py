@@ -51,7 +51,7 @@ class Prompt:
 
 def schema() -> dict[str, Any]:
     """The JSON schema that every description satisfies."""
-    file = resources.files("genfilt_server") / "schemas" / f"{SCHEMA_VERSION.replace('-', '_')}.json"
+    file = resources.files("genfilt_server.generation") / "schemas" / f"{SCHEMA_VERSION.replace('-', '_')}.json"
     loaded: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return loaded
 

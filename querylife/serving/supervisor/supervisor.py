@@ -17,9 +17,9 @@ from querylife.artifacts.model_identity import identity
 from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
-from querylife.serving.gpu_machine import check_gpu_machine, visible_gpu
-from querylife.serving.installation import find_installation
-from querylife.serving.processor_check import check_processor
+from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
+from querylife.serving.supervisor.installation import find_installation
+from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.auth import Access
 from querylife.serving.supervisor.drain import RepositoryControl
 from querylife.serving.supervisor.golden_probe import CanaryCaller

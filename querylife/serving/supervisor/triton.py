@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from querylife.contract import MODELS
-from querylife.serving.installation import Installation
+from querylife.serving.supervisor.installation import Installation
 from querylife.serving.supervisor import launch
 
 log = logging.getLogger(__name__)

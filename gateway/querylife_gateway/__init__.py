@@ -1,0 +1,1 @@
+"""The HTTP gateway: OpenAI-compatible embeddings, rerank and search for callers that do not speak gRPC."""

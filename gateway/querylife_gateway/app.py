@@ -1,0 +1,116 @@
+"""The routes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from querylife_client import AsyncClient, ClientConfig
+from querylife_gateway.admission import Admission, BodyBudget, Quotas
+from querylife_gateway.config import GatewayConfig
+from querylife_gateway.embeddings import embeddings
+from querylife_gateway.endpoint import Endpoint, Gateway, admit, json_response
+from querylife_gateway.errors import HttpError, from_exception
+from querylife_gateway.keys import KeyRing
+from querylife_gateway.metrics import Metrics
+from querylife_gateway.model_server import ModelServer
+from querylife_gateway.openapi import document
+from querylife_gateway.pictures import PictureReader
+from querylife_gateway.rerank import rerank
+from querylife_gateway.schema import EmbeddingsRequest, RerankRequest
+
+
+@asynccontextmanager
+async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
+    """What the endpoints share. Raises InputFileError where the key file cannot be read."""
+    keys = KeyRing(config.keys)
+    client_config = ClientConfig(query_cache_items=config.query_cache_items)
+    pictures = PictureReader(config.image_urls, config.allowed_hosts)
+    try:
+        async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config) as client:
+            admission = Admission(config.max_running, config.max_waiting, config.max_wait_s)
+            budget = BodyBudget(config.max_buffered_bytes)
+            metrics = Metrics(admission, budget, lambda: client.counts)
+            model_server = ModelServer(client)
+            yield Gateway(config, client, model_server, keys, admission, budget, Quotas(), pictures, metrics)
+    finally:
+        pictures.close()
+
+
+def create_app(gateway: Gateway) -> Starlette:
+    rerank_endpoint = Endpoint(gateway, "/rerank", RerankRequest, rerank)
+    routes = [
+        Route("/v1/embeddings", Endpoint(gateway, "/v1/embeddings", EmbeddingsRequest, embeddings), methods=["POST"]),
+        *(Route(path, rerank_endpoint, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
+        *_information(gateway),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error, HttpError: _http_error})
+
+
+def _information(gateway: Gateway) -> list[Route]:
+    """The routes that cost nothing."""
+
+    async def live(_: Request) -> Response:
+        return json_response({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        is_ready = gateway.model_server.is_ready
+        gateway.metrics.ready.set(is_ready)
+        if not is_ready:
+            return HttpError(503, "the model server does not answer", retry_after_s=1.0).response()
+        return json_response({"status": "ready"})
+
+    async def models(request: Request) -> Response:
+        admit(gateway.keys, request)
+        return json_response({"object": "list", "data": [_model(gateway)]})
+
+    async def metrics(request: Request) -> Response:
+        admit(gateway.keys, request)
+        gateway.metrics.ready.set(gateway.model_server.is_ready)
+        return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    openapi_document = document()
+
+    async def openapi(_: Request) -> Response:
+        return json_response(openapi_document)
+
+    routes = (
+        ("/live", live),
+        ("/ready", ready),
+        ("/health", ready),
+        ("/v1/models", models),
+        ("/metrics", metrics),
+        ("/openapi.json", openapi),
+    )
+    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in routes]
+
+
+def _model(gateway: Gateway) -> dict[str, Any]:
+    server = gateway.model_server
+    details: dict[str, Any] = {}
+    if server.model is not None:
+        details = {"fingerprint": server.model.fingerprint, "precision": server.model.precision}
+    return {
+        "id": server.model_name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "querylife",
+        "embedding_width": server.embedding_width,
+        **details,
+    }
+
+
+async def _routing_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = "no such route" if error.status_code == 404 else error.detail
+    return HttpError(error.status_code, message, headers=dict(error.headers or {})).response()
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    return from_exception(error).response()

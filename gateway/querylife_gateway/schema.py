@@ -1,0 +1,93 @@
+"""What callers send: each request as a pydantic model, which checks it and describes it in the OpenAPI document."""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from querylife_gateway.errors import HttpError
+
+Request = TypeVar("Request", bound=BaseModel)
+
+# What pydantic says of the types of a union that the caller did not mean.
+_OTHER_BRANCH = ("string_type", "model_type", "model_attributes_type", "list_type")
+
+# Fields that other services know and this one does not are ignored, as they do.
+_LENIENT = ConfigDict(strict=True, extra="ignore")
+
+
+class Product(BaseModel):
+    """A product, or a picture alone. image: a data URI, or the URL of a public picture."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    text: str | None = Field(None, description="another name of title")
+    title: str | None = None
+    image: str | None = Field(None, description="`data:image/...;base64,...`, or an http or https URL")
+    product_type: str | None = None
+
+
+Text = Annotated[str, Field(description="a text, or a picture as `data:image/...;base64,...`")]
+
+
+class EmbeddingsRequest(BaseModel):
+    """OpenAI's POST /v1/embeddings. Lists of token ids are not taken.
+
+    input_type: "query" for a shopper's words, "document" for products; None: texts are queries, all else is products.
+    dimensions: keep the first so many numbers, scaled to unit length.
+    """
+
+    model_config = _LENIENT
+
+    input: Text | Product | Annotated[list[Text | Product], Field(min_length=1)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
+    input_type: Literal["query", "document"] | None = None
+    user: str | None = None
+
+    @property
+    def items(self) -> list[str | Product]:
+        return list(self.input) if isinstance(self.input, list) else [self.input]
+
+
+class RerankRequest(BaseModel):
+    """POST /rerank. `documents` as Cohere and Jina have it, or `texts` as Text Embeddings Inference has it.
+
+    The answer has the shape of the same service. Texts beyond the model's limit are cut where documents are given, or
+    where truncate says so.
+    """
+
+    model_config = _LENIENT
+
+    query: str
+    documents: Annotated[list[str | Product], Field(min_length=1)] | None = None
+    texts: Annotated[list[str], Field(min_length=1)] | None = None
+    model: str | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool | None = False
+    return_text: bool | None = False
+    raw_scores: Literal[False] | None = Field(False, description="scores are probabilities; there are no others")
+    truncate: bool | None = False
+
+    @property
+    def items(self) -> list[str | Product]:
+        """Raises HttpError 400 unless exactly one of documents and texts is there."""
+        if (self.documents is None) == (self.texts is None):
+            raise HttpError(400, "found both or neither, want either documents or texts", param="documents")
+        return list(self.documents if self.documents is not None else self.texts or [])
+
+
+def parse(model: type[Request], body: bytes) -> Request:
+    """Raises HttpError 400, naming the field at fault."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        fault = next((each for each in found if each["type"] not in _OTHER_BRANCH), found[0])
+        param = ".".join(str(part) for part in fault["loc"] if not _is_branch(part)) or None
+        raise HttpError(400, f"{param or 'body'}: {fault['msg']}", param=param) from error
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a step of pydantic's location names a type of a union, which is no field of the caller's."""
+    return isinstance(part, str) and (part in ("str", "Product") or part.startswith("list["))
