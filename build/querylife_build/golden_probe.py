@@ -28,8 +28,8 @@ TOLERANCES = {
     "fp8": (3e-2, 5e-2),
     "int8": (5e-2, 5e-2),
 }
-# How far it may be from the same ONNX towers' answer on another processor. Sums are rounded otherwise there, which moves
-# single activations to the next of int8's levels; products that saturate move the query's vector by 0.01 and more.
+# How far it may be from the same ONNX towers' answer on another processor. Sums are rounded otherwise there, which
+# moves single activations to the next of int8's levels; saturated products move the query's vector by 0.01 and more.
 PROCESSOR_TOLERANCES = {"fp32": (1e-3, 1e-2), "int8": (8e-3, 5e-2)}
 
 

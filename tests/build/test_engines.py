@@ -11,10 +11,11 @@ import pytest
 from querylife.artifacts.repository_lock import TensorRTLock
 from querylife.contract import TEXT_TOWER
 from querylife.errors import ArtifactError
+from querylife.serving.supervisor.gpu_machine import GpuMachine, check_runtime, machine_from
 from querylife_build.tensorrt.compiler import Dialect
 from querylife_build.tensorrt.engines import nearest
 from querylife_build.tensorrt.profiles import check_profile
-from querylife_build.tensorrt.runtime import Runtime, check_machine, check_runtime, runtime_from
+from querylife_build.tensorrt.runtime import check_machine
 from querylife_build.tensorrt.settings import Settings
 
 LOCK = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {})
@@ -35,10 +36,11 @@ def test_without_tensorrt_engines_refuses_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("lock", "found"),
     [
-        (LOCK, Runtime("10.16.1.11", "9.0", "580.82.07")),
-        (LOCK, Runtime("10.16.1.11", "9.0", "590.10.01")),
-        (COMPATIBLE, Runtime("10.18.0.1", "9.0", "580.82.07")),
-        (COMPATIBLE, Runtime("10.16.1.11", "8.9", "580.82.07")),
+        (LOCK, GpuMachine("10.16.1.11", "9.0", "580.82.07")),
+        (LOCK, GpuMachine("10.16.1.11", "9.0", "590.10.01")),
+        (COMPATIBLE, GpuMachine("10.18.0.1", "9.0", "580.82.07")),
+        (COMPATIBLE, GpuMachine("10.16.1.11", "8.9", "580.82.07")),
+        (LOCK, GpuMachine("10.16.1", "9.0", "580.82.07")),  # as TensorRT's library spells it
     ],
 )
 def test_plans_run_where_they_were_built_for(lock, found):
@@ -48,13 +50,13 @@ def test_plans_run_where_they_were_built_for(lock, found):
 @pytest.mark.parametrize(
     ("lock", "found", "complaint"),
     [
-        (LOCK, Runtime("10.15.1.29", "9.0", "580.82.07"), "TensorRT: found 10.15.1.29, .* built for 10.16.1.11"),
-        (LOCK, Runtime("11.4.0.106", "9.0", "580.82.07"), "TensorRT: found 11.4.0.106, .* built for 10.16.1.11"),
-        (COMPATIBLE, Runtime("10.15.1.29", "9.0", "580.82.07"), "TensorRT: found 10.15.1.29"),
-        (COMPATIBLE, Runtime("11.4.0.106", "9.0", "580.82.07"), "TensorRT: found 11.4.0.106"),
-        (LOCK, Runtime("10.16.1.11", "8.9", "580.82.07"), "compute capability: found 8.9, .* built for 9.0"),
-        (COMPATIBLE, Runtime("10.16.1.11", "7.5", "580.82.07"), "compute capability: found 7.5"),
-        (LOCK, Runtime("10.16.1.11", "9.0", "570.10.01"), "driver: found 570.10.01, .* built for 580.82.07"),
+        (LOCK, GpuMachine("10.15.1.29", "9.0", "580.82.07"), "TensorRT: found 10.15.1.29, .* built for 10.16.1.11"),
+        (LOCK, GpuMachine("11.4.0.106", "9.0", "580.82.07"), "TensorRT: found 11.4.0.106, .* built for 10.16.1.11"),
+        (COMPATIBLE, GpuMachine("10.15.1.29", "9.0", "580.82.07"), "TensorRT: found 10.15.1.29"),
+        (COMPATIBLE, GpuMachine("11.4.0.106", "9.0", "580.82.07"), "TensorRT: found 11.4.0.106"),
+        (LOCK, GpuMachine("10.16.1.11", "8.9", "580.82.07"), "compute capability: found 8.9, .* built for 9.0"),
+        (COMPATIBLE, GpuMachine("10.16.1.11", "7.5", "580.82.07"), "compute capability: found 7.5"),
+        (LOCK, GpuMachine("10.16.1.11", "9.0", "570.10.01"), "driver: found 570.10.01, .* built for 580.82.07"),
     ],
 )
 def test_plans_from_elsewhere_are_refused_with_both_sides_named(lock, found, complaint):
@@ -69,9 +71,9 @@ def test_a_machine_that_cannot_say_is_warned_about(caplog):
 
 
 def test_gpus_of_one_kind_are_read_and_mixtures_refused():
-    assert runtime_from("11.4.0", "9.0, 580.82.07\n9.0, 580.82.07\n") == Runtime("11.4.0", "9.0", "580.82.07")
+    assert machine_from("11.4.0", "9.0, 580.82.07\n9.0, 580.82.07\n") == GpuMachine("11.4.0", "9.0", "580.82.07")
     with pytest.raises(ArtifactError, match="want one kind"):
-        runtime_from("11.4.0", "9.0, 580.82.07\n8.9, 580.82.07\n")
+        machine_from("11.4.0", "9.0, 580.82.07\n8.9, 580.82.07\n")
 
 
 def tensorrt(version: str, name: str = "tensorrt", **flags: int) -> SimpleNamespace:

@@ -11,8 +11,8 @@ from servers import REPOSITORY, Triton, start_triton, stop_triton
 from querylife.artifacts.processor import instruction_sets
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, write_lock
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.auth import Access
+from querylife.serving.supervisor.processor_check import check_processor
 
 ELSEWHERE = ("avx2",)
 CPUINFO = """processor\t: 0

@@ -35,8 +35,8 @@ class GpuMachine:
 def check_gpu_machine(lock: EngineLock, gpu: str, libraries: str) -> TensorRTLock:
     """Compare this machine with the plans of a repository, and return what the lock says of them.
 
-    gpu: the index or UUID of the GPU that serves. libraries: LD_LIBRARY_PATH of the server. Raises ArtifactError, in one
-    line with both sides named, where there are no plans, no GPU, or another TensorRT, chip or driver.
+    gpu: the index or UUID of the GPU that serves. libraries: LD_LIBRARY_PATH of the server. Raises ArtifactError, in
+    one line with both sides named, where there are no plans, no GPU, or another TensorRT, chip or driver.
     """
     if lock.tensorrt is None:
         raise ArtifactError("found no TensorRT plans in the repository, the gpu profile wants them: " + BUILD)

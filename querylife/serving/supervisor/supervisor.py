@@ -17,14 +17,14 @@ from querylife.artifacts.model_identity import identity
 from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
-from querylife.serving.supervisor.installation import find_installation
-from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.auth import Access
 from querylife.serving.supervisor.drain import RepositoryControl
 from querylife.serving.supervisor.golden_probe import CanaryCaller
+from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
+from querylife.serving.supervisor.installation import find_installation
 from querylife.serving.supervisor.liveness import Idleness, Vitals
 from querylife.serving.supervisor.probe_server import Health, ProbeServer
+from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.shared_memory import check_shared_memory
 from querylife.serving.supervisor.telemetry import Telemetry
 from querylife.serving.supervisor.tracing import trace_options
@@ -183,7 +183,7 @@ class Supervisor:
             process.kill()
 
     def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
-        """The GPU of the gpu profile, and what its plans want of tritonserver. Raises ArtifactError where they misfit."""
+        """The GPU of the gpu profile, and options for its plans. Raises ArtifactError where plans and machine misfit."""
         if self.config.profile != "gpu":
             return "", []
         gpu = visible_gpu(self.config.gpu)

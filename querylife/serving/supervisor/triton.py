@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 
 from querylife.contract import MODELS
-from querylife.serving.supervisor.installation import Installation
 from querylife.serving.supervisor import launch
+from querylife.serving.supervisor.installation import Installation
 
 log = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
 ABOUT_NO_GPU = (b"CudaDriverHelper", b"no pinned memory pool", b"unable to create stream")
-# Outputs of 64 products with all their states are 10 MB: the pool of 64 MiB by default holds the batches of few callers.
+# Outputs of 64 products with all their states are 10 MB: the default pool of 64 MiB holds the batches of few callers.
 GPU_OPTIONS = ("--pinned-memory-pool-byte-size=268435456", "--cuda-memory-pool-byte-size=0:536870912")
 SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
 KILLED_S = 30.0  # to end what was killed: the kernel has gigabytes to give back, and others may be before it
