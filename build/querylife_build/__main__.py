@@ -24,6 +24,8 @@ log = logging.getLogger("querylife_build")
 
 
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
+ATTENTIONS = ("operator", "spelled")
+ATTENTION_HELP = "ONNX's Attention, which TensorRT reads from 10.14 on, or MatMul and Softmax for older ones"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(step=step)
         if step in (_onnx, _compile_gate):
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS[:3])
+            command.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help=ATTENTION_HELP)
         if step is _engines:
             _add_engine_options(command)
         if step is _repository:
@@ -74,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
         if step not in (_onnx, _compile_gate, _gpu_check, _int8):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+        if step in (_engines, _refit):
+            command.add_argument(
+                "--out", type=Path, default=Path("gpu_repository"), metavar="DIR", help="the GPU profile's repository"
+            )
         if step not in (_check, _dali):
             command.add_argument(
                 "--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights, else starting weights"
@@ -84,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
     level = Settings.optimization_level
     command.add_argument("--precision", choices=PRECISIONS, default="fp16")
+    command.add_argument(
+        "--attention", choices=ATTENTIONS, help=f"{ATTENTION_HELP} (default: what this TensorRT reads)"
+    )
     command.add_argument("--optimization-level", type=int, default=level, help="0 (quick build) to 5 (fastest plan)")
     command.add_argument("--version-compatible", action="store_true", help="plans that newer TensorRT runs as well")
     command.add_argument("--hardware-compatible", action="store_true", help="plans that any GPU from Ampere on runs")
@@ -118,9 +128,12 @@ def _onnx(options: argparse.Namespace) -> None:
 
 
 def _engines(options: argparse.Namespace) -> None:
+    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
     from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
 
-    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    tensorrt = load_tensorrt()
+    find_runtime(tensorrt)  # say what is missing before working for a minute
+    attention = options.attention or ("operator" if TensorRTVersion(tensorrt).knows_attention else "spelled")
     settings = Settings(
         optimization_level=options.optimization_level,
         version_compatible=options.version_compatible,
@@ -134,24 +147,27 @@ def _engines(options: argparse.Namespace) -> None:
     _repository(options)
     checkpoint = _checkpoint(options)
     source = _source(checkpoint, options.precision)
-    exported = export_folder(checkpoint, options.folder, options.precision, source)
-    build_engines(checkpoint, options.repository, exported, settings)
-    _check(options)
+    exported = export_folder(checkpoint, options.folder, options.precision, source, attention)
+    build_engines(checkpoint, options.repository, options.out, exported, settings)
+    _check_repository(options.out)
 
 
 def _refit(options: argparse.Namespace) -> None:
+    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
     from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
 
-    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    tensorrt = load_tensorrt()
+    find_runtime(tensorrt)  # say what is missing before working for a minute
+    attention = "operator" if TensorRTVersion(tensorrt).knows_attention else "spelled"
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.refit import refit_engines, refittable_lock  # noqa: PLC0415
 
-    _, plans = refittable_lock(options.repository)
+    _, plans = refittable_lock(options.out)
     (precision,) = {plan.precision for plan in plans.plans.values()}
     checkpoint = _checkpoint(options)
-    exported = export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
-    refit_engines(checkpoint, options.repository, exported, _source(checkpoint))
-    _check(options)
+    exported = export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision), attention)
+    refit_engines(checkpoint, options.repository, options.out, exported, _source(checkpoint))
+    _check_repository(options.out)
 
 
 def _compile_gate(options: argparse.Namespace) -> None:
@@ -231,7 +247,8 @@ def _exports(options: argparse.Namespace) -> "Iterator[Exports]":
 
     checkpoint = _checkpoint(options)
     for precision in options.precision:
-        yield export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
+        source = _source(checkpoint, precision)
+        yield export_folder(checkpoint, options.folder, precision, source, options.attention)
 
 
 def _lock(options: argparse.Namespace) -> None:
@@ -242,13 +259,17 @@ def _lock(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    _check_repository(options.repository)
+
+
+def _check_repository(repository: Path) -> None:
     from querylife_build.config_check import check_configs  # noqa: PLC0415
 
-    lock = verify(options.repository)
-    check_configs(options.repository, lock)
+    lock = verify(repository)
+    check_configs(repository, lock)
     if lock.tensorrt is not None:
         check_machine(lock.tensorrt)
-    log.info("%s: %s (%s), parts belong together", options.repository, lock.name, lock.weights)
+    log.info("%s: %s (%s), parts belong together", repository, lock.name, lock.weights)
 
 
 def _checkpoint(options: argparse.Namespace) -> Path | None:

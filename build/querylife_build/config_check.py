@@ -8,11 +8,11 @@ import onnx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock
+from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock, PlanLock
 from querylife.contract import MAX_BATCH, MODELS, TOWERS, Model
 from querylife.errors import ArtifactError
 from querylife_build.export.graph_checks import axes_of
-from querylife_build.tensorrt.profiles import check_profile
+from querylife_build.tensorrt.profiles import Profile, check_profile
 
 Config = Any  # model_config_pb2.ModelConfig, which ships no types
 
@@ -51,7 +51,9 @@ def _problems(path: Path, repository: Path, lock: EngineLock) -> Iterator[str]:
         return
     checks = [_kind(config), _batches(config), _tensors(config, model)]
     if model in TOWERS:
-        checks += [_graph(config, repository / name / "1" / ONNX_NAME), _plan_profiles(config, name, lock)]
+        plan = lock.tensorrt.plans.get(name) if lock.tensorrt is not None else None
+        onnx_file = repository / name / "1" / ONNX_NAME
+        checks += [_graph(config, onnx_file) if plan is None else _plan(config, plan)]
     if config.platform == "ensemble":
         checks.append(_ensemble(config, model, repository))
     for problem in (problem for check in checks for problem in check):
@@ -121,15 +123,44 @@ def _graph(config: Config, path: Path) -> Iterator[str]:
             yield f"{tensor.name}: found dims {list(tensor.dims)}, {path.name} has {axes_of(value)[1:]} per item"
 
 
-def _plan_profiles(config: Config, name: str, lock: EngineLock) -> Iterator[str]:
-    plan = lock.tensorrt.plans.get(name) if lock.tensorrt is not None else None
-    if config.platform != "tensorrt_plan" or plan is None:
-        return  # a repository that was built without a GPU has no plans to disagree with
+def _plan(config: Config, plan: PlanLock) -> Iterator[str]:
+    """Shapes, profiles and CUDA graphs against those that the plan was built with."""
+    largest = plan.profiles[-1]
     for profile in plan.profiles:
         try:
             check_profile(profile, config.max_batch_size)
         except ArtifactError as error:
             yield str(error)
+    for tensor in config.input:
+        if tensor.name not in largest:
+            yield f"{tensor.name}: found no such input in the plan, which has {sorted(largest)}"
+        elif not _fits(tensor.dims, largest[tensor.name][-1][1:]):
+            yield f"{tensor.name}: found dims {list(tensor.dims)}, the plan has {largest[tensor.name][-1][1:]} per item"
+    want = [str(number) for number in range(len(plan.profiles))]
+    for group in config.instance_group:
+        if list(group.profile) != want:
+            yield f"instance_group: found profiles {list(group.profile)}, the plan has {want}"
+    for spec in config.optimization.cuda.graph_spec:
+        yield from _cuda_graph(spec, config.max_batch_size, largest)
+
+
+def _cuda_graph(spec: Any, max_batch_size: int, profile: Profile) -> Iterator[str]:
+    """One graph_spec: its batches in order, its shapes within the profile's."""
+    name = f"graph_spec of {spec.batch_size} rows"
+    if not 1 <= spec.graph_lower_bound.batch_size <= spec.batch_size <= max_batch_size:
+        found = f"{spec.graph_lower_bound.batch_size} to {spec.batch_size}"
+        yield f"{name}: found batches of {found}, want some of 1 to {max_batch_size}"
+    for side in (spec.input, spec.graph_lower_bound.input):
+        if sorted(side) != sorted(profile):
+            yield f"{name}: found shapes for {sorted(side)}, the plan wants {sorted(profile)}"
+            continue
+        for tensor, shape in side.items():
+            least, _, largest = (bound[1:] for bound in profile[tensor])
+            fits = len(shape.dim) == len(least) and all(
+                low <= axis <= high for low, axis, high in zip(least, shape.dim, largest, strict=True)
+            )
+            if not fits:
+                yield f"{name}: found {tensor} of {list(shape.dim)}, the plan takes {list(least)} to {list(largest)}"
 
 
 def _ensemble(config: Config, model: Model, repository: Path) -> Iterator[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from querylife.artifacts.repository_lock import (
     LOCK_NAME,
     ONNX_NAME,
-    PLAN_NAME,
     TOKENIZER_NAME,
     EngineLock,
     TowerLock,
@@ -147,5 +146,3 @@ def _place(built: Path, repository: Path) -> None:
         target = repository / path.relative_to(built)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    for tower in TOWERS:
-        (repository / tower.name / "1" / PLAN_NAME).unlink(missing_ok=True)  # of the old towers

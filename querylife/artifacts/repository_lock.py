@@ -96,7 +96,7 @@ class PlanLock:
 
 @dataclass(frozen=True)
 class TensorRTLock:
-    """Where the plans were built, and so where they run. Absent from a repository that was built without a GPU."""
+    """Where the plans were built, and so where they run. Absent from the CPU profile's repository."""
 
     version: str
     compute_capability: str  # for example "9.0"
@@ -181,17 +181,21 @@ def write_lock(lock: EngineLock, path: Path) -> None:
 
 
 def verify(repository: Path) -> EngineLock:
-    """Read a repository's lock and compare every part with it.
+    """Read a repository's lock and compare every part with it. One with plans holds no ONNX files.
 
     Raises ArtifactError, naming the part, what was found and what the lock wants. Compares preprocessing too, so it
     needs the server extra (tokenizers, Pillow).
     """
     lock = read_lock(repository / LOCK_NAME)
-    _expect("towers", sorted(lock.towers), sorted(tower.name for tower in TOWERS))
+    towers = sorted(tower.name for tower in TOWERS)
+    _expect("towers", sorted(lock.towers), towers)
+    if lock.tensorrt is not None:
+        _expect("plans", sorted(lock.tensorrt.plans), towers)
     for name, tower in lock.towers.items():
-        _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
-    for name, plan in (lock.tensorrt.plans if lock.tensorrt else {}).items():
-        _expect_file(repository / name / "1" / PLAN_NAME, plan.plan_sha256)
+        if lock.tensorrt is None:
+            _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
+        else:
+            _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
     found = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)

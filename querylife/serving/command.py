@@ -16,6 +16,8 @@ from querylife.serving.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+DEFAULT_REPOSITORY = {"cpu": Path("model_repository"), "gpu": Path("gpu_repository")}
+
 
 def main(argv: list[str]) -> int:
     supervisor = Supervisor(_config(argv))
@@ -48,7 +50,7 @@ def _config(argv: list[str]) -> ServerConfig:
     parser = argparse.ArgumentParser(
         prog="querylife serve", description="Run Triton under supervision. Options after -- go to tritonserver."
     )
-    parser.add_argument("--repository", type=Path, default=default.repository, help="model repository (%(default)s)")
+    parser.add_argument("--repository", type=Path, help="default: model_repository, with --profile gpu gpu_repository")
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument(
         "--tritonserver",
@@ -80,5 +82,6 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="callers must show its text as a bearer token")
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
+    options["repository"] = options["repository"] or DEFAULT_REPOSITORY[options["profile"]]
     access = AccessConfig(**{entry.name: options.pop(entry.name) for entry in fields(AccessConfig)})
     return ServerConfig(**options | {"access": access, "triton": tuple(options["triton"])})

@@ -13,7 +13,7 @@ from querylife.errors import ArtifactError
 from querylife_build.export.folder import export_folder
 from querylife_build.sources import default_checkpoint, source_sha256
 from querylife_build.tensorrt.compile_gate import TARGET, check_compiles, load_rtx
-from querylife_build.tensorrt.compiler import Dialect, compile_plan
+from querylife_build.tensorrt.compiler import TensorRTVersion, compile_plan
 from querylife_build.tensorrt.profiles import check_profile, tower_profiles
 from querylife_build.tensorrt.settings import Settings
 
@@ -78,7 +78,7 @@ def test_a_profile_whose_shapes_contradict_is_caught(exports):
     with pytest.raises(ArtifactError, match="want 0 < least <= tuned <= largest"):
         check_profile(fault, MAX_BATCH)
     with pytest.raises(ArtifactError, match=r"image_used|refuses|cannot compile"):
-        compile_plan(Dialect(load_rtx()), path, (fault,), Settings(), TARGET)
+        compile_plan(TensorRTVersion(load_rtx()), path, (fault,), Settings(), TARGET)
 
 
 def test_a_profile_for_other_widths_is_caught(exports):
@@ -86,4 +86,4 @@ def test_a_profile_for_other_widths_is_caught(exports):
     (profile, *_) = tower_profiles(FUSION_TOWER, path, MAX_TOKENS)
     wider = profile | {"patch_states": tuple((*shape[:2], 64) for shape in profile["patch_states"])}
     with pytest.raises(ArtifactError):
-        compile_plan(Dialect(load_rtx()), path, (wider,), Settings(), TARGET)
+        compile_plan(TensorRTVersion(load_rtx()), path, (wider,), Settings(), TARGET)

@@ -12,7 +12,7 @@ from querylife.artifacts.repository_lock import TensorRTLock
 from querylife.contract import TEXT_TOWER
 from querylife.errors import ArtifactError
 from querylife.serving.supervisor.gpu_machine import GpuMachine, check_runtime, machine_from
-from querylife_build.tensorrt.compiler import Dialect
+from querylife_build.tensorrt.compiler import TensorRTVersion
 from querylife_build.tensorrt.engines import nearest
 from querylife_build.tensorrt.profiles import check_profile
 from querylife_build.tensorrt.runtime import check_machine
@@ -84,17 +84,17 @@ def tensorrt(version: str, name: str = "tensorrt", **flags: int) -> SimpleNamesp
 
 @pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
 def test_networks_are_strongly_typed_in_both_versions(version):
-    assert Dialect(tensorrt(version, STRONGLY_TYPED=1)).network_flags == 2
+    assert TensorRTVersion(tensorrt(version, STRONGLY_TYPED=1)).network_flags == 2
 
 
 def test_a_version_without_the_flag_knows_no_other_way():
-    assert Dialect(tensorrt("11.9.0")).network_flags == 0
+    assert TensorRTVersion(tensorrt("11.9.0")).network_flags == 0
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "9.3.0", "12.0.0"])
 def test_a_version_that_nobody_tried_is_refused(version):
     with pytest.raises(ArtifactError, match=f"found version {version}, want 10 or 11"):
-        Dialect(tensorrt(version))
+        TensorRTVersion(tensorrt(version))
 
 
 class Config:
@@ -112,7 +112,7 @@ def test_settings_reach_the_builder_and_no_precision_flag_is_ever_set():
     module.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
     config = Config()
     wanted = Settings(optimization_level=5, version_compatible=True, hardware_compatible=True, refit=True)
-    Dialect(module).apply(config, wanted)
+    TensorRTVersion(module).apply(config, wanted)
     assert config.flags == {"refit", "version"}
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (5, "ampere")
 
@@ -121,7 +121,7 @@ def test_rtx_plans_are_never_called_compatible():
     module = tensorrt("1.7.1", name="tensorrt_rtx")
     module.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
     with pytest.raises(ArtifactError, match="its plans are its own"):
-        Dialect(module).apply(Config(), Settings(version_compatible=True))
+        TensorRTVersion(module).apply(Config(), Settings(version_compatible=True))
 
 
 def test_a_builder_level_that_does_not_exist_is_refused():

@@ -34,18 +34,21 @@ class Exports:
     parity: dict[str, dict[str, float]]
 
 
-def export_folder(checkpoint: Path | None, folder: Path, precision: str, source: str) -> Exports:
+def export_folder(
+    checkpoint: Path | None, folder: Path, precision: str, source: str, attention: str = "operator"
+) -> Exports:
     """Export the towers into folder/precision, check graphs and answers; does nothing where source is in there already.
 
-    source: sources.source_sha256. Raises ArtifactError for a graph, ParityError for its answers.
+    source: sources.source_sha256. attention: precision.ATTENTIONS; "spelled" has a folder of its own. Raises
+    ArtifactError for a graph, ParityError for its answers.
     """
-    target = folder / precision
+    target = folder / (precision if attention == "operator" else f"{precision}-{attention}")
     about = _read(target / _ABOUT)
     if about.get("source") != source:
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder, prefix=f".{precision}-"))
         try:
-            about = _export(checkpoint, unfinished, precision) | {"source": source}
+            about = _export(checkpoint, unfinished, precision, attention) | {"source": source}
             (unfinished / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
@@ -54,14 +57,14 @@ def export_folder(checkpoint: Path | None, folder: Path, precision: str, source:
     return Exports(precision, _files(target), about["max_tokens"], about["parity"])
 
 
-def _export(checkpoint: Path | None, folder: Path, precision: str) -> dict[str, Any]:
+def _export(checkpoint: Path | None, folder: Path, precision: str, attention: str) -> dict[str, Any]:
     if precision == "fp8":
         fp8.load_modelopt()  # say what is missing before working for a minute
     model = open_model(checkpoint)
     tokenizer, image_size = open_tokenizer(model, folder / TOKENIZER_NAME), model.config.vision.image_size
     files = _files(folder)
     traced = "fp16" if precision == "fp8" else precision
-    export_towers(model, run_eager(model, make_sample(tokenizer, image_size, count=3)), traced, files)
+    export_towers(model, run_eager(model, make_sample(tokenizer, image_size, count=3)), traced, files, attention)
     eager = run_eager(model, make_sample(tokenizer, image_size))
     if precision == "fp8":
         fp8.quantise_towers(files, eager)

@@ -90,14 +90,14 @@ def _median_seconds(call: Callable[[], object]) -> float:
 def rtx_probe(files: Mapping[Model, Path], max_tokens: int) -> Iterator[str]:
     """Say of each tower whether TensorRT for RTX compiles it for, and loads it on, the chip at hand."""
     from querylife_build.tensorrt.compile_gate import load_rtx  # noqa: PLC0415
-    from querylife_build.tensorrt.compiler import Dialect, compile_plan  # noqa: PLC0415
+    from querylife_build.tensorrt.compiler import TensorRTVersion, compile_plan  # noqa: PLC0415
     from querylife_build.tensorrt.profiles import tower_profiles  # noqa: PLC0415
     from querylife_build.tensorrt.settings import Settings  # noqa: PLC0415
 
-    dialect = Dialect(load_rtx())
-    trt = dialect.tensorrt
+    version = TensorRTVersion(load_rtx())
+    trt = version.tensorrt
     for tower in TOWERS:
         profiles = tower_profiles(tower, files[tower], max_tokens)
-        plan = compile_plan(dialect, files[tower], profiles, Settings(), "CURRENT")
+        plan = compile_plan(version, files[tower], profiles, Settings(), "CURRENT")
         engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
         yield f"rtx      {tower.name:13} {'loads here' if engine is not None else 'does not load here'}"

@@ -183,7 +183,7 @@ class Supervisor:
             process.kill()
 
     def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
-        """The GPU of the gpu profile, and options for its plans. Raises ArtifactError where plans and machine misfit."""
+        """The gpu profile's GPU, and options for its plans. Raises ArtifactError where plans and machine misfit."""
         if self.config.profile != "gpu":
             return "", []
         gpu = visible_gpu(self.config.gpu)
