@@ -6,13 +6,15 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from querylife.artifacts.repository_lock import TensorRTLock
 from querylife.contract import TEXT_TOWER
 from querylife.errors import ArtifactError
 from querylife.serving.supervisor.gpu_machine import GpuMachine, check_runtime, machine_from
-from querylife_build.tensorrt.compiler import TensorRTVersion
+from querylife_build.tensorrt.compiler import TensorRTVersion, compiler_graph
 from querylife_build.tensorrt.engines import nearest
 from querylife_build.tensorrt.profiles import check_profile
 from querylife_build.tensorrt.runtime import check_machine
@@ -89,6 +91,22 @@ def test_networks_are_strongly_typed_in_both_versions(version):
 
 def test_a_version_without_the_flag_knows_no_other_way():
     assert TensorRTVersion(tensorrt("11.9.0")).network_flags == 0
+
+
+@pytest.mark.parametrize(("version", "knows"), [("10.13.3.9", False), ("10.14.1.48", True), ("11.4.0.106", True)])
+def test_attention_operators_are_read_from_10_14_on(version, knows):
+    assert TensorRTVersion(tensorrt(version)).knows_attention is knows
+
+
+def test_an_older_tensorrt_is_refused_by_name_before_it_compiles(tmp_path):
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"])
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, 1, 4, 8]) for name in "qkvy"]
+    graph = helper.make_graph([node], "attention", value[:3], value[3:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)]), str(tmp_path / "tower.onnx"))
+    want = r"found TensorRT 10\.13\.3\.9, its Attention operators want 10\.14 or newer, or --attention spelled"
+    with pytest.raises(ArtifactError, match=want):
+        compiler_graph(TensorRTVersion(tensorrt("10.13.3.9")), tmp_path / "tower.onnx")
+    assert b"TRT_decomposable" in compiler_graph(TensorRTVersion(tensorrt("10.14.1.48")), tmp_path / "tower.onnx")
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "9.3.0", "12.0.0"])

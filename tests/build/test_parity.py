@@ -13,7 +13,7 @@ from tiny import (
     tiny_config,
 )
 
-from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER, Segment
 from querylife.errors import ParityError
 from querylife.model.query_life import QueryLife
 from querylife_build.export.graph_checks import check_graph
@@ -126,3 +126,12 @@ def test_other_encoders_export_and_agree(tmp_path, eager, text, vision, precisio
     for tower, path in files.items():
         check_graph(tower, path)
     check_parity(answers, onnx_runner(files, precision), precision)
+
+
+def test_ids_outside_the_vocabulary_are_clipped_for_compilers(exports):
+    """TensorRT would read what lies beside the table; ONNX Runtime would refuse."""
+    run = onnx_runner({TEXT_TOWER: exports["fp16"].files[TEXT_TOWER]}, "fp16")
+    segments = np.full((1, 8), Segment.TEXT, np.int32)
+    outside = np.int32([[101, 10**6, -7, 2000, 2001, 2002, 2003, 102]])
+    inside = np.int32([[101, 30521, 0, 2000, 2001, 2002, 2003, 102]])
+    np.testing.assert_array_equal(run(TEXT_TOWER, [outside, segments])[1], run(TEXT_TOWER, [inside, segments])[1])
