@@ -89,7 +89,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
-engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/tensorrt.md says which container to be in)
+engines: $(INSTALLED) ## TensorRT plans for the GPU here, in gpu_repository (docs/guide/gpu.md: which container to be in)
 	$(BIN)/querylife-build engines
 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
@@ -141,8 +141,22 @@ $(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
 .PHONY: ray-environment
 ray-environment: $(RAY_INSTALLED)
 
-gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
-	$(BIN)/querylife-build gpu-check
+GPU := .venv-gpu
+GPU_INSTALLED := $(GPU)/.installed
+
+# torch with CUDA before the base environment's packages, which pip must not see: their torch may be one for CPU.
+$(GPU_INSTALLED): requirements/gpu.lock requirements/triton.lock $(INSTALLED)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --constraint requirements/triton.lock -r $<
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+		> $(@D)/lib/python3.11/site-packages/base.pth
+	touch $@
+
+.PHONY: gpu-environment
+gpu-environment: $(GPU_INSTALLED)
+
+gpu-check: $(GPU_INSTALLED) ## half-precision parity and latency of the towers on the GPU here
+	$(GPU)/bin/python -m querylife_build gpu-check
 
 .PHONY: bench loadtest
 BENCH := .venv-bench

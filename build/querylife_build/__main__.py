@@ -49,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
         ("repository", _repository, "do all that serving on CPU needs: onnx, gate, lock, check"),
         ("onnx", _onnx, "export the towers in one precision, and check graphs and answers"),
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
-        ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
+        (
+            "engines",
+            _engines,
+            "compile TensorRT plans for the GPU here, check them, and write the GPU profile's repository",
+        ),
         ("refit", _refit, "put a checkpoint's weights into the plans, which were built with engines --refit"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("int8", _int8, "quantise the towers for the CPU, and measure what that costs and brings"),
