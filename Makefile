@@ -1,7 +1,7 @@
 # querylife. `make help` lists what there is to do. Every target sets up what it needs, and only once.
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test serve repository demo
+.PHONY: help install format check docs test serve repository demo
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
@@ -23,8 +23,19 @@ $(INSTALLED): requirements/triton.lock pyproject.toml
 format: $(INSTALLED) ## rewrite the sources in house style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(INSTALLED) ## ruff and mypy --strict
+check: $(INSTALLED) docs ## ruff, mypy --strict, and the documentation
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+DOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
+
+$(DOCS_INSTALLED): requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest
@@ -175,7 +186,18 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
-loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
+loadDOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
+
+$(DOCS_INSTALLED): requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+
+test: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard
@@ -192,3 +214,17 @@ deploy-environment: $(DEPLOY_INSTALLED)
 dashboard: $(INSTALLED) ## the Grafana dashboard, in out/grafana/querylife.json
 	mkdir -p out/grafana
 	$(BIN)/python deploy/grafana/dashboard.py > out/grafana/querylife.json
+
+.PHONY: images sbom
+IMAGES := triton genfilt gateway jobs
+VERSION := 0.1.0
+
+images: repository $(IMAGES:%=image-%) ## container images of Triton (CPU), GenFilt, gateway and jobs
+
+image-%:
+	docker build --file deploy/docker/$*.Dockerfile --tag querylife-$*:$(VERSION) .
+
+sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
+	mkdir -p out/sbom
+	for lock in requirements/images/*.lock requirements/vllm.lock; do \
+		$(DEPLOY)/bin/cyclonedx-py requirements $$lock --output-file out/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done

@@ -14,15 +14,17 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.dtype import DTYPES
-from querylife.errors import ArtifactError, QuerylifeError
+from querylife.errors import ArtifactError
+from querylife.exit_status import run_command
 
 log = logging.getLogger(__name__)
 
 
 def parse(arguments: list[str]) -> ServerConfig:
-    """Raises InvalidRequestError for options that do not fit together."""
+    """Raises ConfigError for options that do not fit together."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     own, engine = arguments[:end], tuple(arguments[end + 1 :])
     default = ServerConfig()
@@ -35,7 +37,8 @@ def parse(arguments: list[str]) -> ServerConfig:
     parser.add_argument(
         "--openai-port", type=int, help="vLLM's OpenAI-compatible routes, behind the token (default: off)"
     )
-    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics on 127.0.0.1 (default: off)")
+    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default: off)")
+    parser.add_argument("--metrics-host", default=default.metrics_host, help="address of the metrics (%(default)s)")
     parser.add_argument("--token-file", type=Path, help="callers must show this file's text as a bearer token")
     parser.add_argument("--tls-certificate", type=Path, help="PEM")
     parser.add_argument("--tls-key", type=Path, help="PEM")
@@ -65,20 +68,22 @@ def parse(arguments: list[str]) -> ServerConfig:
     return ServerConfig(**{name: value for name, value in options.items() if name in known}, engine_options=engine)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command("genfilt-server", lambda: _serve(given), lambda error: log.error("%s", error))
+
+
+def _serve(arguments: list[str]) -> int:
+    config = parse(arguments)
+    token = Token.read(config.token_file) if config.token_file else None
     try:
-        config = parse(sys.argv[1:])
-        try:
-            from genfilt_server.server import serve  # noqa: PLC0415  # imports vLLM: bad usage is refused sooner
-        except ModuleNotFoundError as error:
-            raise ArtifactError(f"found no {error.name}, want vLLM's environment: `make genfilt` has it") from error
-        return asyncio.run(serve(config))
-    except QuerylifeError as error:
-        log.error("%s", error)
-        return 1
+        from genfilt_server.server import serve  # noqa: PLC0415  # imports vLLM: bad usage is refused sooner
+    except ModuleNotFoundError as error:
+        raise ArtifactError(f"found no {error.name}, want vLLM's environment: `make genfilt` has it") from error
+    return asyncio.run(serve(config, token))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from querylife.errors import UnavailableError
-
-
-class BusyError(UnavailableError):
-    """The server is full. retry_after_s: when there will be room, at the present rate."""
-
-    def __init__(self, detail: str, retry_after_s: float) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
+from querylife.errors import OverloadedError
 
 
 class Admission:
@@ -35,10 +27,10 @@ class Admission:
 
     @contextmanager
     def room_for(self, items: int) -> Iterator[None]:
-        """Hold room for a whole request. Raises BusyError when there is none."""
+        """Hold room for a whole request. Raises OverloadedError when there is none."""
         if self.taken + items > self.limit and self.taken > 0:
             wait_s = max(0.05, (self.taken + items - self.limit) * self._item_s)
-            raise BusyError(f"found {self.taken} items waiting, want at most {self.limit}", wait_s)
+            raise OverloadedError(f"found {self.taken} items waiting, want at most {self.limit}", wait_s)
         self._arrive(items)
         try:
             yield

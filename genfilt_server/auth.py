@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)  # probes of an orchestrator carry no token
 # vLLM's own --api-key leaves several routes open, so whatever is not named here does not exist for a caller.
@@ -22,13 +22,13 @@ class Token:
 
     @classmethod
     def read(cls, path: Path) -> "Token":
-        """Raises InvalidRequestError when the file holds no token."""
+        """Raises ConfigError when the file holds no token."""
         try:
             secret = path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(f"{path}: cannot be read: {error}") from error
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
         if not secret:
-            raise InvalidRequestError(f"{path}: found no text, want a token")
+            raise ConfigError(f"{path}: found no text, want a token")
         return cls(secret)
 
     def admits(self, authorization: str | bytes | None) -> bool:
@@ -93,8 +93,8 @@ async def _answer(send: Any, scope: Any, status: int, body: bytes) -> None:
 
 
 def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """TLS from two PEM files. Raises InvalidRequestError when one cannot be read."""
+    """TLS from two PEM files. Raises ConfigError when one cannot be read."""
     try:
         return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
     except OSError as error:
-        raise InvalidRequestError(f"TLS: cannot be read: {error}") from error
+        raise ConfigError(f"TLS: cannot be read: {error}") from error

@@ -5,18 +5,19 @@ from pathlib import Path
 
 from genfilt_server.generation.dtype import DTYPES
 from genfilt_server.generation.prompts import PROMPTS
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Options of `genfilt-server`. Raises InvalidRequestError, naming the option, when values do not fit together."""
+    """Options of `genfilt-server`. Raises ConfigError, naming the option, when values do not fit together."""
 
     model: str = "smollm2-135m"  # or a folder, or a hub id
     host: str = "127.0.0.1"
     port: int = 8010  # 0: any free one
     openai_port: int | None = None  # vLLM's OpenAI-compatible routes; None: off
-    metrics_port: int | None = None  # Prometheus, on loopback; None: off
+    metrics_port: int | None = None  # Prometheus; None: off
+    metrics_host: str = "127.0.0.1"
     token_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -34,19 +35,21 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt not in PROMPTS:
-            raise InvalidRequestError(f"--prompt: found {self.prompt!r}, want one of {', '.join(PROMPTS)}")
+            raise ConfigError(f"--prompt: found {self.prompt!r}, want one of {', '.join(PROMPTS)}")
         if self.dtype not in DTYPES:
-            raise InvalidRequestError(f"--dtype: found {self.dtype!r}, want one of {', '.join(DTYPES)}")
+            raise ConfigError(f"--dtype: found {self.dtype!r}, want one of {', '.join(DTYPES)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise InvalidRequestError("--tls-certificate and --tls-key: found one, want both or neither")
+            raise ConfigError("--tls-certificate and --tls-key: found one, want both or neither")
         if self.openai_port is not None and self.token_file is None:
-            raise InvalidRequestError(
-                "--openai-port: found no --token-file, want one: those routes are never left open"
-            )
+            raise ConfigError("--openai-port: found no --token-file, want one: those routes are never left open")
+        for name in ("port", "openai_port", "metrics_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 <= port < 65536:
+                raise ConfigError(f"--{name.replace('_', '-')}: found {port}, want 0 to 65535")
         for name in ("max_waiting", "max_sequences", "remembered", "max_context_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise InvalidRequestError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
+                raise ConfigError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
         if not 0 < self.gpu_memory_share <= 1:
-            raise InvalidRequestError(f"--gpu-memory-share: found {self.gpu_memory_share}, want more than 0, at most 1")
+            raise ConfigError(f"--gpu-memory-share: found {self.gpu_memory_share}, want more than 0, at most 1")
         if self.drain_s < 0:
-            raise InvalidRequestError(f"--drain-s: found {self.drain_s}, want at least 0")
+            raise ConfigError(f"--drain-s: found {self.drain_s}, want at least 0")

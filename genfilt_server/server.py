@@ -36,10 +36,14 @@ CANARY_TITLE = "Red cotton dress for women"
 EXIT_DEAD_ENGINE = 3
 
 
-async def serve(config: ServerConfig) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine dies. Returns the exit code."""
+async def serve(config: ServerConfig, token: Token | None) -> int:
+    """Serve until SIGTERM or SIGINT, or until the engine dies. Returns the exit code.
+
+    Ctrl-C before the server is ready raises KeyboardInterrupt.
+    """
     started = time.monotonic()
-    token = Token.read(config.token_file) if config.token_file else None
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's waits for the next await: half a minute
     source = generator_source(config.model)
     prompt = PROMPTS[config.prompt] if config.prompt else source.prompt
     made_by = f"{source.name}@{fingerprint(source.path)}"
@@ -48,8 +52,7 @@ async def serve(config: ServerConfig) -> int:
     for stranger in judge.strangers(encoder=encoder.identity, generator=made_by):
         log.warning("%s: its probabilities are off; fit it again (research.judge.quality --fit-out)", stranger)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     watcher = start_watcher()
     async with AsyncExitStack() as stack:
@@ -77,10 +80,11 @@ async def serve(config: ServerConfig) -> int:
         if not await canary.sing(FIRST_ANSWER_S):
             raise UnavailableError("the generator did not answer its first prompt")
         if config.metrics_port is not None:
-            prometheus_client.start_http_server(config.metrics_port, addr="127.0.0.1")
+            prometheus_client.start_http_server(config.metrics_port, addr=config.metrics_host)
         if config.openai_port is not None and token is not None:
             await stack.enter_async_context(_OpenAiServer(await generator.openai_app(token), config))
         log.info("%s answered after %.1f s", provenance.generator, time.monotonic() - started)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         print(f"ready {config.host}:{port}", flush=True)
         died = await _watch(generator, canary, stop)
         await healthy.enter_graceful_shutdown()

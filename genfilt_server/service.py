@@ -16,17 +16,17 @@ import grpc
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
 from genfilt_server import wire
-from genfilt_server.admission import Admission, BusyError
+from genfilt_server.admission import Admission
 from genfilt_server.generation.pipeline import Described, Describer, Failure, Filter, Judged
 from genfilt_server.metrics import Metrics
 from querylife.contract import MAX_BATCH
-from querylife.errors import InvalidRequestError, ServerFaultError, UnavailableError
+from querylife.errors import InvalidRequestError, OverloadedError, ServerFaultError, UnavailableError
 
 log = logging.getLogger(__name__)
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     ServerFaultError: grpc.StatusCode.INTERNAL,
 }
@@ -245,5 +245,6 @@ async def _abort(error: Exception, call: Call, context: Any) -> None:
     call.outcome = code.name
     if kind is None:
         log.exception("%s failed", call.method)
-    trailing = ((PUSHBACK, str(round(1000 * error.retry_after_s))),) if isinstance(error, BusyError) else ()
+    retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+    trailing = () if retry_after_s is None else ((PUSHBACK, str(round(1000 * retry_after_s))),)
     await context.abort(code, str(error) if kind else "internal error; the server's log says more", trailing)

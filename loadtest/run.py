@@ -4,7 +4,7 @@
     .venv/bin/python -m loadtest.run spike --address HOST:PORT       a server that is there already
     .venv/bin/python -m loadtest.run steady --workers 2              two generator processes under one Locust master
 
-For generators on several machines see docs/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
+For generators on several machines see docs/guide/loadtest.md. A bearer token is read from QUERYLIFE_TOKEN.
 """
 
 import argparse
@@ -28,8 +28,10 @@ from loadtest.generators import IN_FLIGHT, Generators
 from loadtest.report import write_page, write_stages, write_summary
 from loadtest.results import Memory, Samples, invalid_because, missed_objectives, percentiles, read_samples
 from loadtest.scenario import FOLDER, Scenario, load_scenario
-from querylife.errors import QuerylifeError, ServerFaultError
+from querylife.errors import ConfigError, ServerFaultError
+from querylife.exit_status import run_command
 from querylife.serving.supervisor.supervisor import free_port
+from querylife_client import Client
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -39,14 +41,18 @@ def main() -> int:
     for name, variable in PEM_VARIABLES.items():
         if getattr(options, name):
             os.environ[variable] = str(getattr(options, name).resolve())
-    try:
-        return _run(options, load_scenario(_scenario_path(options.scenario)))
-    except QuerylifeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: no report was written", file=sys.stderr)
-        return 130
+    return run_command("loadtest", lambda: _start(options))
+
+
+def _start(options: argparse.Namespace) -> int:
+    if options.workers < 1:
+        raise ConfigError(f"--workers: found {options.workers}, want at least 1")
+    for name in ("address", "genfilt"):
+        try:
+            Client(getattr(options, name)).close()
+        except ValueError as error:
+            raise ConfigError(f"--{name}: {error}") from error
+    return _run(options, load_scenario(_scenario_path(options.scenario)))
 
 
 def _run(options: argparse.Namespace, scenario: Scenario) -> int:

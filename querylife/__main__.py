@@ -1,6 +1,6 @@
 """`querylife <verb>`: one command line for everything that is used from a shell.
 
-Exit status: 0 done, 1 a QuerylifeError (one line on stderr) or a reader of stdout that left, 2 bad usage, 130 Ctrl-C.
+querylife.exit_status has the exit statuses.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from querylife.errors import QuerylifeError
+from querylife.exit_status import run_command
 
 
 class Verb(NamedTuple):
@@ -44,28 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb is None:
         print(f"querylife: found verb {arguments[0]!r}, want one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    try:
-        status = _load(verb.main)(arguments[1:])
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # `querylife embed ... | head`
-        _forget_stdout()
-        return 1
-    except KeyboardInterrupt:
-        print(f"querylife {arguments[0]}: interrupted", file=sys.stderr)
-        return 130
-    except QuerylifeError as error:
-        print(f"querylife {arguments[0]}: {error}", file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except OSError:  # a full disk, of which the line above tells
-            _forget_stdout()
-        return 1
-
-
-def _forget_stdout() -> None:
-    """What is left in its buffer cannot be written, and Python would try once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return run_command(f"querylife {arguments[0]}", lambda: _load(verb.main)(arguments[1:]))
 
 
 def _usage() -> str:

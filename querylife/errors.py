@@ -12,6 +12,7 @@ QuerylifeError
     │   └── ItemError          change one item of it; its neighbours are unharmed
     ├── DeadlineExceededError  allow more time, or shed load
     ├── UnavailableError       retry
+    │   └── OverloadedError    retry later, and send less: the server is full
     └── ServerFaultError       report it
 """
 
@@ -74,6 +75,14 @@ class DeadlineExceededError(ServiceError):
 
 class UnavailableError(ServiceError):
     """The server is away, starting or full; the same request may succeed later."""
+
+
+class OverloadedError(UnavailableError):
+    """The server is up, but full. retry_after_s: when there will be room, where the server says so."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ServerFaultError(ServiceError):

@@ -10,13 +10,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from querylife.data.batches import Batch
 from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training.batches import Batch
 from querylife.training.data import anchor
-from querylife.training.features import ImageFeatures
 from querylife.training.run import TrainingConfig
 from querylife.training.train import train
 

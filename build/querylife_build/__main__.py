@@ -1,6 +1,6 @@
 """querylife-build: from a checkpoint to a model repository that Triton loads.
 
-Every step can be rerun, and writes under a temporary name first. Exit 0: done; 1: a QuerylifeError; 2: bad usage.
+Every step can be rerun, and writes under a temporary name first. querylife.exit_status has the exit statuses.
 """
 
 import argparse
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import QuerylifeError
+from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 from querylife_build.tensorrt.runtime import check_machine
 from querylife_build.tensorrt.settings import Settings
@@ -34,12 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for ours in ("querylife", "querylife_build"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    try:
-        options.step(options)
-    except QuerylifeError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return 1
+    return run_command("querylife-build", lambda: _run(options), _report)
+
+
+def _run(options: argparse.Namespace) -> int:
+    options.step(options)
     return 0
+
+
+def _report(error: QuerylifeError) -> None:
+    log.error("%s: %s", type(error).__name__, error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("refit", _refit, "put a checkpoint's weights into the plans, which were built with engines --refit"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
-        ("int8", _int8, "quantise the towers for the CPU, and measure what that costs and brings"),
         ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
         ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
@@ -75,11 +78,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
             )
             command.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="which decodes")
-        if step is _int8:
-            _add_int8_options(command)
-        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check, _int8):
+        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
-        if step not in (_onnx, _compile_gate, _gpu_check, _int8):
+        if step not in (_onnx, _compile_gate, _gpu_check):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
         if step in (_engines, _refit):
             command.add_argument(
@@ -106,13 +107,6 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--timing-cache", type=Path, default=cache, metavar="FILE")
 
 
-def _add_int8_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--evaluate", action="store_true", help="judge relevance beside fp32: minutes")
-    command.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the shared data")
-    cache = Path("out/int8-pictures")
-    command.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="picture vectors are kept here")
-
-
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
     is_int8 = getattr(options, "int8", False)
@@ -132,12 +126,6 @@ def _onnx(options: argparse.Namespace) -> None:
 
 
 def _engines(options: argparse.Namespace) -> None:
-    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
-    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
-
-    tensorrt = load_tensorrt()
-    find_runtime(tensorrt)  # say what is missing before working for a minute
-    attention = options.attention or ("operator" if TensorRTVersion(tensorrt).knows_attention else "spelled")
     settings = Settings(
         optimization_level=options.optimization_level,
         version_compatible=options.version_compatible,
@@ -145,24 +133,20 @@ def _engines(options: argparse.Namespace) -> None:
         refit=options.refit,
         timing_cache=options.timing_cache,
     )
+    readable = _readable_attention()
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.engines import build_engines  # noqa: PLC0415
 
     _repository(options)
     checkpoint = _checkpoint(options)
     source = _source(checkpoint, options.precision)
-    exported = export_folder(checkpoint, options.folder, options.precision, source, attention)
+    exported = export_folder(checkpoint, options.folder, options.precision, source, options.attention or readable)
     build_engines(checkpoint, options.repository, options.out, exported, settings)
     _check_repository(options.out)
 
 
 def _refit(options: argparse.Namespace) -> None:
-    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
-    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
-
-    tensorrt = load_tensorrt()
-    find_runtime(tensorrt)  # say what is missing before working for a minute
-    attention = "operator" if TensorRTVersion(tensorrt).knows_attention else "spelled"
+    attention = _readable_attention()
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.refit import refit_engines, refittable_lock  # noqa: PLC0415
 
@@ -174,6 +158,17 @@ def _refit(options: argparse.Namespace) -> None:
     _check_repository(options.out)
 
 
+def _readable_attention() -> str:
+    """What the TensorRT here reads. Raises ArtifactError where it or the GPU is missing, before any work."""
+    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+
+    tensorrt = load_tensorrt()
+    find_runtime(tensorrt)
+    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
+
+    return "operator" if TensorRTVersion(tensorrt).knows_attention else "spelled"
+
+
 def _compile_gate(options: argparse.Namespace) -> None:
     from querylife_build.tensorrt.compile_gate import check_compiles, load_rtx  # noqa: PLC0415
 
@@ -182,43 +177,6 @@ def _compile_gate(options: argparse.Namespace) -> None:
         for tower, path in exported.files.items():
             check_compiles(tower, path, exported.max_tokens)
     log.info("compile gate: TensorRT takes every tower in %s", ", ".join(options.precision))
-
-
-def _int8(options: argparse.Namespace) -> None:
-    from querylife_build import checkpoint  # noqa: PLC0415
-    from querylife_build.export.folder import export_folder  # noqa: PLC0415
-    from querylife_build.parity import backends as runners  # noqa: PLC0415
-    from querylife_build.parity import gate as parity  # noqa: PLC0415
-    from querylife_build.parity import reference as eager  # noqa: PLC0415
-    from querylife_build.parity import sample  # noqa: PLC0415
-    from querylife_build.quantize import int8  # noqa: PLC0415
-    from research.int8 import cost as int8_cost  # noqa: PLC0415
-
-    folder = _checkpoint(options)
-    fp32 = export_folder(folder, options.folder, "fp32", _source(folder, "fp32")).files
-    files = {tower: options.folder / "int8" / f"{tower.name}.onnx" for tower in TOWERS}
-    model = checkpoint.open_model(folder)
-    tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
-    answers = eager.run_eager(model, sample.make_sample(tokenizer, model.config.vision.image_size))
-    int8.quantise_towers(fp32, files, answers)
-    for tower, found in parity.measure_parity(answers, runners.onnx_runner(files, "int8")).items():
-        print(f"parity   {tower.name:13} {found.figures()}", flush=True)
-    for line in int8_cost.measure_cost(fp32, files, answers):
-        print(line, flush=True)
-    if options.evaluate:
-        from research.int8 import relevance as int8_relevance  # noqa: PLC0415
-
-        variants = {
-            "fp32": fp32,
-            "int8 text": fp32 | {TEXT_TOWER: files[TEXT_TOWER]},
-            "int8 vision": fp32 | {VISION_TOWER: files[VISION_TOWER]},
-            "int8": files,
-        }
-        goods = int8_relevance.fashion_goods(options.data)
-        size = model.config.vision.image_size
-        tables, lost = int8_relevance.compare(variants, goods, tokenizer, size, options.cache)
-        print("", *(table.markdown() for table in tables), sep="\n")
-        print(f"relevance: {', '.join(lost) or 'nothing'} loses more than {int8_relevance.MARGIN}")
 
 
 def _dali(options: argparse.Namespace) -> None:

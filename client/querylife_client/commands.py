@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from querylife.catalog.reader import CatalogProduct, load_catalog
-from querylife.errors import InputFileError, InvalidRequestError
+from querylife.errors import ConfigError, InputFileError
 from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
 from querylife_client.products import Product
@@ -131,7 +131,7 @@ def _client(options: argparse.Namespace) -> Client:
         config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE), retry=retry)
         return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
     except (ValueError, OSError) as error:
-        raise InvalidRequestError(str(error)) from error
+        raise ConfigError(str(error)) from error
 
 
 def _catalog(path: Path) -> list[CatalogProduct]:

@@ -1,4 +1,4 @@
-"""What the client raises: the project's service errors, two of them told apart further.
+"""What the client raises: the project's service errors, and CredentialsError.
 
 ServiceError
 ├── InvalidRequestError      change the request
@@ -23,6 +23,7 @@ from querylife.errors import (
     InvalidRequestError,
     ItemError,
     ItemFault,
+    OverloadedError,
     QuerylifeError,
     ServerFaultError,
     ServiceError,
@@ -48,10 +49,6 @@ __all__ = [
 
 class CredentialsError(InvalidRequestError):
     """The server does not accept who the caller says they are."""
-
-
-class OverloadedError(UnavailableError):
-    """The server is up, but its queue is full."""
 
 
 class Failure(NamedTuple):

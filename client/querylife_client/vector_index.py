@@ -1,7 +1,7 @@
 """Millions of product vectors: an approximate index (HNSW, from the library usearch) that `rank` takes as `vectors`.
 
 Install with the extra `index`. Up to some hundred thousand rows, rank's own exact search in numpy is fast enough
-(docs/client.md has the measurement).
+(docs/guide/client.md has the measurement).
 """
 
 from collections.abc import Iterable

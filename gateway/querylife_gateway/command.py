@@ -15,6 +15,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(arguments: list[str]) -> int:
+    """Serve HTTP in front of the model server."""
     if arguments[:1] == ["keys"]:
         return keys(arguments[1:])
     config = _config(arguments)

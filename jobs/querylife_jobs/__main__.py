@@ -3,6 +3,7 @@
     querylife-jobs describe catalogue.parquet described.parquet --server 127.0.0.1:8010
     querylife-jobs filter pairs.parquet catalogue.parquet verdicts.parquet --server 127.0.0.1:8010
     querylife-jobs embed catalogue.parquet vectors.parquet --server 127.0.0.1:8001
+    querylife-jobs index catalogue.parquet --store lance:products --server 127.0.0.1:8001
 
 A catalogue is what `querylife demo` reads, too (querylife.catalog.reader); pairs have columns query and product_id. Run
 the same command again after an interruption: the ledger beside the output knows what is done. Progress goes to stderr,
@@ -16,12 +17,13 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 
 from querylife.catalog.reader import CatalogProduct, load_catalog
-from querylife.errors import InvalidRequestError, QuerylifeError
+from querylife.errors import ConfigError
+from querylife.exit_status import run_command
 from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger
@@ -29,14 +31,18 @@ from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
 
+if TYPE_CHECKING:
+    from querylife_jobs.index import IndexConfig
+
 log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 8
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One run of a job. Raises InvalidRequestError for values that make no sense."""
+    """One run of a job. Raises ConfigError for values that make no sense."""
 
     job: str
     catalogue: Path
@@ -53,10 +59,15 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
-            raise InvalidRequestError(f"--max-in-flight: found {self.max_in_flight}, want at least 1")
+            raise ConfigError(f"--max-in-flight: found {self.max_in_flight}, want at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit: found {self.limit}, want at least 1")
+        for name in ("timeout_s", "patience_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, want more than 0")
         for path in (self.token_file, self.tls_authorities):
             if path is not None and not path.is_file():
-                raise InvalidRequestError(f"{path}: found no such file")
+                raise ConfigError(f"{path}: found no such file")
 
     @property
     def ledger_path(self) -> Path:
@@ -125,8 +136,28 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
     return summary
 
 
-def parse(arguments: Sequence[str] | None) -> JobConfig:
+def _add_server_options(job: argparse.ArgumentParser, address: str) -> None:
     default = JobConfig("", Path(), Path(), "")
+    job.add_argument("--server", default=address, help=f"host:port (default: {address})")
+    job.add_argument("--token-file", type=Path, help="the server's bearer token")
+    job.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
+    job.add_argument("--max-in-flight", type=int, default=default.max_in_flight, help="requests at once, at most")
+    job.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds for one request")
+    job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
+
+
+def _add_index(verbs: Any) -> None:
+    job = verbs.add_parser("index", help="bring a vector store to equal a catalogue")
+    job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
+    job.add_argument("--store", required=True, metavar="URL", help=STORE_URLS)
+    job.add_argument("--ledger", type=Path, help="SQLite file of vectors (default: in the store's folder, or here)")
+    job.add_argument("--image-cache", type=Path, metavar="FOLDER", help="for image_url (default: by the ledger)")
+    job.add_argument("--refresh-images", action="store_true", help="fetch every image_url again")
+    job.add_argument("--allowed-hosts", nargs="+", default=(), metavar="HOST", help="fetch image_url from these only")
+    _add_server_options(job, "127.0.0.1:8001")
+
+
+def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
     parser = argparse.ArgumentParser(
         "querylife-jobs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -141,18 +172,25 @@ def parse(arguments: Sequence[str] | None) -> JobConfig:
             job.add_argument("pairs", type=Path, help="Parquet with query and product_id")
         job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
         job.add_argument("out", type=Path, help="Parquet to write")
-        job.add_argument("--server", default=address, help=f"host:port (default: {address})")
         job.add_argument("--ledger", type=Path, help="SQLite file (default: beside the output)")
-        job.add_argument("--token-file", type=Path, help="the server's bearer token")
-        job.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
-        job.add_argument("--max-in-flight", type=int, default=default.max_in_flight, help="requests at once, at most")
-        job.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds for one request")
-        job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
         job.add_argument("--limit", type=int, help="a sample of so many products, the same in every run")
-    return JobConfig(**vars(parser.parse_args(arguments)))
+        _add_server_options(job, address)
+    _add_index(verbs)
+    options = vars(parser.parse_args(arguments))
+    if options["job"] == "index":
+        from querylife_jobs.index import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
+
+        del options["job"]
+        return IndexConfig(**{**options, "allowed_hosts": tuple(options["allowed_hosts"])})
+    return JobConfig(**options)
 
 
-async def run(config: JobConfig) -> Summary:
+async def run(config: "JobConfig | IndexConfig") -> object:
+    """Run a job. Returns its summary, to be printed."""
+    if not isinstance(config, JobConfig):
+        from querylife_jobs.index import run_index  # noqa: PLC0415
+
+        return "\n".join(map(str, await run_index(config)))
     catalogue = load_catalog(config.catalogue, config.limit)
     for problem in catalogue.problems:
         log.warning("%s", problem)
@@ -165,21 +203,16 @@ async def run(config: JobConfig) -> Summary:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    return run_command("querylife-jobs", lambda: _run_job(arguments), lambda error: log.error("%s", error))
+
+
+def _run_job(arguments: Sequence[str] | None) -> int:
+    config = parse(arguments)
     try:
-        summary = asyncio.run(run(parse(arguments)))
-    except QuerylifeError as error:
-        log.error("%s", error)
-        return 1
-    except ExceptionGroup as group:
-        errors = group.subgroup(QuerylifeError)
-        if errors is None or len(errors.exceptions) < len(group.exceptions):
-            raise
-        log.error("%s", errors.exceptions[0])
-        return 1
+        print(asyncio.run(run(config)))
     except KeyboardInterrupt:
-        log.error("interrupted; the same command resumes")
-        return 1
-    print(summary)
+        log.error("the same command resumes")
+        raise
     return 0
 
 

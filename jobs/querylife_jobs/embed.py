@@ -11,12 +11,11 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import CatalogProduct
 from querylife.errors import FingerprintMismatchError
 from querylife_client import AsyncClient, Product
-from querylife_client.errors import CredentialsError, OverloadedError
+from querylife_client.errors import CredentialsError
 from querylife_jobs.ledger import Ledger, Record, unit_key
-from querylife_jobs.runner import AccessError, FullError, Unit
+from querylife_jobs.runner import AccessError, Unit
 
 UNITS_PER_REQUEST = 16
-FULL_PAUSE_S = 0.5
 SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -52,8 +51,6 @@ async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) 
     try:
         embedded = await client.embed_products(sent)
         check_model(model, await client.model_identity())
-    except OverloadedError as error:
-        raise FullError(str(error), FULL_PAUSE_S) from error
     except CredentialsError as error:
         raise AccessError(str(error)) from error
     records = []

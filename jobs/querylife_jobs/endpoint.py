@@ -11,8 +11,14 @@ import grpc
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
 from querylife.contract import MAX_REQUEST_BYTES
-from querylife.errors import DeadlineExceededError, InvalidRequestError, QuerylifeError, UnavailableError
-from querylife_jobs.runner import AccessError, FullError
+from querylife.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    QuerylifeError,
+    UnavailableError,
+)
+from querylife_jobs.runner import AccessError
 
 PUSHBACK = "grpc-retry-pushback-ms"
 NO_HINT_S = 1.0
@@ -96,7 +102,7 @@ def _sorted(error: grpc.aio.AioRpcError) -> QuerylifeError:
     code, detail = error.code(), f"{error.code().name}: {error.details()}"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         hints = [value for key, value in error.trailing_metadata() or () if key == PUSHBACK]
-        return FullError(detail, int(hints[0]) / 1000 if hints else NO_HINT_S)
+        return OverloadedError(detail, int(hints[0]) / 1000 if hints else NO_HINT_S)
     if code in BROKEN_REQUEST:
         return InvalidRequestError(detail)
     if code in REFUSED_CALLER:

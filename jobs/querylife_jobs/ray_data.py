@@ -17,9 +17,10 @@ import pyarrow
 import pyarrow.parquet
 
 from querylife.catalog.reader import CatalogProduct
+from querylife.errors import OverloadedError
 from querylife_jobs import describe
 from querylife_jobs.endpoint import GenFiltEndpoint
-from querylife_jobs.runner import FullError
+from querylife_jobs.runner import FULL_PAUSE_S
 
 ROWS_PER_BATCH = 64
 BLOCKS_PER_WORKER = 4
@@ -44,8 +45,8 @@ class DescribeRows:
                 try:
                     records = await describe.work(endpoint, distinct)
                     break
-                except FullError as error:
-                    await asyncio.sleep(error.retry_after_s)
+                except OverloadedError as error:
+                    await asyncio.sleep(error.retry_after_s or FULL_PAUSE_S)
         table = describe.table(products, units, {record.key: record for record in records})
         return pyarrow.table(table, schema=describe.SCHEMA)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from querylife.errors import InvalidRequestError, QuerylifeError, ServiceError, UnavailableError
+from querylife.errors import InvalidRequestError, OverloadedError, QuerylifeError, ServiceError
 from querylife_jobs.ledger import Ledger, Record
 from querylife_jobs.progress import Progress
 from querylife_jobs.window import Window
@@ -20,19 +20,12 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 8  # of one unit, each with a server that had been ready before it
 FIRST_PAUSE_S = 0.2
+FULL_PAUSE_S = 0.5  # where a full server does not say when it will have room
 LONGEST_PAUSE_S = 5.0
 
 
 class AccessError(QuerylifeError):
     """The server does not serve this caller: a wrong token, or another kind of server. Ends the job."""
-
-
-class FullError(UnavailableError):
-    """The server refused work because it is full. retry_after_s: its own hint."""
-
-    def __init__(self, detail: str, retry_after_s: float) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)
@@ -137,10 +130,10 @@ class Runner:
         while True:
             try:
                 records = await self._work(units)
-            except FullError as error:
+            except OverloadedError as error:
                 self._summary.refusals += 1
                 self._window.shrink()
-                await asyncio.sleep(error.retry_after_s * random.uniform(1.0, 1.5))
+                await asyncio.sleep((error.retry_after_s or FULL_PAUSE_S) * random.uniform(1.0, 1.5))
             except InvalidRequestError as error:
                 await self._apart(units, Record("", fault="invalid_request", detail=str(error)))
                 return

@@ -7,6 +7,7 @@ Columns (others are ignored; every one but id may be left out or empty, not all 
     product_type  text; also called articleType or category
     image         a path, relative to the catalogue file, or (Parquet) the encoded bytes
     image_base64  the encoded bytes in base64, for JSON Lines and CSV
+    image_url     http or https; only `querylife-jobs index` fetches it
 
 A folder holds products.parquet (or .csv, .jsonl) with these columns, and the pictures beside it in images*.parquet:
 an id and one column of encoded bytes. Where several files hold a picture of one id, the one with most pixels counts.
@@ -17,7 +18,7 @@ import csv
 import json
 import math
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ NAMES = {
     "product_type": ("product_type", "articleType", "category"),
     "image": ("image",),
     "image_base64": ("image_base64",),
+    "image_url": ("image_url",),
 }
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
@@ -60,11 +62,11 @@ def load_catalog(path: Path, limit: int | None = None) -> Catalog:
 
     Raises InputFileError when the file cannot be read as this module's docstring says.
     """
-    file = _products_file(path)
-    rows = list(_rows(file))
+    file = products_file(path)
+    rows = list(read_rows(file))
     if not rows:
         raise InputFileError(f"{file}: found no rows, want at least one product")
-    _check_columns(file, dict.fromkeys(name for row in rows for name in row))
+    check_columns(file, dict.fromkeys(name for row in rows for name in row))
     if limit is not None and len(rows) > limit:
         chosen = sorted(random.Random(0).sample(range(len(rows)), limit))
         rows = [rows[position] for position in chosen]
@@ -72,7 +74,7 @@ def load_catalog(path: Path, limit: int | None = None) -> Catalog:
     catalog = Catalog()
     seen: set[str] = set()
     for row in rows:
-        product = _product(file, row, pictures, catalog.problems)
+        product = read_product(file, row, pictures, catalog.problems)
         if product.id in seen:
             raise InputFileError(f"{file}: found id {product.id!r} twice, want every id once")
         seen.add(product.id)
@@ -92,7 +94,8 @@ def load_queries(path: Path) -> list[str]:
     return queries
 
 
-def _products_file(path: Path) -> Path:
+def products_file(path: Path) -> Path:
+    """The file with the rows of a catalogue: path itself, or the one in the folder. Raises InputFileError."""
     if path.is_dir():
         for suffix in SUFFIXES:
             if (file := path / f"products{suffix}").is_file():
@@ -105,10 +108,11 @@ def _products_file(path: Path) -> Path:
     return path
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they are, one by one. columns: those to read of a Parquet file; None: the ones above."""
     try:
         if file.suffix.lower() == ".parquet":
-            yield from _parquet_rows(file)
+            yield from read_parquet(file, columns)
         elif file.suffix.lower() == ".csv":
             yield from _csv_rows(file)
         else:
@@ -147,7 +151,8 @@ def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _parquet_rows(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_parquet(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, in memory a few thousand at a time. Raises InputFileError."""
     import pyarrow  # noqa: PLC0415  # only Parquet needs it
     import pyarrow.parquet  # noqa: PLC0415
 
@@ -161,14 +166,16 @@ def _parquet_rows(file: Path, columns: list[str] | None = None) -> Iterator[dict
         raise InputFileError(f"{file}: cannot be read as Parquet: {error}") from error
 
 
-def _check_columns(file: Path, columns: Collection[str]) -> None:
-    content = {"title", "product_type", "image", "image_base64"}
+def check_columns(file: Path, columns: Collection[str]) -> None:
+    """Raises InputFileError unless there is an id, and a column to make a vector from."""
+    content = {"title", "product_type", "image", "image_base64", "image_url"}
     present = {name for name, names in NAMES.items() if any(alias in columns for alias in names)}
     if "id" not in present or not present & content:
         raise InputFileError(f"{file}: found columns {sorted(columns)}, want id and one of {sorted(content)}")
 
 
-def _product(file: Path, row: dict[str, Any], pictures: dict[str, bytes], problems: list[str]) -> CatalogProduct:
+def read_product(file: Path, row: dict[str, Any], pictures: Mapping[str, bytes], problems: list[str]) -> CatalogProduct:
+    """One row as a product. pictures: id -> encoded bytes. problems: gets a line where the picture cannot be read."""
     try:
         identifier, title, product_type = (_text(row, name) for name in ("id", "title", "product_type"))
     except InputFileError as error:
@@ -214,15 +221,16 @@ def _pictures(folder: Path, wanted: set[str]) -> dict[str, bytes]:
     """id to encoded bytes, from every images*.parquet of the folder."""
     best: dict[str, tuple[int, bytes]] = {}
     for file in sorted(folder.glob("images*.parquet")):
-        column = _bytes_column(file)
-        for row in _parquet_rows(file, ["id", column, *_size_columns(file)]):
+        column = bytes_column(file)
+        for row in read_parquet(file, ["id", column, *size_columns(file)]):
             identifier, pixels = str(row["id"]), (row.get("width") or 0) * (row.get("height") or 0)
             if identifier in wanted and row[column] and pixels >= best.get(identifier, (0, b""))[0]:
                 best[identifier] = (pixels, row[column])
     return {identifier: image for identifier, (_, image) in best.items()}
 
 
-def _bytes_column(file: Path) -> str:
+def bytes_column(file: Path) -> str:
+    """The Parquet column that holds encoded pictures. Raises InputFileError where there is none."""
     import pyarrow.parquet  # noqa: PLC0415
     import pyarrow.types  # noqa: PLC0415
 
@@ -232,7 +240,8 @@ def _bytes_column(file: Path) -> str:
     raise InputFileError(f"{file}: found no column of bytes, want one with encoded pictures")
 
 
-def _size_columns(file: Path) -> list[str]:
+def size_columns(file: Path) -> list[str]:
+    """width and height, where a Parquet file has both."""
     import pyarrow.parquet  # noqa: PLC0415
 
     names = pyarrow.parquet.read_schema(file).names

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.data.batches import FashionBatches, colour_words
 from querylife.data.fashion import FashionProducts, load_crowd_queries
 from querylife.data.queries import Query, QueryWriter
 from querylife.data.relevance import EXACT, Request, grade
 from querylife.data.toloka import read_english, read_german
 from querylife.data.vocabulary import is_held_out, vocabulary
-from querylife.training.batches import FashionBatches, colour_words
 
 HUMAN = ("names", "needs", "crowd")
 SEED = 20

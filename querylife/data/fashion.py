@@ -68,7 +68,7 @@ def load_images(folder: Path, *, detailed: bool = False) -> dict[int, bytes]:
 def _file(path: Path) -> Path:
     """Raises InputFileError where there is none."""
     if not path.is_file():
-        raise InputFileError(f"{path}: found no file, want the fashion catalogue (docs/model.md)")
+        raise InputFileError(f"{path}: found no file, want the fashion catalogue (docs/explanation/model.md)")
     return path
 
 

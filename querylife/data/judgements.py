@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pyarrow import csv, json, parquet
 
 from querylife.catalog.reader import CatalogProduct, load_catalog
+from querylife.data.batches import Batch, Dropout
 from querylife.data.relevance import NEAR
 from querylife.errors import InputFileError
-from querylife.training.batches import Batch, Dropout
 
 READERS = {".parquet": parquet.read_table, ".csv": csv.read_csv, ".jsonl": json.read_json}
 UNKNOWN = -1

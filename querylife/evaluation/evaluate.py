@@ -40,11 +40,11 @@ from querylife.evaluation.metrics import (
 from querylife.evaluation.plots import bar_chart, line_chart
 from querylife.evaluation.report import Cell, Table, with_interval, write_report
 from querylife.model.embed import Rows, by_length, embed_queries, model_tokenizer
+from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife, load_checkpoint
 from querylife.model.text_tower import TextTower, TextTowerConfig, masked_mean
 from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import Calibration
-from querylife.training.features import ImageFeatures, Picture, build_features
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Goods:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a checkpoint."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     model = load_checkpoint(options.checkpoint)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from querylife.contract import Segment
 from querylife.model.encoders import load_tokenizer
+from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing.text import Tokenizer
-from querylife.training.features import ImageFeatures
 
 GROUP = 32  # texts of like length that are encoded together
 

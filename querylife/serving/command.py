@@ -20,14 +20,23 @@ DEFAULT_REPOSITORY = {"cpu": Path("model_repository"), "gpu": Path("gpu_reposito
 
 
 def main(argv: list[str]) -> int:
+    """Run Triton under supervision."""
     supervisor = Supervisor(_config(argv))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: supervisor.stop())
+    interrupted_early = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        """Ctrl-C drains a server that is ready, and gives up one that is not."""
+        if not supervisor.ready.is_set():
+            interrupted_early.set()
+        supervisor.stop()
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     announcer = threading.Thread(target=_announce, args=(supervisor,), daemon=True)
     announcer.start()
     supervisor.run()
     _let_go_of_deaf_streams()
-    return 0
+    return 130 if interrupted_early.is_set() else 0
 
 
 def _let_go_of_deaf_streams() -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
-from querylife.errors import ArtifactError
+from querylife.errors import ConfigError
 from querylife.serving.supervisor.auth import AccessConfig
 from querylife.serving.supervisor.tracing import check_endpoint
 
@@ -41,17 +41,17 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if self.profile not in ("cpu", "gpu"):
-            raise ArtifactError(f"found profile {self.profile!r}, want cpu or gpu")
+            raise ConfigError(f"found profile {self.profile!r}, want cpu or gpu")
         if not 0 < self.grpc_port < 65536:
-            raise ArtifactError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
+            raise ConfigError(f"found gRPC port {self.grpc_port}, want 1 to 65535")
         if not 0 <= self.metrics_port < 65536:
-            raise ArtifactError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
+            raise ConfigError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
         if self.probe_port is not None and not 0 <= self.probe_port < 65536:
-            raise ArtifactError(f"found probe port {self.probe_port}, want 1 to 65535, or 0 for any")
+            raise ConfigError(f"found probe port {self.probe_port}, want 1 to 65535, or 0 for any")
         if self.trace_endpoint is not None:
             check_endpoint(self.trace_endpoint)
         if self.trace_rate < 0:
-            raise ArtifactError(f"found trace rate {self.trace_rate}, want at least 0")
+            raise ConfigError(f"found trace rate {self.trace_rate}, want at least 0")
 
     @property
     def address(self) -> str:

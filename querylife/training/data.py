@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife.data.batches import Batch, Dropout, FashionBatches
 from querylife.data.fashion import FashionProducts, load_crowd_queries, load_images, load_products
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
 from querylife.data.judgements import UNKNOWN, JudgedCatalog, PairBatches, judged_catalog
 from querylife.data.relevance import NEAR
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
 from querylife.model.embed import Rows, model_tokenizer
+from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife
 from querylife.model.text_tower import TextTower
-from querylife.training.batches import Batch, Dropout, FashionBatches
 from querylife.training.distillation import Anchor
-from querylife.training.features import ImageFeatures, Picture, build_features
 from querylife.training.run import TrainingConfig
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from querylife.data.batches import Batch
 from querylife.data.relevance import EXACT
 from querylife.errors import InputFileError
-from querylife.training.batches import Batch
 
 NAMES = ("none", "duplicates", "embedding", "genfilt", "oracle")
 VERDICTS = ("match", "no_match", "abstain")

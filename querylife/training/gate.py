@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from querylife.data.batches import Batch
 from querylife.model.embed import FusionInputs, embed_queries, in_groups, model_tokenizer
+from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing.text import Tokenizer
-from querylife.training.batches import Batch
 from querylife.training.data import Source, image_rows
-from querylife.training.features import ImageFeatures
 from querylife.training.losses import graded_matching
 from querylife.training.run import TrainingConfig
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from querylife.errors import InputFileError
+from querylife.errors import ConfigError, InputFileError
 from querylife.model.embed import model_tokenizer
 from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife
@@ -64,11 +64,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
-            raise InputFileError(f'filter: found "{self.filter}", want one of {", ".join(FILTERS)}')
+            raise ConfigError(f'filter: found "{self.filter}", want one of {", ".join(FILTERS)}')
         if self.modalities not in ("both", "title", "image"):
-            raise InputFileError(f'modalities: found "{self.modalities}", want both, title or image')
+            raise ConfigError(f'modalities: found "{self.modalities}", want both, title or image')
         if self.batch < 2 or self.steps < 1:
-            raise InputFileError(f"found batch {self.batch} and steps {self.steps}, want at least 2 and 1")
+            raise ConfigError(f"found batch {self.batch} and steps {self.steps}, want at least 2 and 1")
 
 
 class LossScales(nn.Module):

@@ -3,8 +3,9 @@
     querylife train --data ../shared/data --cache out/features --out out/querylife-mini
 
 Both encoders' last layers, the colour stem, the heads and the fusion tower are trained. What goes into the last layers
-of the vision encoder is computed once (querylife.training.features). Under torchrun the contrastive batch is gathered
-across ranks. A run that was killed goes on where its last checkpoint stood, with the result of an uninterrupted one.
+of the vision encoder is computed once (querylife.model.image_features). Under torchrun the contrastive batch
+is gathered across ranks. A run that was killed continues from its last checkpoint, with
+the result of an uninterrupted run.
 """
 
 import argparse
@@ -20,20 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.data.relevance import NEAR, sample_pairs
 from querylife.errors import QuerylifeError
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.model.vision_tower import VisionTowerConfig
 from querylife.scoring import Calibration
 from querylife.training import distributed as ranks
-from querylife.training.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.training.calibration import fit_calibration
 from querylife.training.data import Source, anchor, fashion_data, image_rows, judged_data
 from querylife.training.distillation import Anchor
 from querylife.training.false_negatives import Filter, make_filter
-from querylife.training.features import ImageFeatures
 from querylife.training.gate import fit_gate
 from querylife.training.losses import graded_matching, info_nce
 from querylife.training.run import LossScales, Run, TrainingConfig, set_rates
@@ -155,6 +156,7 @@ def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a model."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     config = parse(arguments)
     torch.set_num_threads(config.threads)

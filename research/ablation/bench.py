@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor, nn
 
+from querylife.data.batches import Dropout, FashionBatches
 from querylife.data.benchmark import HUMAN, Protocol, fashion_protocols
 from querylife.data.fashion import load_products
 from querylife.data.relevance import EXACT
@@ -19,12 +20,11 @@ from querylife.evaluation.evaluate import Goods, fashion_goods
 from querylife.evaluation.metrics import ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training.batches import Dropout, FashionBatches
 from querylife.training.data import fashion_data
 from querylife.training.false_negatives import CountingFilter, make_filter
-from querylife.training.features import ImageFeatures
 from querylife.training.run import TrainingConfig
 from querylife.training.train import train
 from research.ablation.tables import Run

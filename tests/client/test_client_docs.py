@@ -1,4 +1,4 @@
-"""docs/client.md: every Python example runs, from top to bottom, as a reader would run it."""
+"""docs/guide/client.md: every Python example runs, from top to bottom, as a reader would run it."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from querylife_client import Client
 from querylife_client.testing import FakeGenFilt, FakeTriton
 
-PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "client.md"
 
 
 def test_every_example_runs_in_order(fake: FakeTriton, generator: FakeGenFilt) -> None:

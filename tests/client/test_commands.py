@@ -68,7 +68,7 @@ def test_a_failed_call_is_one_line_and_exit_status_one(
 def test_certificates_that_cannot_be_used_are_one_line(
     fake: FakeTriton, capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
 ) -> None:
-    assert main(["embed", "red", "--address", fake.address, *options]) == 1
+    assert main(["embed", "red", "--address", fake.address, *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert complaint in line
 

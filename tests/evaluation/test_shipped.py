@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
+from querylife.data.batches import COLOUR_WORDS
 from querylife.data.fashion import load_images, load_products
 from querylife.evaluation.metrics import roc_auc
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
+from querylife.model.image_features import Picture, build_features
 from querylife.model.query_life import QueryLife, load_checkpoint
-from querylife.training.batches import COLOUR_WORDS
-from querylife.training.features import Picture, build_features
 
 DATA = Path(os.environ.get("QUERYLIFE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LIMIT_BYTES = 32 * 1024 * 1024

@@ -8,7 +8,7 @@ import pytest
 
 from genfilt_server.auth import GuardedApp, Token
 from genfilt_server.config import ServerConfig
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 
 
 def ask(path: str, authorization: str | None, kind: str = "http") -> Any:
@@ -56,15 +56,15 @@ def test_websockets_are_refused() -> None:
 def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(" \n")
-    with pytest.raises(InvalidRequestError, match="want a token"):
+    with pytest.raises(ConfigError, match="want a token"):
         Token.read(file)
 
 
 def test_open_http_routes_cannot_be_configured() -> None:
-    with pytest.raises(InvalidRequestError, match="--token-file"):
+    with pytest.raises(ConfigError, match="--token-file"):
         ServerConfig(openai_port=8011)
 
 
 def test_half_of_tls_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="both or neither"):
+    with pytest.raises(ConfigError, match="both or neither"):
         ServerConfig(tls_key=tmp_path)

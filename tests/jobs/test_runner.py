@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from querylife.errors import InputFileError, InvalidRequestError, UnavailableError
+from querylife.errors import InputFileError, InvalidRequestError, OverloadedError, UnavailableError
 from querylife_jobs import tables
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
-from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, FullError, Runner, Summary, Unit, evenly
+from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, Runner, Summary, Unit, evenly
 from querylife_jobs.window import Window
 
 
@@ -86,7 +86,7 @@ def test_refusals_are_waited_out_however_many(tmp_path: Path) -> None:
         nonlocal refusals
         if refusals < 50:
             refusals += 1
-            raise FullError("full", 0.0)
+            raise OverloadedError("full", 0.0)
         return [Record(unit.key, b"done") for unit in units]
 
     summary, records = run(work, [Unit(str(n), n) for n in range(8)], tmp_path)

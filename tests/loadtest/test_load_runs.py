@@ -97,8 +97,8 @@ mix = { Shopper = 1 }
 
 
 def test_a_user_of_ones_own_takes_few_lines(tmp_path: Path) -> None:
-    """The one of docs/loadtest.md, as it stands there."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loadtest.md").read_text(), re.DOTALL)
+    """The one of docs/guide/loadtest.md, as it stands there."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide" / "loadtest.md").read_text(), re.DOTALL)
     assert len(example.splitlines()) <= 20
     locustfile = tmp_path / "mine.py"
     locustfile.write_text(example)

@@ -10,10 +10,10 @@ from querylife.contract import Segment
 from querylife.errors import ArtifactError, InputFileError
 from querylife.model.embed import embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.image_features import ImageFeatures, build_features
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training.features import ImageFeatures, build_features
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert", "CLIPText"])

@@ -10,11 +10,11 @@ import torch
 from pyarrow import parquet
 from tiny_runs import tiny_model
 
+from querylife.data.batches import FashionBatches
 from querylife.data.fashion import FashionProducts
 from querylife.data.relevance import Attributes
 from querylife.errors import InputFileError
 from querylife.model.embed import embed_queries, model_tokenizer
-from querylife.training.batches import FashionBatches
 from querylife.training.false_negatives import CountingFilter, LedgerFilter, make_filter
 from querylife.training.run import TrainingConfig
 from research.ablation import run as ablation

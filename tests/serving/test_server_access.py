@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from client.certificates import DAY, Authority
 
-from querylife.errors import ArtifactError
+from querylife.errors import ArtifactError, ConfigError
 from querylife.serving.supervisor.auth import Access, AccessConfig, read_token
 
 
@@ -15,9 +15,9 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def test_a_certificate_needs_its_key() -> None:
-    with pytest.raises(ArtifactError, match="want both or neither"):
+    with pytest.raises(ConfigError, match="want both or neither"):
         AccessConfig(tls_certificate=Path("server.pem"))
-    with pytest.raises(ArtifactError, match="found no --tls-certificate"):
+    with pytest.raises(ConfigError, match="found no --tls-certificate"):
         AccessConfig(tls_client_authority=Path("ca.pem"))
 
 

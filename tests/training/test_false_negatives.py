@@ -8,8 +8,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from querylife.data.batches import Batch
 from querylife.errors import InputFileError
-from querylife.training.batches import Batch
 from querylife.training.false_negatives import LedgerFilter, make_filter
 
 IDS = ["11", "12", "13"]

@@ -3,7 +3,7 @@
 A strongly typed network takes its types from Q/DQ, so an FP8 graph needs no flag and no calibration in TensorRT: the
 scales are in the file, from what drawn products show. Attention itself, pooling, heads and normalisation stay as the
 half-precision export has them. ModelOpt's INT8 was tried and is not offered: its scales left the text tower a cosine
-of 0.81 (docs/tensorrt.md).
+of 0.81 (docs/explanation/exports.md).
 """
 
 import importlib

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from querylife.errors import ArtifactError
+from querylife.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,4 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
-            raise ArtifactError(f"optimization_level: found {self.optimization_level}, want 0 to 5")
+            raise ConfigError(f"optimization_level: found {self.optimization_level}, want 0 to 5")

@@ -11,7 +11,7 @@ from pathlib import Path
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock
 from querylife.catalog.reader import Catalog, CatalogProduct, load_catalog, load_queries
 from querylife.catalog.sample_catalog import drawn_products
-from querylife.errors import InputFileError
+from querylife.errors import ConfigError
 from querylife_client import Client, ClientConfig, Embeddings, Product
 from querylife_client.demo.page import Ranking, Summary, render
 from querylife_client.demo.server import served
@@ -44,20 +44,22 @@ class DemoConfig:
     repository: Path = Path("model_repository")
     output: Path = Path("out/demo.html")
 
+    def __post_init__(self) -> None:
+        for name in ("limit", "top_k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, want at least 1")
+
 
 def main(argv: list[str]) -> int:
+    """Rank a catalogue through Triton and write an HTML page."""
     config = _config(argv)
     queries = _queries(config.queries)
     catalog = load_catalog(config.catalog, config.limit) if config.catalog else Catalog(drawn_products())
     for problem in catalog.problems[:5]:
         print(problem, file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `with` blocks then close what they opened
-    try:
-        with served(config.repository) as address, Client(address, config=CLIENT) as client:
-            rankings, summary = _rank(client, config, catalog, queries)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    with served(config.repository) as address, Client(address, config=CLIENT) as client:
+        rankings, summary = _rank(client, config, catalog, queries)
     _print(rankings)
     _write(config.output, render(summary, rankings))
     print(f"\nranked by {summary.model}: {summary.weights}")
@@ -118,12 +120,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _queries(text: str) -> list[str]:
-    """Raises InputFileError for a file that is not there, or for no queries."""
+    """Raises InputFileError for a file that is not there, ConfigError for no queries."""
     if text.endswith(".txt") or os.path.isfile(text):  # Path.is_file raises where the queries are too long for a name
         return load_queries(Path(text))
     queries = [query.strip() for query in text.split(";") if query.strip()]
     if not queries:
-        raise InputFileError(f"--queries: found {text!r}, want a file, or queries split at ;")
+        raise ConfigError(f"--queries: found {text!r}, want a file, or queries split at ;")
     return queries
 
 

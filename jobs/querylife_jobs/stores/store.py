@@ -45,18 +45,19 @@ class Database(Protocol):
 class State:
     """active: what searches use. candidate: what a rollout fills. previous: what a switch can go back to.
 
-    collections: name -> identity.
+    unoptimized: collections with rows that their indexes do not hold yet. collections: name -> identity.
     """
 
     active: str = ""
     candidate: str = ""
     previous: str = ""
+    unoptimized: tuple[str, ...] = ()
     collections: dict[str, StoreIdentity] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         collections = {name: identity.to_dict() for name, identity in self.collections.items()}
         names = {"active": self.active, "candidate": self.candidate, "previous": self.previous}
-        return {"format": FORMAT, **names, "collections": collections}
+        return {"format": FORMAT, **names, "unoptimized": list(self.unoptimized), "collections": collections}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "State":
@@ -65,7 +66,8 @@ class State:
             raise StoreError(f"found a store of format {fields.get('format')!r}, want {FORMAT}")
         try:
             collections = {name: StoreIdentity.from_dict(item) for name, item in fields["collections"].items()}
-            return cls(fields["active"], fields["candidate"], fields["previous"], collections)
+            names = (fields["active"], fields["candidate"], fields["previous"])
+            return cls(*names, tuple(fields["unoptimized"]), collections)
         except (KeyError, AttributeError) as error:
             raise StoreError(f"found a damaged state document: {error}") from error
 

@@ -7,7 +7,7 @@ from querylife.serving.backend.adapter import Adapter
 from querylife.serving.backend.core_sharing import Company
 from querylife.serving.backend.towers import OnnxTower, run_in_parts, run_used
 
-PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/performance.md
+PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/measurements/performance-2026-11-23.md
 
 
 class TritonPythonModel(Adapter):

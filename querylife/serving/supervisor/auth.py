@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from querylife.contract import TOKEN_HEADER
-from querylife.errors import ArtifactError
+from querylife.errors import ArtifactError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ class AccessConfig:
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ArtifactError("--tls-certificate and --tls-key: found one, want both or neither")
+            raise ConfigError("--tls-certificate and --tls-key: found one, want both or neither")
         if self.tls_client_authority is not None and self.tls_certificate is None:
-            raise ArtifactError("--tls-client-authority: found no --tls-certificate, want one")
+            raise ConfigError("--tls-client-authority: found no --tls-certificate, want one")
 
 
 class Access:

@@ -2,16 +2,16 @@
 
 from urllib.parse import urlsplit
 
-from querylife.errors import ArtifactError
+from querylife.errors import ConfigError
 
 SERVICE = "querylife-triton"
 
 
 def check_endpoint(url: str) -> None:
-    """Raise ArtifactError unless Triton can export to it: OTLP over plain HTTP."""
+    """Raise ConfigError unless Triton can export to it: OTLP over plain HTTP."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or not parts.path.strip("/"):
-        raise ArtifactError(f"--trace-endpoint: found {url!r}, want one like http://collector:4318/v1/traces")
+        raise ConfigError(f"--trace-endpoint: found {url!r}, want one like http://collector:4318/v1/traces")
 
 
 def trace_options(url: str | None, rate: int) -> list[str]:

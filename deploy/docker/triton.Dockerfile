@@ -1,0 +1,35 @@
+# Triton under `querylife serve`, CPU profile. The context is the repository after `make repository`: it holds the exported towers.
+#   make image-triton
+#   docker run --read-only --tmpfs /tmp --shm-size=256m -p 8001:8001 -p 8002:8002 -p 8003:8003 querylife-triton
+ARG BASE=debian:12.11-slim
+
+FROM ${BASE} AS python
+# libpython: Triton's Python backend is linked to it. Debian keeps one version of each package: there is none to pin.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libpython3.11 python3.11 python3.11-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 querylife \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin querylife
+
+FROM python AS installed
+COPY requirements/images/triton.lock /tmp/triton.lock
+RUN python3.11 -m venv /opt/querylife \
+    && /opt/querylife/bin/pip install --no-cache-dir --no-deps --requirement /tmp/triton.lock
+COPY . /src
+RUN /opt/querylife/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src \
+    # The backend's files are laid out now: later the file system is read-only.
+    && /opt/querylife/bin/python -c "from querylife.serving.supervisor.triton import find_installation; find_installation()" \
+    && cp -r /src/model_repository /srv/model_repository
+
+FROM python
+COPY --from=installed /opt/querylife /opt/querylife
+COPY --from=installed /srv/model_repository /srv/model_repository
+USER 10001:10001
+WORKDIR /srv
+ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+EXPOSE 8001 8002 8003
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8003/ready', timeout=4)"]
+ENTRYPOINT ["querylife", "serve", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--probe-port", "8003"]

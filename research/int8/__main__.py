@@ -1,0 +1,70 @@
+"""int8 towers beside float32 ones: parity, processor time and, with --evaluate, relevance with paired intervals.
+
+    .venv/bin/python -m research.int8 --evaluate --data ../shared/data
+
+Takes a minute; with --evaluate a quarter of an hour on two cores.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
+from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, Model
+from querylife_build import checkpoint
+from querylife_build.export.folder import export_folder
+from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.gate import measure_parity
+from querylife_build.parity.reference import run_eager
+from querylife_build.parity.sample import make_sample
+from querylife_build.quantize.int8 import quantise_towers
+from querylife_build.sources import source_sha256
+from research.int8 import relevance
+from research.int8.cost import measure_cost
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    source = source_sha256(options.checkpoint, ("querylife_build.export.folder",), "fp32")
+    fp32 = export_folder(options.checkpoint, options.folder, "fp32", source).files
+    int8 = {tower: options.folder / "int8" / f"{tower.name}.onnx" for tower in TOWERS}
+    model = checkpoint.open_model(options.checkpoint)
+    tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
+    reference = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
+    quantise_towers(fp32, int8, reference)
+    for tower, parity in measure_parity(reference, onnx_runner(int8, "int8")).items():
+        print(f"parity   {tower.name:13} {parity.figures()}", flush=True)
+    for line in measure_cost(fp32, int8, reference):
+        print(line, flush=True)
+    if options.evaluate:
+        products = relevance.fashion_goods(options.data)
+        size = model.config.vision.image_size
+        tables, lost = relevance.compare(_variants(fp32, int8), products, tokenizer, size, options.cache)
+        print("", *(table.markdown() for table in tables), sep="\n")
+        print(f"relevance: {', '.join(lost) or 'nothing'} loses more than {relevance.MARGIN}")
+    return 0
+
+
+def _variants(fp32: dict[Model, Path], int8: dict[Model, Path]) -> dict[str, dict[Model, Path]]:
+    return {
+        "fp32": fp32,
+        "int8 text": fp32 | {TEXT_TOWER: int8[TEXT_TOWER]},
+        "int8 vision": fp32 | {VISION_TOWER: int8[VISION_TOWER]},
+        "int8": int8,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m research.int8", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED_CHECKPOINT, metavar="DIR")
+    parser.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="where exports are kept")
+    parser.add_argument("--evaluate", action="store_true", help="compare relevance with float32")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the shared data")
+    parser.add_argument("--cache", type=Path, default=Path("out/int8-pictures"), metavar="DIR", help="picture vectors")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
