@@ -1,6 +1,6 @@
 """What Triton's parser does not check in a config.pbtxt: whether it makes sense, and fits the graphs and the plans."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ _TRITON_TYPES = {
 
 def check_configs(repository: Path, lock: EngineLock) -> None:
     """Check every config of a repository, in both profiles. Raises ArtifactError with all that is wrong, one a line."""
-    found = [problem for path in sorted(repository.rglob("*.pbtxt")) for problem in _problems(path, repository, lock)]
-    if found:
-        raise ArtifactError("\n".join(["found configs that cannot serve:", *found]))
+    problems = [
+        problem for path in sorted(repository.rglob("*.pbtxt")) for problem in _problems(path, repository, lock)
+    ]
+    if problems:
+        raise ArtifactError("\n".join(["found configs that cannot serve:", *problems]))
 
 
 def read_config(path: Path) -> Config:
@@ -94,9 +96,9 @@ def _tensors(config: Config, model: Model) -> Iterator[str]:
             continue
         for tensor in declared:
             dtype, shape = want[tensor.name]
-            found = model_config_pb2.DataType.Name(tensor.data_type)
-            if found != dtype:
-                yield f"{side} {tensor.name}: found {found}, the contract wants {dtype}"
+            dtype_name = model_config_pb2.DataType.Name(tensor.data_type)
+            if dtype_name != dtype:
+                yield f"{side} {tensor.name}: found {dtype_name}, the contract wants {dtype}"
             if any(axis < -1 or axis == 0 for axis in tensor.dims):
                 yield f"{side} {tensor.name}: found dims {list(tensor.dims)}, want -1 or more than 0"
             if not _fits(tensor.dims, [-1 if axis is None else axis for axis in shape]):
@@ -115,10 +117,10 @@ def _graph(config: Config, path: Path) -> Iterator[str]:
         if value is None:
             yield f"{tensor.name}: found no such tensor in {path.name}, which has {sorted(values)}"
             continue
-        found = model_config_pb2.DataType.Name(tensor.data_type)
+        dtype_name = model_config_pb2.DataType.Name(tensor.data_type)
         want = _TRITON_TYPES.get(value.type.tensor_type.elem_type)
-        if found != want:
-            yield f"{tensor.name}: found {found}, {path.name} has {want}"
+        if dtype_name != want:
+            yield f"{tensor.name}: found {dtype_name}, {path.name} has {want}"
         if not _fits(tensor.dims, axes_of(value)[1:]):
             yield f"{tensor.name}: found dims {list(tensor.dims)}, {path.name} has {axes_of(value)[1:]} per item"
 
@@ -172,28 +174,39 @@ def _ensemble(config: Config, model: Model, repository: Path) -> Iterator[str]:
             yield f"step {step.model_name}: found no such model in the repository"
             continue
         member = read_config(path)
-        inputs, outputs = ({tensor.name: tensor for tensor in side} for side in (member.input, member.output))
         if member.max_batch_size < config.max_batch_size:
-            found = f"max_batch_size {member.max_batch_size}"
-            yield f"step {step.model_name}: found {found}, the ensemble wants {config.max_batch_size}"
-        missing = {name for name, tensor in inputs.items() if not tensor.optional} - set(step.input_map)
-        if missing:
-            yield f"step {step.model_name}: found nothing for its inputs {sorted(missing)}"
-        for inner, outer in step.input_map.items():
-            yield from _joined(f"step {step.model_name}", inner, inputs, outer, known)
-        for inner, outer in step.output_map.items():
-            if inner not in outputs:
-                yield f"step {step.model_name}: found no output {inner}, it has {sorted(outputs)}"
-            elif outer in known:
-                yield f"step {step.model_name}: found {outer} produced already"
-            else:
-                known[outer] = outputs[inner]
+            largest = f"max_batch_size {member.max_batch_size}"
+            yield f"step {step.model_name}: found {largest}, the ensemble wants {config.max_batch_size}"
+        yield from _step_inputs(step, member, known)
+        yield from _step_outputs(step, member, known)
     for tensor in model.outputs:
         if tensor.name not in known:
             yield f"found no step that produces {tensor.name}"
 
 
-def _joined(step: str, inner: str, inputs: dict[str, Any], outer: str, known: dict[str, Any]) -> Iterator[str]:
+def _step_inputs(step: Any, member: Config, known: Mapping[str, Any]) -> Iterator[str]:
+    """known: the ensemble's tensors that exist before the step."""
+    inputs = {tensor.name: tensor for tensor in member.input}
+    missing = {name for name, tensor in inputs.items() if not tensor.optional} - set(step.input_map)
+    if missing:
+        yield f"step {step.model_name}: found nothing for its inputs {sorted(missing)}"
+    for inner, outer in step.input_map.items():
+        yield from _joined(f"step {step.model_name}", inner, inputs, outer, known)
+
+
+def _step_outputs(step: Any, member: Config, known: dict[str, Any]) -> Iterator[str]:
+    """Adds the step's outputs to known."""
+    outputs = {tensor.name: tensor for tensor in member.output}
+    for inner, outer in step.output_map.items():
+        if inner not in outputs:
+            yield f"step {step.model_name}: found no output {inner}, it has {sorted(outputs)}"
+        elif outer in known:
+            yield f"step {step.model_name}: found {outer} produced already"
+        else:
+            known[outer] = outputs[inner]
+
+
+def _joined(step: str, inner: str, inputs: Mapping[str, Any], outer: str, known: Mapping[str, Any]) -> Iterator[str]:
     if inner not in inputs:
         yield f"{step}: found no input {inner}, it has {sorted(inputs)}"
     elif outer not in known:
@@ -202,6 +215,6 @@ def _joined(step: str, inner: str, inputs: dict[str, Any], outer: str, known: di
         yield f"{step}: found {inner} fed by {outer}, which has another type or other dims"
 
 
-def _fits(found: Any, want: Any) -> bool:
+def _fits(dims: Any, want: Any) -> bool:
     """Whether dims agree; -1 on either side agrees with anything."""
-    return len(found) == len(want) and all(-1 in pair or pair[0] == pair[1] for pair in zip(found, want, strict=True))
+    return len(dims) == len(want) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, want, strict=True))

@@ -13,7 +13,7 @@ from querylife.model.query_life import QueryLife
 from querylife.preprocessing import image as pixels
 from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import relevance
-from querylife_build.parity.backends import Runner
+from querylife_build.parity.backends import Backend
 
 QUERY = "red summer dress"
 TITLE = "Floral midi dress, sleeveless"
@@ -58,7 +58,7 @@ def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
     )
 
 
-def gate_record(canary: Canary, model: QueryLife, tokenizer: Tokenizer, run: Runner, precision: str) -> GateRecord:
+def gate_record(canary: Canary, model: QueryLife, tokenizer: Tokenizer, run: Backend, precision: str) -> GateRecord:
     """What ONNX towers answer the canary on this processor. precision: theirs."""
     query, title = tokenizer.encode([canary.query]), tokenizer.encode([canary.title], [canary.product_type])
     planes = pixels.decode(canary.image, model.config.vision.image_size, max_decode_s=60.0)[None]

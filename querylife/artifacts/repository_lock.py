@@ -198,9 +198,9 @@ def verify(repository: Path) -> EngineLock:
             _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
-    found = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)
+    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)
     for entry in fields(PreprocessingLock):
-        _expect(f"preprocessing {entry.name}", getattr(found, entry.name), getattr(lock.preprocessing, entry.name))
+        _expect(f"preprocessing {entry.name}", getattr(installed, entry.name), getattr(lock.preprocessing, entry.name))
     return lock
 
 
@@ -241,9 +241,9 @@ def _expect_file(path: Path, want: str) -> None:
     _expect(f"{path} sha256", file_sha256(path), want)
 
 
-def _expect(part: str, found: object, want: object) -> None:
-    if found != want:
-        raise ArtifactError(f"{part}: found {found}, the lock wants {want}: run querylife-build repository")
+def _expect(part: str, actual: object, want: object) -> None:
+    if actual != want:
+        raise ArtifactError(f"{part}: found {actual}, the lock wants {want}: run querylife-build repository")
 
 
 def _lock_from(document: dict[str, Any]) -> EngineLock:

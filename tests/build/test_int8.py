@@ -27,22 +27,24 @@ def run(tower, path, inputs):
 
 
 @pytest.fixture(scope="module")
-def quantised(exports, eager, tmp_path_factory):
+def quantised(exports, reference, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     files = {tower: folder / f"{tower.name}.onnx" for tower in TOWERS}
     for tower, path in files.items():
-        quantise(tower, exports["fp32"].files[tower], path, eager.inputs(tower), smallest=SMALLEST)
+        quantise(tower, exports["fp32"].files[tower], path, reference.inputs(tower), smallest=SMALLEST)
     return files
 
 
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
-def test_large_products_run_in_int8_and_answers_stay_near(quantised, eager, tower):
+def test_large_products_run_in_int8_and_answers_stay_near(quantised, reference, tower):
     graph = onnx.load(str(quantised[tower])).graph
     weights = {weight.name: weight.dims for weight in graph.initializer}
     left = [weights[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) >= 8
     assert all(min(dims) < SMALLEST for dims in left)
-    assert min_row_cosine(run(tower, quantised[tower], eager.inputs(tower))[-1], eager.outputs[tower][-1]) > 0.99
+    assert (
+        min_row_cosine(run(tower, quantised[tower], reference.inputs(tower))[-1], reference.outputs[tower][-1]) > 0.99
+    )
 
 
 def saturating_product(levels, weight):
@@ -82,16 +84,16 @@ def test_weights_that_use_all_levels_still_fit_in_pairs(inputs):
     np.testing.assert_allclose(rounded * scale, weight, atol=float(scale.max()) / 2 * 1.001)
 
 
-def test_neighbours_and_padding_do_not_change_a_row(quantised, eager):
-    token_ids, segments = (array[:1] for array in eager.inputs(TEXT_TOWER))
+def test_neighbours_and_padding_do_not_change_a_row(quantised, reference):
+    token_ids, segments = (array[:1] for array in reference.inputs(TEXT_TOWER))
     length = int((segments != Segment.PADDING).sum())
     alone = run(TEXT_TOWER, quantised[TEXT_TOWER], [token_ids[:, :length], segments[:, :length]])[1]
-    together = run(TEXT_TOWER, quantised[TEXT_TOWER], eager.inputs(TEXT_TOWER))[1]
+    together = run(TEXT_TOWER, quantised[TEXT_TOWER], reference.inputs(TEXT_TOWER))[1]
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
 
 
-def test_a_glaring_picture_does_not_change_its_neighbour(quantised, eager):
-    pixels, used = (array[:2] for array in eager.inputs(VISION_TOWER))
+def test_a_glaring_picture_does_not_change_its_neighbour(quantised, reference):
+    pixels, used = (array[:2] for array in reference.inputs(VISION_TOWER))
     glaring = np.concatenate(
         [pixels[:1], np.tile(np.uint8([[0, 255]]), (1, 3, *pixels.shape[2:3], pixels.shape[3] // 2))]
     )

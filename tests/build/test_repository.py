@@ -15,7 +15,7 @@ from querylife.preprocessing import image as pixels
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.config_check import check_configs
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.repository import tower_files
 from querylife_build.sources import is_current, source_sha256
 
@@ -40,7 +40,7 @@ def test_the_lock_says_nothing_of_tensorrt_where_there_was_none(repository):
 
 def test_the_exported_chain_answers_the_canary(repository, model):
     lock = read_lock(repository / LOCK_NAME)
-    canary, run = lock.canary, onnx_runner(tower_files(repository), "fp32")
+    canary, run = lock.canary, onnx_backend(tower_files(repository), "fp32")
     tokenizer = open_tokenizer(model, repository / "tokenize" / "1" / "tokenizer.json")
     title = tokenizer.encode([canary.title], [canary.product_type])
     planes = pixels.decode(canary.image, lock.image_size)[None]

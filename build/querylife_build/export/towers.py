@@ -20,7 +20,7 @@ from querylife.contract import (
 from querylife.model.query_life import QueryLife
 from querylife_build.export.graph_checks import spell_heads
 from querylife_build.export.precision import for_export
-from querylife_build.parity.reference import Eager, tower_modules
+from querylife_build.parity.reference import ReferenceOutputs, tower_modules
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,11 @@ def export_tower(
 
 
 def export_towers(
-    model: QueryLife, example: Eager, precision: str, files: Mapping[Model, Path], attention: str = "operator"
+    model: QueryLife,
+    example: ReferenceOutputs,
+    precision: str,
+    files: Mapping[Model, Path],
+    attention: str = "operator",
 ) -> None:
     """Write each tower's ONNX file. example: any few rows. attention: precision.ATTENTIONS. Raises ArtifactError."""
     for tower, module in tower_modules(model).items():

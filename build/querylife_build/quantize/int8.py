@@ -25,7 +25,7 @@ from onnx import helper, numpy_helper
 
 from querylife.contract import TOWERS, Model
 from querylife_build.parity.backends import Array
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.reference import ReferenceOutputs
 
 SMALLEST = 128  # products with an axis below this stay in float32: there is nothing to win
 SMOOTHING = 0.7  # share of a channel's magnitude that moves into its weights; 0.3 and 0.5 were worse in the text tower
@@ -59,10 +59,10 @@ class _Replacements:
     weights: dict[str, Array] = field(default_factory=dict)
 
 
-def quantise_towers(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], eager: Eager) -> None:
-    """Write int8 copies of the towers. eager: whose sample's inputs show how large each channel gets."""
+def quantise_towers(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], reference: ReferenceOutputs) -> None:
+    """Write int8 copies of the towers. reference: whose sample's inputs show how large each channel gets."""
     for tower in TOWERS:
-        quantise(tower, fp32[tower], int8[tower], eager.inputs(tower))
+        quantise(tower, fp32[tower], int8[tower], reference.inputs(tower))
 
 
 def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, smallest: int = SMALLEST) -> None:

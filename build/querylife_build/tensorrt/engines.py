@@ -25,9 +25,9 @@ from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.folder import Exports
 from querylife_build.export.graph_checks import graph_sha256
 from querylife_build.golden_probe import TOLERANCES
-from querylife_build.parity.backends import Array, Runner
+from querylife_build.parity.backends import Array, Backend
 from querylife_build.parity.gate import Parity, check_parity
-from querylife_build.parity.reference import run_eager
+from querylife_build.parity.reference import compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.repository import tokenizer_path
 from querylife_build.tensorrt.compiler import TensorRTVersion, compile_plan
@@ -106,11 +106,11 @@ def gate_plans(
     """Hold plans to the checkpoint's eager model. Raises ParityError."""
     model = open_model(checkpoint)
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
-    eager = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
-    found = check_parity(eager, plan_runner(version, plans, profiles), precision)
-    for tower, parity in found.items():
+    reference = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size))
+    parities = check_parity(reference, plan_backend(version, plans, profiles), precision)
+    for tower, parity in parities.items():
         log.info("%s: %s plan parity %s", tower.name, precision, parity.figures())
-    return found
+    return parities
 
 
 def place_plans(
@@ -137,7 +137,7 @@ def place_plans(
     return locked
 
 
-def plan_runner(version: TensorRTVersion, plans: Plans, profiles: Mapping[Model, tuple[Profile, ...]]) -> Runner:
+def plan_backend(version: TensorRTVersion, plans: Plans, profiles: Mapping[Model, tuple[Profile, ...]]) -> Backend:
     """Towers from plans, on the GPU; each batch in the profile that Triton would choose."""
     trt = version.tensorrt
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))

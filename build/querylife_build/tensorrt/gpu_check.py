@@ -16,9 +16,9 @@ from querylife.errors import ArtifactError
 from querylife.model.query_life import QueryLife
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.export.precision import for_export
-from querylife_build.parity.backends import torch_runner
+from querylife_build.parity.backends import torch_backend
 from querylife_build.parity.gate import TOLERANCES, enforce, measure_parity
-from querylife_build.parity.reference import Eager, run_eager, tower_modules
+from querylife_build.parity.reference import ReferenceOutputs, compute_reference, tower_modules
 from querylife_build.parity.sample import make_sample
 
 log = logging.getLogger(__name__)
@@ -41,22 +41,24 @@ def gpu_check(model: QueryLife, tokenizer_file: Path) -> Iterator[str]:
     peak_tflops = next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
     log.info("%s, compute capability %s, torch %s", name, torch.cuda.get_device_capability(), torch.__version__)
     tokenizer = open_tokenizer(model, tokenizer_file)
-    eager = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
+    reference = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size))
     for precision in PRECISIONS:
-        for tower, parity in measure_parity(eager, torch_runner(model, precision, "cuda")).items():
+        for tower, parity in measure_parity(reference, torch_backend(model, precision, "cuda")).items():
             yield f"parity   {precision} {tower.name:13} {parity.figures()}"
             if precision != "fp32":  # float32 on a GPU may use TF32 tensor cores, which the gate does not judge
                 enforce(tower.name, parity, TOLERANCES[precision])
         for tower, module in tower_modules(model).items():
-            yield from _time_tower(tower, for_export(tower, module, precision).cuda(), eager, precision, peak_tflops)
+            yield from _time_tower(
+                tower, for_export(tower, module, precision).cuda(), reference, precision, peak_tflops
+            )
 
 
 def _time_tower(
-    tower: Model, module: torch.nn.Module, eager: Eager, precision: str, peak_tflops: int | None
+    tower: Model, module: torch.nn.Module, reference: ReferenceOutputs, precision: str, peak_tflops: int | None
 ) -> Iterator[str]:
     compiled = torch.compile(module, dynamic=True)
     for batch in BATCHES:
-        inputs = [torch.from_numpy(array[:batch]).cuda() for array in eager.inputs(tower)]
+        inputs = [torch.from_numpy(array[:batch]).cuda() for array in reference.inputs(tower)]
         flops = _flops(module, inputs)
         for name, call in (("eager", module), ("torch.compile", compiled)):
             seconds = _median_seconds(lambda call=call, inputs=inputs: call(*inputs))  # type: ignore[misc]
@@ -78,13 +80,13 @@ def _median_seconds(call: Callable[[], object]) -> float:
         for _ in range(5):
             call()
         torch.cuda.synchronize()
-        found = []
+        seconds = []
         for _ in range(ROUNDS):
             started = time.perf_counter()
             call()
             torch.cuda.synchronize()
-            found.append(time.perf_counter() - started)
-    return sorted(found)[ROUNDS // 2]
+            seconds.append(time.perf_counter() - started)
+    return sorted(seconds)[ROUNDS // 2]
 
 
 def rtx_probe(files: Mapping[Model, Path], max_tokens: int) -> Iterator[str]:

@@ -42,11 +42,11 @@ def check_graphs(plans: TensorRTLock, exported: Exports) -> None:
     """Raise ArtifactError unless the exports differ in nothing but weights from what the plans were built from."""
     for tower, path in exported.files.items():
         plan = plans.plans[tower.name]
-        found = graph_sha256(path)
-        if found != plan.graph_sha256:
+        graph_hash = graph_sha256(path)
+        if graph_hash != plan.graph_sha256:
             want = plan.graph_sha256 or "none in the lock"
             raise ArtifactError(
-                f"{path}: found graph {found}, the plan's is {want}: run querylife-build engines --refit"
+                f"{path}: found graph {graph_hash}, the plan's is {want}: run querylife-build engines --refit"
             )
 
 
@@ -106,9 +106,9 @@ def weight_names(path: Path) -> set[str]:
     return {weight.name for weight in graph.initializer} | constants
 
 
-def check_names(wanted: set[str], found: set[str], path: Path) -> None:
+def check_names(wanted: set[str], named: set[str], path: Path) -> None:
     """Raise ArtifactError unless the file has every weight that the plan wants."""
-    lacking = sorted(wanted - found)
+    lacking = sorted(wanted - named)
     if lacking:
         raise ArtifactError(
             f"{path}: found no weights named {lacking[:5]} ({len(lacking)} in all), the plan wants them"
