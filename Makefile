@@ -169,6 +169,14 @@ gpu-environment: $(GPU_INSTALLED)
 gpu-check: $(GPU_INSTALLED) ## half-precision parity and latency of the towers on the GPU here
 	$(GPU)/bin/python -m querylife_build gpu-check
 
+.PHONY: gpu-proof gpu-proof-pack
+# Ten minutes on an H100. DEVICE=cpu runs each step that a processor can stand in for.
+gpu-proof: repository $(if $(filter cpu,$(DEVICE)),,$(GPU_INSTALLED)) ## all that needs a GPU, measured on the one here; figures to out/gpu-proof
+	$(if $(filter cpu,$(DEVICE)),$(BIN),$(GPU)/bin)/python -m querylife_build gpu-proof --device $(or $(DEVICE),cuda)
+
+gpu-proof-pack: $(INSTALLED) ## the same for a machine without internet: parts of at most 24 MB in out/gpu-proof-pack
+	PIP=$(BIN)/pip deploy/gpu_proof/pack.sh
+
 .PHONY: bench loadtest
 BENCH := .venv-bench
 BENCH_INSTALLED := $(BENCH)/.installed

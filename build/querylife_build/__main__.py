@@ -4,6 +4,7 @@ Every step can be rerun, and writes under a temporary name first. querylife.exit
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
         ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
+        ("gpu-proof", _gpu_proof, "all that needs a GPU: parity, latency, serving, decoding; results as JSON lines"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
@@ -78,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
             )
             command.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="which decodes")
-        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check):
+        if step is _gpu_proof:
+            _add_proof_options(command)
+        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check, _gpu_proof):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
         if step not in (_onnx, _compile_gate, _gpu_check):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
@@ -91,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
                 "--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights, else starting weights"
             )
     return parser
+
+
+def _add_proof_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("out/gpu-proof"), metavar="DIR", help="for results.jsonl")
+    command.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: proves the steps, not the chip"
+    )
+    command.add_argument("--steps", nargs="+", default=[], metavar="STEP", help="only these (default: all)")
 
 
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
@@ -202,6 +214,21 @@ def _gpu_check(options: argparse.Namespace) -> None:
             print(line)
     except QuerylifeError as error:
         log.warning("TensorRT for RTX: %s", error)
+
+
+def _gpu_proof(options: argparse.Namespace) -> None:
+    from querylife_build.tensorrt.gpu_proof import ProofConfig, run_proof  # noqa: PLC0415
+
+    config = ProofConfig(
+        checkpoint=_checkpoint(options),
+        out=options.out,
+        folder=options.folder,
+        repository=options.repository,
+        device=options.device,
+        steps=tuple(options.steps),
+    )
+    for result in run_proof(config):
+        print(json.dumps(result), flush=True)
 
 
 def _exports(options: argparse.Namespace) -> "Iterator[Exports]":

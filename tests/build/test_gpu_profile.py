@@ -1,6 +1,6 @@
 """The GPU profile's configs, all ten models, serve right answers in real batches through Triton, supervisor and client.
 
-A stand-in takes the TensorRT backend's place, with the half-precision ONNX files for plans: see stand_in/model.py.
+A stand-in takes the TensorRT backend's place (querylife_build.tensorrt.stand_in), the fp16 ONNX files that of plans.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from gpu_stand_in import lay_out_triton, path_with_gpu, run_on_processor, write_stand_in_repository
 from servers import Triton, start_triton, stop_triton
 from tritonclient.grpc import InferenceServerClient
 
@@ -26,12 +25,14 @@ from querylife.preprocessing.text import Tokenizer
 from querylife_build.config_check import check_configs
 from querylife_build.repository import build_repository
 from querylife_build.tensorrt.gpu_repository import GRAPH_BATCHES, write_gpu_repository
+from querylife_build.tensorrt.stand_in import lay_out_triton, path_with_gpu, run_on_processor, write_stand_in_repository
 from querylife_client import AsyncClient, Client, Product
 from querylife_client.testing.faults import await_condition
 
 ROOT = Path(__file__).parents[2]
 LENGTHS = (1, 3, 6, 10, 14, 22)  # words: six lengths of the CPU profile's buckets
 IN_FLIGHT = 64
+PAUSE_S = "0.05"  # per execution, as on a busy GPU: meanwhile requests gather, however fast this machine is
 HEALED_S = 180.0
 
 
@@ -66,6 +67,7 @@ def server(gpu_repository, tmp_path_factory) -> Iterator[Triton]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", path_with_gpu(folder / "bin"))
+        patch.setenv("QUERYLIFE_STAND_IN_PAUSE_S", PAUSE_S)
         triton = start_triton(folder / "server.log", *options)
     yield triton
     stop_triton(triton)

@@ -11,6 +11,7 @@ from querylife_build.golden_probe import TOLERANCES
 from querylife_build.tensorrt.gpu_repository import write_gpu_repository
 from querylife_build.tensorrt.profiles import tower_profiles
 
+BACKEND = Path(__file__).absolute().parent / "backend.py"
 NVIDIA_SMI = '#!/bin/sh\necho "9.0, 580.82.07"\n'
 
 
@@ -21,7 +22,7 @@ def lay_out_triton(folder: Path) -> Path:
     (folder / "backends" / "tensorrt").mkdir(parents=True)
     (folder / "bin" / "tritonserver").symlink_to(wheel.server)
     (folder / "backends" / "python").symlink_to(wheel.backends / "python")
-    (folder / "backends" / "tensorrt" / "model.py").symlink_to(Path(__file__).parent / "stand_in" / "model.py")
+    (folder / "backends" / "tensorrt" / "model.py").symlink_to(BACKEND)
     (folder / "lib").symlink_to(wheel.libraries)
     return folder
 
