@@ -23,7 +23,17 @@ $(INSTALLED): requirements/triton.lock pyproject.toml
 format: $(INSTALLED) ## rewrite the sources in house style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(INSTALLED) docs ## ruff, mypy --strict, and the documentation
+STUBS := .stubs
+STUBS_INSTALLED := $(STUBS)/.installed
+
+# Five signatures in the stubs are no Python: a parameter called `in`, and one without a default behind those with one.
+$(STUBS_INSTALLED): requirements/typing.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(STUBS) -r $<
+	sed -i -E 's/\(self(: [A-Za-z0-9]+)?, in: /(self\1, in_: /; s/(power: Weights = None, channel_axis: int)\)/\1 = -1)/' \
+		$(STUBS)/tensorrt_bindings/tensorrt.pyi
+	touch $@
+
+check: $(INSTALLED) $(STUBS_INSTALLED) docs ## ruff, mypy --strict, and the documentation
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 DOCS := .venv-docs
@@ -100,7 +110,7 @@ demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Tr
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
-engines: $(INSTALLED) ## TensorRT plans for the GPU here, in gpu_repository (docs/guide/gpu.md: which container to be in)
+engines: $(INSTALLED) ## TensorRT plans for the GPU here, in gpu_repository (docs/guide/gpu.md says in which container)
 	$(BIN)/querylife-build engines
 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
@@ -194,18 +204,7 @@ $(INFINITY_INSTALLED): requirements/bench-infinity.lock $(INSTALLED)
 bench: $(BENCH_INSTALLED) $(INFINITY_INSTALLED) repository ## the served model against its limit and its peers; figures to OUT=
 	$(BENCH)/bin/python -m loadtest.bench $(if $(OUT),--out "$(OUT)")
 
-loadDOCS := .venv-docs
-DOCS_INSTALLED := $(DOCS)/.installed
-
-$(DOCS_INSTALLED): requirements/docs.lock
-	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
-	touch $@
-
-docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
-
-test: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
+loadtest: repository ## drive a server of its own through SCENARIO= (steady, step, spike, soak); report in out/loadtest
 	$(BIN)/python -m loadtest.run $(SCENARIO)
 
 .PHONY: deploy-environment dashboard

@@ -7,7 +7,7 @@ holds all that differs between the versions.
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import helper
@@ -15,6 +15,11 @@ from onnx import helper
 from querylife.errors import ArtifactError
 from querylife_build.tensorrt.profiles import Profile
 from querylife_build.tensorrt.settings import Settings
+
+if (
+    TYPE_CHECKING
+):  # `make check` has the types of TensorRT 10 (requirements/typing.lock), whether it is installed or not
+    import tensorrt
 
 ATTENTION_SINCE = (10, 14)  # the first TensorRT whose parser knows ONNX's Attention; Triton's images have it from 25.11
 
@@ -48,7 +53,7 @@ class TensorRTVersion:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(self.tensorrt.ComputeCapability, compute_capability), 0)
 
-    def apply(self, config: Any, settings: Settings) -> None:
+    def apply(self, config: "tensorrt.IBuilderConfig", settings: Settings) -> None:
         """Set what the settings ask for. Raises ArtifactError for what this TensorRT has not."""
         trt = self.tensorrt
         config.builder_optimization_level = settings.optimization_level
@@ -80,9 +85,9 @@ def compile_plan(
     trt = version.tensorrt
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
-    builder = trt.Builder(logger)
+    builder: tensorrt.Builder = trt.Builder(logger)
     network = builder.create_network(version.network_flags)
-    parser = trt.OnnxParser(network, logger)
+    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
     if not parser.parse(compiler_graph(version, path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
@@ -91,7 +96,7 @@ def compile_plan(
     version.apply(config, settings)
     version.set_target(config, compute_capability)
     for number, profile in enumerate(profiles):
-        _add_profile(builder, network, config, profile, f"{path}: profile {number}")
+        _add_profile(trt, builder, network, config, profile, f"{path}: profile {number}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ArtifactError(f"{path}: TensorRT {version.version} cannot compile it: {'; '.join(messages[:3])}")
@@ -117,14 +122,21 @@ def compiler_graph(version: TensorRTVersion, path: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _add_profile(builder: Any, network: Any, config: Any, profile: Profile, name: str) -> None:
+def _add_profile(
+    trt: Any,
+    builder: "tensorrt.Builder",
+    network: "tensorrt.INetworkDefinition",
+    config: "tensorrt.IBuilderConfig",
+    profile: Profile,
+    name: str,
+) -> None:
     shapes = builder.create_optimization_profile()
     wanted = [network.get_input(index).name for index in range(network.num_inputs)]
     if sorted(wanted) != sorted(profile):
         raise ArtifactError(f"{name}: found shapes for {sorted(profile)}, the graph wants {sorted(wanted)}")
     for tensor, (least, tuned, largest) in profile.items():
         try:
-            shapes.set_shape(tensor, least, tuned, largest)
+            shapes.set_shape(tensor, *(trt.Dims(axes) for axes in (least, tuned, largest)))
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"{name}: {tensor}: {least}, {tuned}, {largest}: {error}") from error
     if not shapes or config.add_optimization_profile(shapes) < 0:

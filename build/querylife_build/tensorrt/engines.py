@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -35,6 +36,9 @@ from querylife_build.tensorrt.gpu_repository import write_gpu_repository
 from querylife_build.tensorrt.profiles import Profile, check_profile, tower_profiles
 from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt
 from querylife_build.tensorrt.settings import Settings
+
+if TYPE_CHECKING:
+    import tensorrt
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +144,7 @@ def place_plans(
 def plan_backend(version: TensorRTVersion, plans: Plans, profiles: Mapping[Model, tuple[Profile, ...]]) -> Backend:
     """Towers from plans, on the GPU; each batch in the profile that Triton would choose."""
     trt = version.tensorrt
-    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    runtime: tensorrt.Runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     runtime.engine_host_code_allowed = True  # version-compatible plans bring code of their own
     engines = {tower: runtime.deserialize_cuda_engine(plan) for tower, plan in plans.items()}
     contexts = {tower: engine.create_execution_context() for tower, engine in engines.items()}
@@ -153,7 +157,7 @@ def plan_backend(version: TensorRTVersion, plans: Plans, profiles: Mapping[Model
         for tensor, value in zip(tower.inputs, sent, strict=True):
             context.set_input_shape(tensor.name, tuple(value.shape))
             context.set_tensor_address(tensor.name, value.data_ptr())
-        shapes = [tuple(context.get_tensor_shape(tensor.name)) for tensor in tower.outputs]
+        shapes = [_axes(context.get_tensor_shape(tensor.name)) for tensor in tower.outputs]
         received = [torch.empty(shape, dtype=torch.float32, device="cuda") for shape in shapes]
         for tensor, value in zip(tower.outputs, received, strict=True):
             context.set_tensor_address(tensor.name, value.data_ptr())
@@ -164,6 +168,10 @@ def plan_backend(version: TensorRTVersion, plans: Plans, profiles: Mapping[Model
         return [value.cpu().numpy() for value in received]
 
     return run
+
+
+def _axes(dims: "tensorrt.Dims") -> tuple[int, ...]:
+    return tuple(int(dims[axis]) for axis in range(len(dims)))
 
 
 def nearest(profiles: tuple[Profile, ...], tower: Model, inputs: list[Array]) -> int:

@@ -9,6 +9,7 @@ The parity gate judges every plan, when it is built and when it is refitted.
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -22,6 +23,9 @@ from querylife_build.tensorrt.compiler import TensorRTVersion, collecting_logger
 from querylife_build.tensorrt.engines import Plans, check_torch, gate_plans, place_plans
 from querylife_build.tensorrt.profiles import tower_profiles
 from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt
+
+if TYPE_CHECKING:
+    import tensorrt
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +84,13 @@ def refit_plan(version: TensorRTVersion, plan: bytes, path: Path) -> bytes:
     trt = version.tensorrt
     messages: list[str] = []
     logger = collecting_logger(trt, messages)
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    runtime: tensorrt.Runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None or not engine.refittable:
         raise ArtifactError(f"{path}: found a plan that cannot be refitted, want one: querylife-build engines --refit")
-    refitter = trt.Refitter(engine, logger)
+    refitter: tensorrt.Refitter = trt.Refitter(engine, logger)
     check_names(set(refitter.get_all_weights()), weight_names(path), path)
-    parser = trt.OnnxParserRefitter(refitter, logger)
+    parser: tensorrt.OnnxParserRefitter = trt.OnnxParserRefitter(refitter, logger)
     if not parser.refit_from_file(str(path)):
         errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise ArtifactError(f"{path}: TensorRT {version.version} takes not all weights: {errors}")
