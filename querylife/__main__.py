@@ -29,6 +29,8 @@ VERBS = {
     "rank": Verb("rank products for a query", "querylife_client.commands:rank"),
     "embed": Verb("embed queries or products", "querylife_client.commands:embed"),
     "score": Verb("score products for a query", "querylife_client.commands:score"),
+    "search": Verb("search a vector store", "querylife_jobs.commands:search"),
+    "rollout": Verb("change the model of a vector store", "querylife_jobs.commands:rollout"),
     "describe": Verb("describe products with GenFilt", "querylife_client.commands:describe"),
 }
 
