@@ -23,6 +23,7 @@ from querylife.contract import MODELS, TEXT_TOWER, TOWERS
 from querylife.errors import ArtifactError
 from querylife.preprocessing.text import Tokenizer
 from querylife_build.config_check import check_configs
+from querylife_build.golden_probe import TOLERANCES
 from querylife_build.repository import build_repository
 from querylife_build.tensorrt.gpu_repository import GRAPH_BATCHES, write_gpu_repository
 from querylife_build.tensorrt.stand_in import lay_out_triton, path_with_gpu, run_on_processor, write_stand_in_repository
@@ -41,7 +42,9 @@ def source(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CPU profile's repository, with its backends."""
     repository = Path(shutil.copytree(built, tmp_path_factory.mktemp("cpu") / "repository"))
     for path in (ROOT / "model_repository").glob("*/1/model.py"):
-        shutil.copy(path, repository / path.relative_to(ROOT / "model_repository"))
+        target = repository / path.relative_to(ROOT / "model_repository")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
     return repository
 
 
@@ -79,6 +82,13 @@ def test_the_repository_is_whole_and_its_configs_fit_the_plans(gpu_repository):
     check_configs(gpu_repository, lock)
     assert sorted(path.name for path in gpu_repository.iterdir() if path.is_dir()) == sorted(m.name for m in MODELS)
     assert not list(gpu_repository.rglob("*.onnx"))
+
+
+def test_the_probe_has_the_tolerance_of_the_plans_precision(gpu_repository):
+    lock = read_lock(gpu_repository / LOCK_NAME)
+    probe = lock.served_canary("gpu")
+    assert (probe.embedding_tolerance, probe.score_tolerance) == TOLERANCES["fp16"]
+    assert probe.embedding_tolerance > lock.served_canary("cpu").embedding_tolerance
 
 
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)

@@ -100,11 +100,25 @@ def test_a_damaged_lock_is_refused(tmp_path, document, complaint):
 
 def test_a_lock_with_plans_survives_the_file(repository):
     plan = PlanLock("a" * 64, "b" * 64, "fp16", ({"token_ids": ((1, 1), (8, 16), (64, 32))},), {"min_cosine": 0.9999})
-    tensorrt = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {"text_tower": plan})
+    tensorrt = TensorRTLock(
+        "10.16.1.11",
+        "9.0",
+        "580.82.07",
+        False,
+        False,
+        False,
+        3,
+        dict.fromkeys(sorted(tower.name for tower in TOWERS), plan),
+    )
     lock = dataclasses.replace(read_lock(repository / LOCK_NAME), tensorrt=tensorrt)
     write_lock(lock, repository / LOCK_NAME)
     assert read_lock(repository / LOCK_NAME) == lock
     with pytest.raises(ArtifactError, match=r"model\.plan"):
+        verify(repository)
+    (*_, last) = tensorrt.plans
+    fewer = dataclasses.replace(tensorrt, plans={name: p for name, p in tensorrt.plans.items() if name != last})
+    write_lock(dataclasses.replace(lock, tensorrt=fewer), repository / LOCK_NAME)
+    with pytest.raises(ArtifactError, match="plans: found"):
         verify(repository)
 
 

@@ -8,7 +8,7 @@ down, and their weights up (SmoothQuant, Xiao 2022), by the largest activations 
 Processors without VNNI add two products of unsigned activations and signed weights in 16 bits, and saturate (the
 instruction vpmaddubsw). So the scale of a channel also keeps two neighbouring weights of one sign at 128 or less
 together: 255 * 128 fits into 16 bits, and the answer is exact on AVX2, AVX-512, VNNI and AMX alike. That costs a third
-of a bit; 7-bit weights would cost a whole one (docs/tensorrt.md).
+of a bit; 7-bit weights would cost a whole one (docs/explanation/exports.md).
 
 Only ONNX Runtime runs these graphs: dequantisation is an operator of its own domain, because as separate operators it
 costs a fifth of the text tower's time.
