@@ -23,7 +23,7 @@ class Verb(NamedTuple):
 VERBS = {
     "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
     "gateway": Verb("serve HTTP in front of the model server", "querylife_gateway.command:main"),
-    "demo": Verb("rank a catalogue through Triton and write an HTML page", "querylife_client.demo.command:main"),
+    "demo": Verb("search a catalogue in the browser", "querylife_gateway.demo.command:main"),
     "train": Verb("train a model", "querylife.training.train:main"),
     "evaluate": Verb("measure a checkpoint", "querylife.evaluation.evaluate:main"),
     "rank": Verb("rank products for a query", "querylife_client.commands:rank"),

@@ -77,6 +77,50 @@ class RerankRequest(BaseModel):
         return list(self.documents if self.documents is not None else self.texts or [])
 
 
+Scalar = str | int | float | bool
+
+
+class SearchRequest(BaseModel):
+    """POST /v1/search. where: conditions on the index's columns: column to value, to a list of values, or to operators
+
+    (`eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`). correct: also search for the query without its typing errors, and
+    answer with what is found better. hybrid: fuse the ranking by vectors with one by words.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    query: str
+    k: Annotated[int, Field(ge=1, le=200)] = 20
+    where: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]] | None = None
+    correct: bool = True
+    hybrid: bool = False
+
+    @property
+    def items(self) -> list[str]:
+        return [self.query]
+
+
+class WhyRequest(BaseModel):
+    """POST /v1/why. id: of a product in the index."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    query: str
+    id: str
+
+    @property
+    def items(self) -> list[str]:
+        return [self.query]
+
+
+class SessionRequest(BaseModel):
+    """POST /session. key: an API key, exchanged for a cookie that the pages send."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    key: str
+
+
 def parse(model: type[Request], body: bytes) -> Request:
     """Raises HttpError 400, naming the field at fault."""
     try:
