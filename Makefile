@@ -56,8 +56,17 @@ repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU pr
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
 
-.PHONY: gateway
+.PHONY: gateway browser-test
 GATEWAY_PORT ?= 8080
+
+BROWSER_INSTALLED := $(VENV)/.installed-browser
+
+$(BROWSER_INSTALLED): requirements/browser.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/browser.lock
+	touch $@
+
+browser-test: $(BROWSER_INSTALLED) repository ## the pages in a real browser (needs Debian's chromium; 165 MB of packages)
+	$(BIN)/pytest tests/gateway/test_pages_in_browser.py
 
 gateway: $(INSTALLED) ## HTTP on GATEWAY_PORT, in front of the server on GRPC_PORT, until Ctrl-C
 	@$(BIN)/querylife gateway --triton 127.0.0.1:$(GRPC_PORT) --port $(GATEWAY_PORT)
@@ -103,8 +112,9 @@ ablation-masks: $(INSTALLED) $(VLLM_INSTALLED) ## what GenFilt's masks bring in 
 genfilt-proto: $(INSTALLED) ## write the Python side of genfilt.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. genfilt_protocol/genfilt.proto
 
-demo: repository ## rank CATALOG= (default: a drawn one) for QUERIES= through Triton; the last line is the page's path
+demo: repository ## search CATALOG= (default: a drawn one) in the browser, until Ctrl-C; DEMO_ONCE=1: a static page
 	$(BIN)/querylife demo $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(QUERIES),--queries "$(QUERIES)") \
+		$(if $(DEMO_ONCE),--once,--port $(GATEWAY_PORT)) \
 		$(if $(LIMIT),--limit $(LIMIT))
 
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check

@@ -1,5 +1,6 @@
 """Tiny encoders with random weights, in the shapes that Hugging Face gives them; and a run small enough to repeat."""
 
+import io
 import sys
 import time
 from dataclasses import dataclass
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from querylife.data.batches import Batch
 from querylife.model.fusion_tower import FusionTowerConfig
-from querylife.model.image_features import ImageFeatures
+from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
@@ -102,16 +105,22 @@ class TinyBatches:
         )
 
 
-def write_features(folder: Path, vision: VisionTower) -> ImageFeatures:
+def pictures() -> list[Picture]:
+    """Noise, one picture for each product."""
     generator = np.random.default_rng(0)
-    if not (folder / "finished.npy").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "keys.npy", np.array([(product, 0) for product in range(PICTURES)]))
-        np.save(folder / "states.npy", generator.standard_normal((PICTURES, 17, 32)).astype(np.float16))
-        np.save(folder / "thumbnails.npy", generator.integers(0, 256, (PICTURES, 3, 16, 16), np.uint8))
-        np.save(folder / "layers_left.npy", vision.config.tuned)
-        np.save(folder / "finished.npy", PICTURES)
-    return ImageFeatures(folder, vision)
+    noise = generator.integers(0, 256, (PICTURES, SIDE, SIDE, 3), np.uint8)
+    return [Picture(product, 0, png(pixels)) for product, pixels in enumerate(noise)]
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """pixels: [height, width, 3] uint8."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_features(folder: Path, vision: VisionTower) -> ImageFeatures:
+    return build_features(folder, vision, pictures(), fast=False)
 
 
 def tiny_run(folder: Path, out: Path, steps: int, stuck_at: int | None = None) -> QueryLife:

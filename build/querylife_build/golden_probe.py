@@ -39,14 +39,19 @@ def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
     query = tokenizer.encode([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
     planes = pixels.decode(image, model.config.vision.image_size, max_decode_s=60.0)
+    pixels_row = torch.from_numpy(planes)[None]
     with torch.no_grad():
         query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.segments)).numpy()
-        product_row = model.embed_product(
-            torch.from_numpy(title.token_ids),
-            torch.from_numpy(title.segments),
-            torch.from_numpy(planes)[None],
-            torch.ones(1, 1, dtype=torch.bool),
-        ).numpy()
+        product_row, title_row = (
+            model.embed_product(
+                torch.from_numpy(title.token_ids),
+                torch.from_numpy(title.segments),
+                row,
+                torch.full((1, 1), is_used, dtype=torch.bool),
+            ).numpy()
+            for row, is_used in ((pixels_row, True), (torch.zeros_like(pixels_row), False))
+        )
+    calibration = model.config.calibration
     return Canary(
         query=QUERY,
         title=TITLE,
@@ -54,7 +59,8 @@ def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
         image=image,
         query_embedding=tuple(float(value) for value in query_row[0]),
         product_embedding=tuple(float(value) for value in product_row[0]),
-        score=float(relevance(query_row, product_row, model.config.calibration)[0]),
+        score=float(relevance(query_row, product_row, calibration)[0]),
+        score_without_image=float(relevance(query_row, title_row, calibration)[0]),
     )
 
 

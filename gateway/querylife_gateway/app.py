@@ -13,17 +13,31 @@ from starlette.routing import Route
 
 from querylife_client import AsyncClient, ClientConfig
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
+from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
 from querylife_gateway.embeddings import embeddings
 from querylife_gateway.endpoint import Endpoint, Gateway, admit, json_response
 from querylife_gateway.errors import HttpError, from_exception
 from querylife_gateway.keys import KeyRing
+from querylife_gateway.labelling.labels import Labels
+from querylife_gateway.labelling.routes import judge, next_pair
 from querylife_gateway.metrics import Metrics
 from querylife_gateway.model_server import ModelServer
 from querylife_gateway.openapi import document
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.rerank import rerank
-from querylife_gateway.schema import EmbeddingsRequest, RerankRequest
+from querylife_gateway.schema import (
+    EmbeddingsRequest,
+    JudgementRequest,
+    NextPairRequest,
+    RerankRequest,
+    SearchRequest,
+    WhyRequest,
+)
+from querylife_gateway.search import search
+from querylife_gateway.site import site_routes
+from querylife_gateway.why import WhyService, why
+from querylife_jobs.stores import open_store
 
 
 @asynccontextmanager
@@ -32,15 +46,38 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     keys = KeyRing(config.keys)
     client_config = ClientConfig(query_cache_items=config.query_cache_items)
     pictures = PictureReader(config.image_urls, config.allowed_hosts)
+    why_service = WhyService(config.checkpoint) if config.checkpoint else None
+    labels = Labels(config.labels) if config.labels else None
+    known_words = why_service.whole_words if why_service else tuple
+    index = Index(open_store(config.store), config.catalog, known_words) if config.store else None
     try:
         async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config) as client:
             admission = Admission(config.max_running, config.max_waiting, config.max_wait_s)
             budget = BodyBudget(config.max_buffered_bytes)
             metrics = Metrics(admission, budget, lambda: client.counts)
             model_server = ModelServer(client)
-            yield Gateway(config, client, model_server, keys, admission, budget, Quotas(), pictures, metrics)
+            yield Gateway(
+                config,
+                client,
+                model_server,
+                keys,
+                admission,
+                budget,
+                Quotas(),
+                pictures,
+                metrics,
+                index,
+                why_service,
+                labels,
+            )
     finally:
         pictures.close()
+        if labels is not None:
+            labels.close()
+        if why_service is not None:
+            why_service.close()
+        if index is not None:
+            index.store.close()
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -48,6 +85,15 @@ def create_app(gateway: Gateway) -> Starlette:
     routes = [
         Route("/v1/embeddings", Endpoint(gateway, "/v1/embeddings", EmbeddingsRequest, embeddings), methods=["POST"]),
         *(Route(path, rerank_endpoint, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
+        Route("/v1/search", Endpoint(gateway, "/v1/search", SearchRequest, search), methods=["POST"]),
+        Route("/v1/why", Endpoint(gateway, "/v1/why", WhyRequest, why), methods=["POST"]),
+        Route("/v1/label/next", Endpoint(gateway, "/v1/label/next", NextPairRequest, next_pair), methods=["POST"]),
+        Route(
+            "/v1/label/judgements",
+            Endpoint(gateway, "/v1/label/judgements", JudgementRequest, judge),
+            methods=["POST"],
+        ),
+        *site_routes(gateway),
         *_information(gateway),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error, HttpError: _http_error})

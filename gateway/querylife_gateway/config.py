@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from querylife.errors import ConfigError
+
 MIB = 1024 * 1024
 
 
@@ -18,6 +20,9 @@ class GatewayConfig:
     header_timeout_s, body_timeout_s: how long a caller may take to send either. stall_timeout_s: how long a caller may
     read nothing of its answer. max_connections: open connections; further ones get status 503.
     image_urls: fetch pictures by URL; only from allowed_hosts, where any are named.
+    query_cache_items: query vectors that are kept for repeated queries.
+    store: URL of the vector store to search (querylife_jobs.stores.open_store). catalog: where the pictures of its
+    products are, for the search page. checkpoint: explain scores with it. labels: SQLite file of a human evaluation.
     drain_s: time for requests under way after SIGTERM.
     """
 
@@ -42,17 +47,23 @@ class GatewayConfig:
     image_urls: bool = True
     allowed_hosts: frozenset[str] | None = None
     query_cache_items: int = 4096
+    store: str | None = None
+    catalog: Path | None = None
+    checkpoint: Path | None = None
+    labels: Path | None = None
     drain_s: float = 10.0
 
     def __post_init__(self) -> None:
+        if self.port > 65535:
+            raise ConfigError(f"port: found {self.port}, want 0 to 65535")
         counts = ("max_items", "max_body_bytes", "max_buffered_bytes", "max_running", "max_connections")
         seconds = ("timeout_s", "max_timeout_s", "max_wait_s", "header_timeout_s", "body_timeout_s", "stall_timeout_s")
         for name in (*counts, *seconds):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want more than 0")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want more than 0")
         for name in ("max_waiting", "query_cache_items", "drain_s", "port"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want at least 0")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 0")
         if (self.tls_certificate is None) != (self.tls_key is None):
             found = f"{self.tls_certificate} and {self.tls_key}"
-            raise ValueError(f"tls_certificate, tls_key: found {found}, want both or neither")
+            raise ConfigError(f"tls_certificate, tls_key: found {found}, want both or neither")

@@ -5,24 +5,26 @@ import base64
 import numpy as np
 from numpy.typing import NDArray
 
+from querylife_client import Embeddings
 from querylife_client import Product as ClientProduct
-from querylife_gateway.endpoint import Call
+from querylife_gateway.endpoint import Answer, Call
 from querylife_gateway.errors import HttpError
 from querylife_gateway.pictures import PictureReader, is_data_uri
 from querylife_gateway.schema import EmbeddingsRequest, Product
 
 
-async def embeddings(call: Call[EmbeddingsRequest]) -> object:
+async def embeddings(call: Call[EmbeddingsRequest]) -> Answer:
     """Vectors in the order of the input. One unusable item fails the request: OpenAI has no other way."""
     request = call.request
     items = request.items
     queries = request.input_type == "query" or (
         request.input_type is None and not any(isinstance(item, Product) or is_data_uri(item) for item in items)
     )
-    vectors = await (_embed_queries(call, items) if queries else _embed_products(call, items))
+    embedded = await (_embed_queries(call, items) if queries else _embed_products(call, items))
+    vectors = np.asarray(embedded)
     if request.dimensions is not None:
         vectors = shortened(vectors, request.dimensions)
-    return {
+    content = {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": encoded}
@@ -31,6 +33,7 @@ async def embeddings(call: Call[EmbeddingsRequest]) -> object:
         "model": call.model_name,
         "usage": {"prompt_tokens": 0, "total_tokens": 0},  # nobody is billed: tokens are not counted
     }
+    return Answer(content, embedded.fingerprint)
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
@@ -43,14 +46,14 @@ def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float
     return np.ascontiguousarray(cut / np.where(norms == 0, 1, norms), np.float32)
 
 
-async def _embed_queries(call: Call[EmbeddingsRequest], items: list[str | Product]) -> NDArray[np.float32]:
+async def _embed_queries(call: Call[EmbeddingsRequest], items: list[str | Product]) -> Embeddings:
     for index, item in enumerate(items):
         if isinstance(item, Product) or is_data_uri(item):
             raise HttpError(400, f"input.{index}: found a product or picture, want a query", param="input")
     return await call.client.embed_queries([str(item) for item in items], timeout_s=call.remaining_s)
 
 
-async def _embed_products(call: Call[EmbeddingsRequest], items: list[str | Product]) -> NDArray[np.float32]:
+async def _embed_products(call: Call[EmbeddingsRequest], items: list[str | Product]) -> Embeddings:
     products = [await client_product(item, call.pictures, f"input.{index}") for index, item in enumerate(items)]
     embedded = await call.client.embed_products(products, timeout_s=call.remaining_s)
     for index, error in embedded.errors.items():

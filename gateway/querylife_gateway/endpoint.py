@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from querylife_client import AsyncClient
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
 from querylife_gateway.body import read_body, unless_caller_leaves
+from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
 from querylife_gateway.errors import HttpError, from_exception
 from querylife_gateway.keys import COOKIE, ApiKey, KeyRing
@@ -23,6 +24,10 @@ from querylife_gateway.metrics import Metrics
 from querylife_gateway.model_server import ModelServer
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.schema import parse
+
+if TYPE_CHECKING:
+    from querylife_gateway.labelling.labels import Labels
+    from querylife_gateway.why import WhyService
 
 TIMEOUT_HEADER = "x-timeout-s"
 _OPENAI_TIMEOUT_HEADER = "x-stainless-read-timeout"  # how long the openai client will wait
@@ -41,6 +46,17 @@ class Gateway:
     quotas: Quotas
     pictures: PictureReader
     metrics: Metrics
+    index: Index | None = None
+    why: "WhyService | None" = None
+    labels: "Labels | None" = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """content: becomes JSON; may hold numpy arrays. fingerprint: of the model that made it, where the answer knows."""
+
+    content: object
+    fingerprint: str = ""
 
 
 class RequestBody(Protocol):
@@ -86,7 +102,7 @@ class Endpoint(Generic[Body]):
     """One POST route, as an ASGI application. answer: makes the JSON of an admitted request."""
 
     def __init__(
-        self, gateway: Gateway, route: str, body: type[Body], answer: Callable[[Call[Body]], Awaitable[object]]
+        self, gateway: Gateway, route: str, body: type[Body], answer: Callable[[Call[Body]], Awaitable[Answer]]
     ) -> None:
         self._gateway = gateway
         self._route = route
@@ -115,9 +131,9 @@ class Endpoint(Generic[Body]):
             parsed: Body = parse(self._body, body)  # type: ignore[type-var]  # a pydantic model
             self._charge(key, len(parsed.items))
             work = asyncio.ensure_future(self._run(Call(gateway, parsed, deadline)))
-            content = await unless_caller_leaves(work, request.receive)
-        headers = {"x-model-fingerprint": gateway.model_server.fingerprint}
-        return json_response(content, headers)
+            answer = await unless_caller_leaves(work, request.receive)
+        headers = {"x-model-fingerprint": answer.fingerprint or gateway.model_server.fingerprint}
+        return json_response(answer.content, headers)
 
     def _charge(self, key: ApiKey, items: int) -> None:
         limit = self._gateway.config.max_items
@@ -126,7 +142,7 @@ class Endpoint(Generic[Body]):
         self._gateway.quotas.take(key, items)
         self._gateway.metrics.items.labels(key.name).inc(items)
 
-    async def _run(self, call: Call[Body]) -> object:
+    async def _run(self, call: Call[Body]) -> Answer:
         async with self._gateway.admission.slot():
             with suppress(TimeoutError):
                 async with asyncio.timeout(call.remaining_s):

@@ -12,12 +12,14 @@ from starlette.responses import JSONResponse
 from querylife_client.errors import (
     CredentialsError,
     DeadlineExceededError,
+    FingerprintMismatchError,
     InvalidRequestError,
     OverloadedError,
     QuerylifeError,
     ServerFaultError,
     UnavailableError,
 )
+from querylife_client.vector_store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ _STATUSES: tuple[tuple[type[QuerylifeError], int], ...] = (
     (OverloadedError, 429),
     (UnavailableError, 503),
     (ServerFaultError, 502),
+    (FingerprintMismatchError, 503),  # until the index of the new model is there
+    (StoreError, 503),
 )
 
 
@@ -84,6 +88,7 @@ def from_exception(error: Exception) -> HttpError:
         return error
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            return HttpError(status, str(error), retry_after_s=1.0 if status in (429, 503) else None)
+            wait_s = getattr(error, "retry_after_s", None) or 1.0
+            return HttpError(status, str(error), retry_after_s=wait_s if status in (429, 503) else None)
     log.error("a request failed", exc_info=error)
     return HttpError(500, "the gateway failed; its log says more")

@@ -5,12 +5,29 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from querylife_gateway.schema import EmbeddingsRequest, RerankRequest
+from querylife_gateway.schema import (
+    EmbeddingsRequest,
+    JudgementRequest,
+    NextPairRequest,
+    RerankRequest,
+    SearchRequest,
+    SessionRequest,
+    WhyRequest,
+)
 
-_REQUESTS = (EmbeddingsRequest, RerankRequest)
+_REQUESTS = (
+    EmbeddingsRequest,
+    RerankRequest,
+    SearchRequest,
+    WhyRequest,
+    NextPairRequest,
+    JudgementRequest,
+    SessionRequest,
+)
 _ERRORS = {
     "400": "The request can never succeed as it is.",
     "401": "The API key is missing, unknown or revoked.",
+    "404": "No such product or picture, or the gateway was started without what the route needs.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is no JSON.",
@@ -40,6 +57,12 @@ def document() -> dict[str, Any]:
         "paths": {
             "/v1/embeddings": _post("Vectors of queries or products", "EmbeddingsRequest", _EMBEDDINGS),
             "/rerank": _post("Documents by relevance, best first", "RerankRequest", {"oneOf": [_COHERE, _TEI]}),
+            "/v1/search": _post("Products of the index that answer a query best", "SearchRequest", _FOUND),
+            "/v1/why": _post("What a product's score is made of", "WhyRequest", _WHY),
+            "/v1/label/next": _post("The next pair for a rater", "NextPairRequest", _NEXT),
+            "/v1/label/judgements": _post("Keep a judgement", "JudgementRequest", _STATUS),
+            "/v1/index": _get("What the index holds", _INDEX),
+            "/session": _post("Exchange a key for a cookie", "SessionRequest", _STATUS),
             "/v1/models": _get("The model that is served", _MODELS),
             "/live": _get("Whether the gateway runs", _STATUS, secured=False),
             "/ready": _get("Whether the model server answers", _STATUS, secured=False, unready=True),
@@ -116,4 +139,25 @@ _COHERE = _object(
     meta={"type": "object"},
 )
 _TEI = _list(_object(("text",), index=_COUNT, score=_PROBABILITY, text=_TEXT))
+_OBJECT = {"type": "object"}
+_FOUND = _object(
+    query=_TEXT,
+    corrected={"type": ["string", "null"]},
+    products=_list(
+        _object(id=_TEXT, score=_PROBABILITY, cosine=_NUMBER, has_picture={"type": "boolean"}, attributes=_OBJECT)
+    ),
+)
+_WHY = _object(
+    probability=_PROBABILITY, cosine=_NUMBER, shares=_OBJECT, without=_OBJECT, heat={"type": ["array", "null"]}
+)
+_NEXT = _object(done=_COUNT, pairs=_COUNT, pair={"type": ["object", "null"]})
+_INDEX = _object(
+    count=_COUNT,
+    columns=_OBJECT,
+    values=_OBJECT,
+    model=_TEXT,
+    searches={"type": "boolean"},
+    explains={"type": "boolean"},
+    evaluates={"type": "boolean"},
+)
 _MODELS = _object(object={"const": "list"}, data=_list(_object(id=_TEXT, object={"const": "model"})))

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from querylife.contract import MAX_TEXT_CHARACTERS
 from querylife_client import Product as ClientProduct
 from querylife_gateway.embeddings import client_product
-from querylife_gateway.endpoint import Call
+from querylife_gateway.endpoint import Answer, Call
 from querylife_gateway.schema import Product, RerankRequest
 
 
-async def rerank(call: Call[RerankRequest]) -> object:
+async def rerank(call: Call[RerankRequest]) -> Answer:
     """Documents with their calibrated probability, best first. One with nothing usable has probability 0."""
     request = call.request
     items = request.items
@@ -22,10 +22,11 @@ async def rerank(call: Call[RerankRequest]) -> object:
     scores = await call.client.score(request.query, products, timeout_s=call.remaining_s)
     ranking = _ranking(scores, request.top_n)
     if request.texts is not None:
-        return [
-            {"index": i, "score": score} | ({"text": items[i]} if request.return_text else {}) for i, score in ranking
-        ]
-    return {
+        texts = ({"index": i, "score": score, "text": items[i]} for i, score in ranking)
+        return Answer(
+            [text if request.return_text else {"index": text["index"], "score": text["score"]} for text in texts]
+        )
+    content = {
         "id": str(uuid.uuid4()),
         "model": call.model_name,
         "results": [
@@ -35,6 +36,7 @@ async def rerank(call: Call[RerankRequest]) -> object:
         ],
         "meta": {"api_version": {"version": "2"}},
     }
+    return Answer(content)
 
 
 def _ranking(scores: NDArray[np.float32], top_n: int | None) -> list[tuple[int, float]]:

@@ -1,6 +1,7 @@
 """One gateway process: listens, says when it is ready, drains."""
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -13,12 +14,17 @@ from querylife_gateway.app import create_app, open_gateway
 from querylife_gateway.config import GatewayConfig
 from querylife_gateway.endpoint import Gateway
 from querylife_gateway.protocol import time_limited
+from querylife_gateway.site import keep_index_fresh
 
 KEEP_ALIVE_S = 75  # longer than usual load balancers', which would else send to a connection that is just being closed
 
 
-async def serve(config: GatewayConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises UnavailableError where the address cannot be listened on."""
+async def serve(config: GatewayConfig, *, greeting: str = "ready") -> None:
+    """Print the greeting and the address when the model server answers; serve until SIGTERM or SIGINT.
+
+    Raises UnavailableError where the address cannot be listened on.
+    """
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a line for each malformed request would fill the disk
     listener = _listen(config.host, config.port)
     async with open_gateway(config) as gateway:
         server = uvicorn.Server(_uvicorn_config(config, gateway))
@@ -26,7 +32,8 @@ async def serve(config: GatewayConfig) -> None:
             signal.signal(number, lambda *_: None)
         tasks = [
             asyncio.create_task(gateway.model_server.watch()),
-            asyncio.create_task(_announce(config, gateway, server, listener)),
+            asyncio.create_task(keep_index_fresh(gateway)),
+            asyncio.create_task(_announce(greeting, config, gateway, server, listener)),
         ]
         try:
             await server.serve(sockets=[listener])
@@ -53,14 +60,16 @@ def _uvicorn_config(config: GatewayConfig, gateway: Gateway) -> uvicorn.Config:
     )
 
 
-async def _announce(config: GatewayConfig, gateway: Gateway, server: uvicorn.Server, listener: socket.socket) -> None:
+async def _announce(
+    greeting: str, config: GatewayConfig, gateway: Gateway, server: uvicorn.Server, listener: socket.socket
+) -> None:
     await gateway.model_server.became_ready.wait()
     while not server.started:
         await asyncio.sleep(0.01)
     scheme = "https" if config.tls_key else "http"
     host = f"[{config.host}]" if ":" in config.host else config.host
     with suppress(OSError):  # nobody reads it any more
-        print(f"ready {scheme}://{host}:{listener.getsockname()[1]}", flush=True)
+        print(f"{greeting} {scheme}://{host}:{listener.getsockname()[1]}", flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,14 +12,15 @@ import itertools
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.bench.servers import triton
 from querylife.catalog.sample_catalog import drawn_products
 from querylife_client import AsyncClient, ClientConfig, Product
-from querylife_client.demo.server import served
 
 Setting = tuple[int, str]
 PRODUCTS = [Product(title=p.title, image=p.image, product_type=p.product_type) for p in drawn_products()]
@@ -78,9 +79,9 @@ def measured(repository: Path, setting: Setting, seconds: float) -> dict[str, fl
     """Items per second of every workload, from a server with this setting."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
-        for tower in ("text_tower", "vision_tower", "fusion_tower"):
+        for tower in ("embed_query", "text_tower", "vision_tower", "fusion_tower"):
             change(copy / tower / "configs" / "cpu.pbtxt", *setting)
-        with served(copy) as address:
+        with triton(argparse.Namespace(server_python=sys.executable, repository=copy)) as (address, _):
             return {workload.name: asyncio.run(rate(address, workload, seconds)) for workload in WORKLOADS}
 
 

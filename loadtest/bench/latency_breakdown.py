@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2 as pb
 from loadtest.bench.inprocess import TextTower
 from loadtest.bench.servers import triton
 from loadtest.bench.traffic import queries
-from querylife.contract import EMBED_QUERY, STEPS, TEXT_EMBEDDING, TEXT_TOWER, TOKENIZE_QUERY, Model
+from querylife.contract import EMBED_QUERY, MODELS, TEXT_EMBEDDING, TEXT_TOWER, TOKENIZE_QUERY, Model
 from querylife_client import AsyncClient, Client
 
 IN_FLIGHT = 32
@@ -81,7 +81,7 @@ def _name(command: list[str]) -> str:
     line = " ".join(command)
     if "tritonserver" in command[0]:
         return "tritonserver"
-    return next((step.name for step in STEPS if step.name in line), "supervisor")
+    return next((model.name for model in MODELS if f"/{model.name}/" in line), "supervisor")
 
 
 def _latencies_ms(address: str, tower: TextTower) -> dict[str, float]:

@@ -17,7 +17,7 @@ def triton(options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """A supervised server: its address, and the seconds from start to ready."""
     port = free_port("127.0.0.1", 0)
     command = [options.server_python, "-m", "querylife", "serve", "--repository", str(options.repository)]
-    command += ["--grpc-port", str(port), "--metrics-port", "0"]
+    command += ["--grpc-port", str(port), "--metrics-port", "0", "--", *getattr(options, "extra", ())]
     started = time.perf_counter()
     with _until_ready(command, f"ready 127.0.0.1:{port}"):
         yield f"127.0.0.1:{port}", time.perf_counter() - started

@@ -52,6 +52,7 @@ class Canary:
 
     image: an encoded PNG. The embeddings are unit vectors of the lock's embedding_width. The tolerances bound what
     a healthy server may answer instead: absolute differences of an embedding's component, and of the score.
+    score_without_image: of the same product without its picture; None in locks that do not have it.
     """
 
     query: str
@@ -63,6 +64,7 @@ class Canary:
     score: float
     embedding_tolerance: float = 1e-3
     score_tolerance: float = 1e-2
+    score_without_image: float | None = None
 
 
 @dataclass(frozen=True)

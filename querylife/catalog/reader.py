@@ -39,7 +39,7 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 csv.field_size_limit(2 * MAX_IMAGE_BYTES)  # Python's own, 128 KiB, is less than most photographs in base64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CatalogProduct:
     """One product; empty text and None stand for what is missing."""
 
@@ -62,24 +62,57 @@ def load_catalog(path: Path, limit: int | None = None) -> Catalog:
 
     Raises InputFileError when the file cannot be read as this module's docstring says.
     """
-    file = products_file(path)
-    rows = list(read_rows(file))
-    if not rows:
-        raise InputFileError(f"{file}: found no rows, want at least one product")
-    check_columns(file, dict.fromkeys(name for row in rows for name in row))
-    if limit is not None and len(rows) > limit:
-        chosen = sorted(random.Random(0).sample(range(len(rows)), limit))
-        rows = [rows[position] for position in chosen]
-    pictures = _pictures(path, {_text(row, "id") for row in rows}) if path.is_dir() else {}
     catalog = Catalog()
-    seen: set[str] = set()
-    for row in rows:
-        product = read_product(file, row, pictures, catalog.problems)
-        if product.id in seen:
-            raise InputFileError(f"{file}: found id {product.id!r} twice, want every id once")
-        seen.add(product.id)
-        catalog.products.append(product)
+    catalog.products.extend(iterate_catalog(path, limit, problems=catalog.problems))
     return catalog
+
+
+def iterate_catalog(
+    path: Path, limit: int | None = None, *, pictures: bool = True, problems: list[str] | None = None
+) -> Iterator[CatalogProduct]:
+    """The products of a catalogue one by one, in their order, so that a large one need not fit into memory.
+
+    limit: as load_catalog has it. pictures: False leaves every image None, unread. problems: see Catalog; filled.
+    Raises InputFileError when the file cannot be read as this module's docstring says, at the row that is wrong.
+    """
+    file = products_file(path)
+    problems = [] if problems is None else problems
+    chosen = _sample(file, limit)
+    encoded = _pictures(path, _sampled_ids(file, chosen)) if pictures and path.is_dir() else {}
+    columns: dict[str, None] = {}
+    ids: set[str] = set()
+    for number, row in enumerate(read_rows(file)):
+        if not row.keys() <= columns.keys():
+            columns |= dict.fromkeys(row)
+        if chosen is not None and number not in chosen:
+            continue
+        try:
+            product = read_product(file, row, encoded if pictures else None, problems)
+        except InputFileError:
+            check_columns(file, dict.fromkeys(name for each in read_rows(file) for name in each))
+            raise
+        if product.id in ids:
+            raise InputFileError(f"{file}: found id {product.id!r} twice, want every id once")
+        ids.add(product.id)
+        yield product
+    if not columns:
+        raise InputFileError(f"{file}: found no rows, want at least one product")
+    check_columns(file, columns)
+
+
+def _sample(file: Path, limit: int | None) -> set[int] | None:
+    """The rows of a sample; None for all of them."""
+    if limit is None:
+        return None
+    count = sum(1 for _ in read_rows(file))
+    return set(random.Random(0).sample(range(count), limit)) if count > limit else None
+
+
+def _sampled_ids(file: Path, chosen: set[int] | None) -> set[str] | None:
+    """None for all of them."""
+    if chosen is None:
+        return None
+    return {_text(row, "id") for number, row in enumerate(read_rows(file)) if number in chosen}
 
 
 def load_queries(path: Path) -> list[str]:
@@ -174,8 +207,13 @@ def check_columns(file: Path, columns: Collection[str]) -> None:
         raise InputFileError(f"{file}: found columns {sorted(columns)}, want id and one of {sorted(content)}")
 
 
-def read_product(file: Path, row: dict[str, Any], pictures: Mapping[str, bytes], problems: list[str]) -> CatalogProduct:
-    """One row as a product. pictures: id -> encoded bytes. problems: gets a line where the picture cannot be read."""
+def read_product(
+    file: Path, row: dict[str, Any], pictures: Mapping[str, bytes] | None, problems: list[str]
+) -> CatalogProduct:
+    """One row as a product.
+
+    pictures: id -> encoded bytes; None: image stays None, unread. problems: gets a line where a picture cannot be read.
+    """
     try:
         identifier, title, product_type = (_text(row, name) for name in ("id", "title", "product_type"))
     except InputFileError as error:
@@ -183,7 +221,7 @@ def read_product(file: Path, row: dict[str, Any], pictures: Mapping[str, bytes],
     if not identifier:
         raise InputFileError(f"{file}: found a row without id: {title!r}")
     try:
-        image = pictures.get(identifier) or _image(file, row)
+        image = None if pictures is None else pictures.get(identifier) or _image(file, row)
     except (OSError, ValueError, TypeError) as error:  # no file, a path with a NUL, no base64, no text at all
         problems.append(f"{identifier}: no picture: {error}")
         image = None
@@ -200,7 +238,11 @@ def _text(row: dict[str, Any], name: str) -> str:
 
 
 def _value(row: dict[str, Any], name: str) -> Any:
-    return next((row[alias] for alias in NAMES[name] if row.get(alias) not in (None, "")), None)
+    for alias in NAMES[name]:
+        value = row.get(alias)
+        if value is not None and value != "":
+            return value
+    return None
 
 
 def _image(file: Path, row: dict[str, Any]) -> bytes | None:
@@ -217,14 +259,14 @@ def _image(file: Path, row: dict[str, Any]) -> bytes | None:
     return path.read_bytes()
 
 
-def _pictures(folder: Path, wanted: set[str]) -> dict[str, bytes]:
-    """id to encoded bytes, from every images*.parquet of the folder."""
+def _pictures(folder: Path, wanted: set[str] | None) -> dict[str, bytes]:
+    """id to encoded bytes, from every images*.parquet of the folder. wanted: ids, or None for all of them."""
     best: dict[str, tuple[int, bytes]] = {}
     for file in sorted(folder.glob("images*.parquet")):
         column = bytes_column(file)
         for row in read_parquet(file, ["id", column, *size_columns(file)]):
             identifier, pixels = str(row["id"]), (row.get("width") or 0) * (row.get("height") or 0)
-            if identifier in wanted and row[column] and pixels >= best.get(identifier, (0, b""))[0]:
+            if (wanted is None or identifier in wanted) and row[column] and pixels >= best.get(identifier, (0, b""))[0]:
                 best[identifier] = (pixels, row[column])
     return {identifier: image for identifier, (_, image) in best.items()}
 

@@ -1,4 +1,4 @@
-"""The validation protocol on the shared catalogue: products and phrases that training never saw.
+"""The validation benchmarks on the shared catalogue: products and phrases that training never saw.
 
 attribute   bare attribute words over the val products
 typos       the same with one typing error each
@@ -7,6 +7,11 @@ needs       held-out needs that name no type
 crowd       crowd-written queries of held-out items
 german      the German ones of those
 lacks       colour and type queries, judged on the products whose title lacks one of them
+
+The strict ones count another shade of the asked colour as wrong, rank only products whose line (the title without its
+colours, numbers and order) training has not seen either, and have two gaps in the place of lacks:
+colour gap  colour and type queries, judged on the products whose title names the type and not the colour
+type gap    the same, where the title names the colour and not the type
 """
 
 import random
@@ -17,30 +22,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.data.batches import FashionBatches, colour_words
+from querylife.data.batches import COLOUR_WORDS, FashionBatches, colour_words
 from querylife.data.fashion import FashionProducts, load_crowd_queries
-from querylife.data.queries import Query, QueryWriter
+from querylife.data.queries import Query, QueryWriter, Subject
 from querylife.data.relevance import EXACT, Request, grade
 from querylife.data.toloka import read_english, read_german
 from querylife.data.vocabulary import is_held_out, vocabulary
+from querylife.errors import InputFileError
 
 HUMAN = ("names", "needs", "crowd")
 SEED = 20
-COUNTS = {"attribute": 400, "typos": 200, "names": 150, "needs": 200, "crowd": 250, "german": 250, "lacks": 300}
+COUNTS = {"attribute": 400, "typos": 200, "names": 150, "needs": 200, "crowd": 250, "german": 250}
+GAPS = {"lacks": 300, "colour gap": 300, "type gap": 300}
 ENOUGH = 3  # products of grade 3 a query must have
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One set of judged queries. grades, wanted: [queries, products]; wanted marks what recall is counted on."""
+    """One set of judged queries.
+
+    grades, wanted: [queries, candidates]; wanted marks what recall is counted on. candidates: [queries, candidates],
+    the products that each query's columns stand for; None where every product is judged for every query.
+    """
 
     queries: list[str]
     grades: NDArray[np.int8]
     wanted: NDArray[np.bool_]
+    candidates: NDArray[np.int64] | None = None
 
 
-def fashion_protocols(folder: Path, products: FashionProducts) -> dict[str, Protocol]:
-    """folder: shared/data. products: the val split."""
+def fashion_protocols(folder: Path, products: FashionProducts, *, strict: bool = False) -> dict[str, Protocol]:
+    """folder: shared/data. products: the val split; strict benchmarks want those without a line of the train split."""
     random_ = random.Random(SEED)
     crowd = [query for query in load_crowd_queries(folder) if is_held_out(query.item.split("_")[0])]
     random_.shuffle(crowd)
@@ -51,7 +63,20 @@ def fashion_protocols(folder: Path, products: FashionProducts) -> dict[str, Prot
         if found and read and read.request.types == found.request.types
     ]
     candidates = _written(products, random_) | {"crowd": [query for query in english if query], "german": german}
-    return {name: _judged(name, candidates[name], products) for name in COUNTS}
+    names = [*COUNTS, *(["colour gap", "type gap"] if strict else ["lacks"])]
+    return {name: _judged(name, candidates[name], products, strict) for name in names}
+
+
+def without_lines_of(products: FashionProducts, others: FashionProducts) -> FashionProducts:
+    """The products of which no other has the line: the same brand and words, but for colours, numbers and order."""
+    lines = {title_line(title) for title in others.titles}
+    return products.take(np.flatnonzero([title_line(title) not in lines for title in products.titles]))
+
+
+def title_line(title: str) -> str:
+    """What the titles of one product line share: "Puma Men's Navy Blue T-shirt 2" gives "men puma shirt"."""
+    words = re.sub(r"[^a-z]+", " ", COLOUR_WORDS.sub(" ", title.lower())).split()
+    return " ".join(sorted({word for word in words if len(word) > 1}))
 
 
 def _written(products: FashionProducts, random_: random.Random) -> dict[str, list[Query]]:
@@ -61,20 +86,17 @@ def _written(products: FashionProducts, random_: random.Random) -> dict[str, lis
     batches = FashionBatches(products, [], 64, SEED)
     rows = np.concatenate([batches.sample(step).rows for step in range(100)])
     subjects = [batches.subject(int(row)) for row in rows]
-    coloured = [subject for subject in subjects if subject.colour]
     return {
         "attribute": [seen.attributes(subject, random_) for subject in subjects],
         "typos": [mistyped.attributes(subject, random_) for subject in subjects],
         "names": [query for subject in subjects if (query := unseen.sentence(subject, random_)) and _is_new(query)],
         "needs": [need for subject in subjects if (need := unseen.need(subject, random_))],
-        "lacks": [
-            Query(
-                f"{subject.colour.lower()} {subject.kind.lower()}",
-                Request(types=frozenset([subject.kind]), colours=frozenset([subject.colour])),
-            )
-            for subject in coloured
-        ],
-    }
+    } | {gap: [_colour_and_type(subject) for subject in subjects if subject.colour] for gap in GAPS}
+
+
+def _colour_and_type(subject: Subject) -> Query:
+    request = Request(types=frozenset([subject.kind]), colours=frozenset([subject.colour]))
+    return Query(f"{subject.colour.lower()} {subject.kind.lower()}", request)
 
 
 def _is_new(query: Query) -> bool:
@@ -84,35 +106,60 @@ def _is_new(query: Query) -> bool:
     return bool(names) and is_held_out(max(names, key=len))
 
 
-def _judged(name: str, queries: list[Query], products: FashionProducts) -> Protocol:
+def _judged(name: str, queries: list[Query], products: FashionProducts, strict: bool) -> Protocol:
     """The first queries of distinct text that enough products answer."""
     attributes = products.attributes
     chosen: dict[str, tuple[NDArray[np.int8], NDArray[np.bool_]]] = {}
     for query in {query.text: query for query in queries}.values():
-        grades = grade([query.request], attributes)[0]
+        grades = grade([query.request], attributes, exact_colour=strict)[0]
         wanted = grades == EXACT
-        if name == "lacks" and wanted.sum() >= ENOUGH:
-            wanted = wanted & titles_lacking(products, query.request)
-        if (grades == EXACT).sum() >= ENOUGH and wanted.any():
+        if wanted.sum() < ENOUGH:
+            continue
+        if name in GAPS:
+            wanted = wanted & _gap(name, products, query.request)
+        if wanted.any():
             chosen[query.text] = (grades, wanted)
-        if len(chosen) == COUNTS[name]:
+        if len(chosen) == (COUNTS | GAPS)[name]:
             break
+    if not chosen:
+        raise InputFileError(f"{name}: found no query that {ENOUGH} of {len(products)} products answer")
     return Protocol(
         list(chosen), np.stack([grades for grades, _ in chosen.values()]), np.stack([w for _, w in chosen.values()])
     )
 
 
+def _gap(name: str, products: FashionProducts, request: Request) -> NDArray[np.bool_]:
+    """[products] bool: whether the title has the gap that the benchmark is about."""
+    if name == "lacks":
+        return titles_lacking(products, request)
+    colour, kind = _colour_pattern(request, of_family=False), _type_pattern(request)
+    names_colour, names_type = (
+        np.array([bool(pattern.search(title)) for title in products.titles]) for pattern in (colour, kind)
+    )
+    return names_type & ~names_colour if name == "colour gap" else names_colour & ~names_type
+
+
 def titles_lacking(products: FashionProducts, request: Request) -> NDArray[np.bool_]:
     """[products] bool: whether the title says no word for the asked colour's family, or none for the asked type."""
-    words = vocabulary()
-    families = {words.family[colour] for colour in request.colours}
-    shades = {shade for shade, family in words.family.items() if family in families}
-    colour_names = {shade.lower() for shade in shades} | {
-        name for shade in shades for name in words.shades.get(shade, ()) if name in colour_words()
-    }
-    type_names = {name for kind in request.types for name in (*words.names[kind], *words.names_of(kind))}
-    colour, kind = _any_of(colour_names | families), _any_of(type_names | {name.rstrip("s") for name in type_names})
+    colour, kind = _colour_pattern(request, of_family=True), _type_pattern(request)
     return np.array([not (colour.search(title) and kind.search(title)) for title in products.titles])
+
+
+def _colour_pattern(request: Request, *, of_family: bool) -> re.Pattern[str]:
+    """A word or short phrase for an asked colour; of_family: or for another colour of its family."""
+    words = vocabulary()
+    shades, names = set(request.colours), set[str]()
+    if of_family:
+        names = {words.family[colour] for colour in request.colours}
+        shades = {shade for shade, family in words.family.items() if family in names}
+    names |= {shade.lower() for shade in shades}
+    return _any_of(names | {name for shade in shades for name in words.shades.get(shade, ()) if name in colour_words()})
+
+
+def _type_pattern(request: Request) -> re.Pattern[str]:
+    words = vocabulary()
+    names = {name for kind in request.types for name in (*words.names[kind], *words.names_of(kind))}
+    return _any_of(names | {name.rstrip("s") for name in names})
 
 
 def _any_of(names: set[str]) -> re.Pattern[str]:

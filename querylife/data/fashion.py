@@ -40,6 +40,10 @@ class FashionProducts:
         attributes, groups = self.attributes.take(rows), self.groups[rows]
         return FashionProducts(self.ids[rows], titles, attributes, self.shows_colour[rows], groups)
 
+    def take_first(self, count: int) -> "FashionProducts":
+        """The first count products; all of them for 0."""
+        return self.take(np.arange(min(count or len(self), len(self))))
+
 
 def load_products(folder: Path, split: str) -> FashionProducts:
     """folder: shared/data. split: "train" or "val"."""

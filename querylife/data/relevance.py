@@ -44,25 +44,26 @@ class Attributes:
         return Attributes(*(column[rows] for column in columns))
 
 
-def grade(requests: Sequence[Request], products: Attributes) -> NDArray[np.int8]:
+def grade(requests: Sequence[Request], products: Attributes, *, exact_colour: bool = False) -> NDArray[np.int8]:
     """Grade every product for every request: [requests, products] int8, 0 to 3.
 
     3: every asked attribute matches. 2: type and gender match (or the product is unisex), colour of one family.
-    1: the right type otherwise, or a sibling type in the right colour. 0: anything else.
+    1: the right type otherwise, or a sibling type in the right colour. 0: anything else. exact_colour: another colour
+    of the family is a wrong colour, so navy does not answer blue.
     """
     if not requests:
         return np.zeros((0, len(products.types)), np.int8)
-    return np.stack([_grade(request, products) for request in requests])
+    return np.stack([_grade(request, products, exact_colour) for request in requests])
 
 
-def _grade(request: Request, products: Attributes) -> NDArray[np.int8]:
+def _grade(request: Request, products: Attributes, exact_colour: bool) -> NDArray[np.int8]:
     vocabulary_ = vocabulary()
     siblings = frozenset[str]().union(*(vocabulary_.kin.get(kind, frozenset()) for kind in request.types))
     families = {vocabulary_.family.get(colour, "") for colour in request.colours}
     type_fits = _among(products.types, request.types)
     type_near = _among(products.types, siblings) if request.types else type_fits
     colour_fits = _among(products.colours, request.colours)
-    colour_near = _among(products.families, families)
+    colour_near = colour_fits if exact_colour else _among(products.families, families)
     gender_fits = _equal(products.genders, request.gender)
     gender_near = gender_fits | (products.genders == "Unisex") if request.gender in ("Men", "Women") else gender_fits
     rest_fits = (

@@ -24,7 +24,7 @@ from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.data.benchmark import HUMAN, Protocol, fashion_protocols
 from querylife.data.fashion import FashionProducts, load_images, load_products
 from querylife.data.home_depot import load_judgements
-from querylife.data.judgements import judged_catalog
+from querylife.data.judgements import catalog_pictures, judged_catalog
 from querylife.data.relevance import EXACT, NEAR, sample_pairs
 from querylife.evaluation.bm25 import BM25
 from querylife.evaluation.metrics import (
@@ -93,12 +93,34 @@ def judge(model: QueryLife, goods: Goods, protocols: dict[str, Protocol], out: P
     for name, protocol in protocols.items():
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
             queries = embed_queries(model, tokenizer, protocol.queries).float()
+        start_queries = start_embeddings(model, protocol.queries, fast)
         results[name] = {
-            "BM25 on titles": np.stack([bm25.scores(query) for query in protocol.queries]).astype(np.float32),
-            "zero-shot text encoder": start_embeddings(model, protocol.queries, fast) @ start_products.T,
-        } | {system: (queries @ vectors.T).numpy() for system, vectors in systems.items()}
+            "BM25 on titles": bm25_scores(bm25, protocol),
+            "zero-shot text encoder": candidate_cosines(start_queries, start_products, protocol.candidates),
+        } | {
+            system: candidate_cosines(queries.numpy(), vectors.numpy(), protocol.candidates)
+            for system, vectors in systems.items()
+        }
     plot(model, results, protocols, out)
     return [ranking_table(results, protocols), pair_table(model, results, protocols)]
+
+
+def bm25_scores(bm25: BM25, protocol: Protocol) -> Scores:
+    """[queries, candidates] float32."""
+    scores = (bm25.scores(query).astype(np.float32) for query in protocol.queries)
+    if protocol.candidates is None:
+        return np.stack(list(scores))
+    return np.stack([row[chosen] for row, chosen in zip(scores, protocol.candidates, strict=True)])
+
+
+def candidate_cosines(queries: Scores, products: Scores, candidates: Rows | None) -> Scores:
+    """[queries, candidates] float32. queries, products: [..., width], unit rows. candidates: see Protocol."""
+    if candidates is None:
+        return queries @ products.T
+    cosines = np.empty(candidates.shape, np.float32)
+    for row, chosen in enumerate(candidates):
+        cosines[row] = products[chosen] @ queries[row]
+    return cosines
 
 
 @torch.inference_mode()
@@ -251,24 +273,21 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
 
 
 def fashion_goods(model: QueryLife, products: FashionProducts, data: Path, cache: Path) -> Goods:
-    if (cache / "finished.npy").exists():
-        features = ImageFeatures(cache, model.vision)
-    else:
-        images = load_images(data)
-        pictures = [Picture(int(product), 0, images[int(product)]) for product in products.ids]
-        features = build_features(cache, model.vision, pictures, fast=False)
+    images = load_images(data)
+    pictures = (Picture(int(product), 0, images[int(product)]) for product in products.ids if int(product) in images)
+    features = build_features(cache, model.vision, pictures, fast=False)
     rows = np.array([features.row_of.get((int(product), 0), -1) for product in products.ids])
     return Goods(products.titles, [str(kind) for kind in products.attributes.types], features, rows)
 
 
 def judged_goods(model: QueryLife, catalog: Path, pairs: Path, cache: Path) -> tuple[Goods, Protocol]:
     judged = judged_catalog(catalog, pairs)
-    pictures = [Picture(place, 0, product.image) for place, product in enumerate(judged.products) if product.image]
-    features = build_features(cache, model.vision, pictures, fast=False)
+    features = build_features(cache, model.vision, catalog_pictures(catalog), fast=False)
     rows = np.array([features.row_of.get((place, 0), -1) for place in range(len(judged.products))])
     titles = [product.title for product in judged.products]
     goods = Goods(titles, [product.product_type for product in judged.products], features, rows)
-    return goods, Protocol(judged.queries, judged.grades, judged.grades == EXACT)
+    candidates, grades = judged.judgements.padded()
+    return goods, Protocol(judged.queries, grades, grades == EXACT, candidates)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

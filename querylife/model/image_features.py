@@ -1,14 +1,19 @@
-"""Frozen image features on disk: the encoder's layers that training leaves alone run once per picture, not per step.
+"""Frozen image features on disk: the encoder layers that training leaves alone run once per picture, not per step.
 
-A cache is a folder of three arrays with one row per picture: keys.npy [pictures, 2] int64 (product, view),
-states.npy [pictures, tokens, width] float16 and thumbnails.npy [pictures, 3, side, side] uint8. finished.npy counts
-the rows that are complete, so an interrupted build goes on where it stopped. layers_left.npy tells how many layers of
-the encoder the states have still before them.
+A cache folder holds one folder per encoder, named by the encoder's fingerprint. In it, row i of three files belongs to
+one picture: states.bin [tokens, width] float16, thumbnails.bin [3, side, side] uint8, and digests.bin, the sha256 of
+the encoded picture. Rows are only appended, the digest last. So a killed build resumes behind its last digest, an
+edited picture is a new row, and pictures of another catalogue or encoder are never mistaken for one another.
 """
 
+import fcntl
+import hashlib
+import json
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,40 +23,38 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from querylife.errors import InputFileError, ItemError
+from querylife.errors import ItemError
 from querylife.model.vision_tower import VisionTower
-from querylife.preprocessing.image import decode
+from querylife.preprocessing import image as pixels
 
 log = logging.getLogger(__name__)
 
-CHUNK = 32
+CHUNK = 32  # pictures in one pass of the encoder
+LOG_EVERY = 32  # passes
 DECODE_S = 30.0  # a training machine may be busy
+DIGEST_BYTES = 32
+UNUSED = ("pooler", "head", "mask_token")  # parts of an encoder that its states do not depend on
 
 
 @dataclass(frozen=True)
 class Picture:
-    """view tells several pictures of one product apart."""
+    """view tells several pictures of one product apart. encoded: the file's bytes."""
 
     product: int
     view: int
     encoded: bytes
 
 
+@dataclass
 class ImageFeatures:
-    """Rows of a built cache, by (product, view)."""
+    """states: [rows, tokens, width] float16. thumbnails: [rows, 3, side, side] uint8. row_of: (product, view) to row.
 
-    def __init__(self, folder: Path, vision: VisionTower) -> None:
-        """Raises InputFileError where the cache ends at another layer than what vision goes on from."""
-        found, want = _layers_left(folder), vision.config.tuned
-        if found != want:
-            raise InputFileError(
-                f"{folder}: found features {found} layers before the end, want {want}: another --cache"
-            )
-        self.states: NDArray[np.float16] = np.load(folder / "states.npy", mmap_mode="r")
-        self.thumbnails: NDArray[np.uint8] = np.load(folder / "thumbnails.npy", mmap_mode="r")
-        finished = int(np.load(folder / "finished.npy"))
-        keys = np.load(folder / "keys.npy")[:finished]
-        self.row_of = {(int(product), int(view)): row for row, (product, view) in enumerate(keys)}
+    A product whose picture is missing or cannot be decoded has no row.
+    """
+
+    states: NDArray[np.float16]
+    thumbnails: NDArray[np.uint8]
+    row_of: dict[tuple[int, int], int]
 
     def take(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """states [batch, tokens, width] float32, thumbnails [batch, 3, side, side] in [0, 1], used [batch, 1] bool.
@@ -67,68 +70,130 @@ def _rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """A missing picture gets any row; of an array without rows, zeros."""
     if len(array) == 0:
         return np.zeros((len(rows), *array.shape[1:]), np.float32)
-    found: NDArray[np.float32] = array[np.maximum(rows, 0)].astype(np.float32)
-    return found
+    taken: NDArray[np.float32] = array[np.maximum(rows, 0)].astype(np.float32)
+    return taken
 
 
 def build_features(
-    folder: Path, vision: VisionTower, pictures: Sequence[Picture], *, fast: bool = True
+    folder: Path, vision: VisionTower, pictures: Iterable[Picture], *, fast: bool = True
 ) -> ImageFeatures:
-    """Encode pictures into folder, or go on with it. fast computes in bfloat16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    keys = np.array([(picture.product, picture.view) for picture in pictures], np.int64).reshape(-1, 2)
-    first = _resumed(folder, vision, keys)
-    if first is None:
-        _allocate(folder, vision, keys)
-        first = 0
-    states = np.load(folder / "states.npy", mmap_mode="r+")
-    thumbnails = np.load(folder / "thumbnails.npy", mmap_mode="r+")
-    started = time.monotonic()
-    for row in range(first, len(keys), CHUNK):
-        end = min(row + CHUNK, len(keys))
-        states[row:end], thumbnails[row:end] = _encode(vision, pictures[row:end], fast)
-        if end == len(keys) or (row // CHUNK) % 32 == 0:
-            states.flush()
-            thumbnails.flush()
-            np.save(folder / "finished.npy", end)
-            rate = (end - first) / (time.monotonic() - started)
-            log.info("image features: %d of %d, %.0f/s, %.0f s left", end, len(keys), rate, (len(keys) - end) / rate)
-    return ImageFeatures(folder, vision)
+    """The features of pictures, encoding those that folder does not hold for this encoder yet.
+
+    pictures may be a generator: only one pass of them is in memory. fast computes in bfloat16. Several processes may
+    call this at once: one encodes, the others wait.
+    """
+    store = _Store(folder / encoder_fingerprint(vision, fast=fast)[:24], vision)
+    digest_of: dict[tuple[int, int], bytes] = {}
+    undecodable: set[bytes] = set()
+    with store.locked():
+        started, first = time.monotonic(), len(store.row_of)
+        for passes, chunk in enumerate(_new_pictures(pictures, store, digest_of, undecodable), 1):
+            decoded = {digest: plane for digest, encoded in chunk if (plane := _decoded(encoded, vision)) is not None}
+            undecodable.update(digest for digest, _ in chunk if digest not in decoded)
+            if decoded:
+                store.append(list(decoded), *_encode(vision, np.stack(list(decoded.values())), fast))
+            if passes % LOG_EVERY == 0:
+                count = len(store.row_of) - first
+                log.info("image features: %d new, %.0f/s", count, count / (time.monotonic() - started))
+        if undecodable:
+            log.warning("%d pictures cannot be decoded and count as missing", len(undecodable))
+        states, thumbnails = store.arrays()
+    row_of = {key: store.row_of[digest] for key, digest in digest_of.items() if digest in store.row_of}
+    return ImageFeatures(states, thumbnails, row_of)
 
 
-def _layers_left(folder: Path) -> int:
-    path = folder / "layers_left.npy"
-    return int(np.load(path)) if path.exists() else 0
+def encoder_fingerprint(vision: VisionTower, *, fast: bool) -> str:
+    """sha256 over all that decides what features a picture gets: frozen weights, sizes, and the pixels' version."""
+    config = vision.config
+    settings = [config.image_size, config.tuned, config.mean, config.deviation, vision.shrink, pixels.VERSION, fast]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    trained = {id(value) for value in vision.tuned_parameters()}
+    for name, value in vision.encoder.named_parameters():
+        if id(value) not in trained and not any(part.startswith(UNUSED) for part in name.split(".")[:2]):
+            digest.update(name.encode())
+            digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _resumed(folder: Path, vision: VisionTower, keys: NDArray[np.int64]) -> int | None:
-    """How many rows are there already; None where the folder holds no cache of these pictures."""
-    if not (folder / "finished.npy").exists() or not np.array_equal(np.load(folder / "keys.npy"), keys):
-        return None
-    if _layers_left(folder) != vision.config.tuned:
-        return None
-    return int(np.load(folder / "finished.npy"))
+def _new_pictures(
+    pictures: Iterable[Picture], store: "_Store", digest_of: dict[tuple[int, int], bytes], undecodable: set[bytes]
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Chunks of (digest, encoded) that the store lacks. Notes in digest_of what each product's picture is."""
+    chunk: dict[bytes, bytes] = {}
+    for picture in pictures:
+        digest = hashlib.sha256(picture.encoded).digest()
+        digest_of[picture.product, picture.view] = digest
+        if digest not in store.row_of and digest not in undecodable:
+            chunk[digest] = picture.encoded
+        if len(chunk) == CHUNK:
+            yield list(chunk.items())
+            chunk = {}
+    if chunk:
+        yield list(chunk.items())
 
 
-def _allocate(folder: Path, vision: VisionTower, keys: NDArray[np.int64]) -> None:
-    size = vision.config.image_size
-    with torch.inference_mode():
-        tokens = vision.begin(torch.zeros(1, 3, size, size)).shape[1]
-    np.save(folder / "keys.npy", keys)
-    np.save(folder / "layers_left.npy", vision.config.tuned)
-    shape = (len(keys), tokens, vision.width)
-    np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, shape)
-    side = size // vision.shrink
-    np.lib.format.open_memmap(folder / "thumbnails.npy", "w+", np.uint8, (len(keys), 3, side, side))
-    np.save(folder / "finished.npy", 0)
+class _Store:
+    """The rows of one encoder on disk. row_of: picture digest to row."""
+
+    def __init__(self, folder: Path, vision: VisionTower) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        size = vision.config.image_size
+        with torch.inference_mode():
+            tokens = vision.begin(torch.zeros(1, 3, size, size)).shape[1]
+        side = size // vision.shrink
+        self._states = (folder / "states.bin", np.dtype(np.float16), (tokens, vision.width))
+        self._thumbnails = (folder / "thumbnails.bin", np.dtype(np.uint8), (3, side, side))
+        self._digests = folder / "digests.bin"
+        self.row_of: dict[bytes, int] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone; whole rows are read, what a killed build left behind them is cut off."""
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._read_rows()
+            yield
+
+    def _read_rows(self) -> None:
+        for path in (self._digests, self._states[0], self._thumbnails[0]):
+            path.touch()
+        whole = self._digests.stat().st_size // DIGEST_BYTES
+        for path, dtype, shape in (self._states, self._thumbnails):
+            whole = min(whole, path.stat().st_size // (dtype.itemsize * int(np.prod(shape))))
+        for path, dtype, shape in (self._states, self._thumbnails):
+            os.truncate(path, whole * dtype.itemsize * int(np.prod(shape)))
+        os.truncate(self._digests, whole * DIGEST_BYTES)
+        digests = self._digests.read_bytes()
+        self.row_of = {digests[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]: row for row in range(whole)}
+
+    def append(self, digests: list[bytes], states: NDArray[np.float16], thumbnails: NDArray[np.uint8]) -> None:
+        for (path, _, _), rows in ((self._states, states), (self._thumbnails, thumbnails)):
+            _append(path, rows.tobytes())
+        _append(self._digests, b"".join(digests))
+        self.row_of |= {digest: len(self.row_of) + place for place, digest in enumerate(digests)}
+
+    def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """Memory-mapped states and thumbnails."""
+        return self._mapped(*self._states), self._mapped(*self._thumbnails)
+
+    def _mapped(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        if not self.row_of:
+            return np.zeros((0, *shape), dtype)
+        return np.memmap(path, dtype, "r", shape=(len(self.row_of), *shape))
+
+
+def _append(path: Path, content: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @torch.inference_mode()
 def _encode(
-    vision: VisionTower, pictures: Sequence[Picture], fast: bool
+    vision: VisionTower, planes: NDArray[np.uint8], fast: bool
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    size = vision.config.image_size
-    planes = np.stack([_decoded(picture.encoded, size) for picture in pictures])
     rgb = torch.from_numpy(planes).to(torch.float32) / 255
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
         states = vision.begin(rgb)
@@ -136,9 +201,9 @@ def _encode(
     return states.to(torch.float16).numpy(), thumbnails.numpy()
 
 
-def _decoded(encoded: bytes, size: int) -> NDArray[np.uint8]:
+def _decoded(encoded: bytes, vision: VisionTower) -> NDArray[np.uint8] | None:
     try:
-        return decode(encoded, size, max_decode_s=DECODE_S)
+        return pixels.decode(encoded, vision.config.image_size, max_decode_s=DECODE_S)
     except ItemError as error:
-        log.warning("a picture is left white: %s", error)
-        return np.full((3, size, size), 255, np.uint8)
+        log.info("a picture counts as missing: %s", error)
+        return None

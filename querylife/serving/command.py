@@ -89,6 +89,8 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
     parser.add_argument("--tls-client-authority", type=Path, metavar="PEM", help="callers need certificates of these")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="callers must show its text as a bearer token")
+    spread = "seconds, at most, until renewed files are used; random, so that replicas take turns (%(default)s)"
+    parser.add_argument("--renewal-spread-s", type=float, default=default.renewal_spread_s, metavar="S", help=spread)
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
     options["repository"] = options["repository"] or DEFAULT_REPOSITORY[options["profile"]]

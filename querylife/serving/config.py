@@ -34,6 +34,7 @@ class ServerConfig:
     drain_s: float = 30.0
     max_restarts: int = 5  # without a server that became ready in between
     max_pause_s: float = 10.0
+    renewal_spread_s: float = 30.0  # servers that share renewed credentials take them up at times that differ by this
     trace_endpoint: str | None = None  # OTLP over HTTP; None: no traces
     trace_rate: int = 0  # one in so many requests without a trace context is traced as well; 0: none
     access: AccessConfig = field(default_factory=AccessConfig)

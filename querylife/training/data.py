@@ -1,7 +1,7 @@
 """What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from querylife.data.batches import Batch, Dropout, FashionBatches
 from querylife.data.fashion import FashionProducts, load_crowd_queries, load_images, load_products
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
-from querylife.data.judgements import UNKNOWN, JudgedCatalog, PairBatches, judged_catalog
+from querylife.data.judgements import JudgedCatalog, PairBatches, catalog_pictures, judged_catalog
 from querylife.data.relevance import NEAR
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
 from querylife.model.embed import Rows, model_tokenizer
@@ -44,19 +44,12 @@ class TrainingData:
 
 
 def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
-    """The shared catalogue. Image features are built where --cache does not hold them yet."""
-    data, folder = Path(config.data), Path(config.cache)
-    if (folder / "finished.npy").exists():
-        features = ImageFeatures(folder, model.vision)
-    else:
-        small = load_images(data)
-        order = np.random.default_rng(0).permutation(sorted(small))
-        pictures = [Picture(int(product), 0, small[int(product)]) for product in order]
-        pictures += [Picture(product, 1, encoded) for product, encoded in load_images(data, detailed=True).items()]
-        features = build_features(folder, model.vision, pictures)
-    products = load_products(data, "train")
-    seen = np.array([(int(product), 0) in features.row_of for product in products.ids])
-    products = products.take(np.flatnonzero(seen)[: config.products or None])
+    """The shared catalogue. Pictures that --cache does not hold yet are encoded."""
+    data = Path(config.data)
+    products = load_products(data, "train").take_first(config.products)
+    features = build_features(Path(config.cache), model.vision, fashion_pictures(data, products))
+    shown = sum((int(product), 0) in features.row_of for product in products.ids)
+    log.info("%d products, %d with a picture", len(products), shown)
     crowd, dropout = load_crowd_queries(data), Dropout(modalities=config.modalities)
 
     def source(some: FashionProducts, may_use: Callable[[str], bool]) -> Source:
@@ -72,19 +65,27 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
 
 
+def fashion_pictures(data: Path, products: FashionProducts) -> Iterator[Picture]:
+    """Each product's picture as view 0; where there is a larger one, that as view 1."""
+    for view in (0, 1):
+        images = load_images(data, detailed=view == 1)
+        yield from (
+            Picture(int(product), view, images[int(product)]) for product in products.ids if int(product) in images
+        )
+
+
 def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     """A user's own catalogue and judged pairs. Queries are held back where there are many, products are not."""
     judged = judged_catalog(Path(config.catalog), Path(config.pairs))
-    pictures = [Picture(row, 0, product.image) for row, product in enumerate(judged.products) if product.image]
-    features = build_features(Path(config.cache), model.vision, pictures)
+    features = build_features(Path(config.cache), model.vision, catalog_pictures(Path(config.catalog)))
     ids = list(range(len(judged.products)))
 
     def source(rows: NDArray[np.int64]) -> Source:
-        some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.grades[rows])
+        some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.judgements.take(rows))
         return Source(PairBatches(some, config.batch, config.seed), ids)
 
     back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
-    if (judged.grades[back].max(axis=1, initial=UNKNOWN) >= NEAR).sum() < ENOUGH:
+    if (judged.judgements.best()[back] >= NEAR).sum() < ENOUGH:
         log.info("%d products, %d queries", len(ids), len(back))
         return TrainingData(source(np.arange(len(back))), None, features)
     log.info("%d products, %d queries, and %d held back for the gate", len(ids), (~back).sum(), back.sum())

@@ -70,7 +70,7 @@ def test_a_restart_in_the_middle_of_a_stream_loses_nothing(tmp_path: Path) -> No
 def test_sigkill_of_a_backend_loses_nothing(client: Client, server: Server) -> None:
     want = client.embed_queries(["red dress"])
     before = server.triton()
-    server.stubs("text_tower")[0].kill()
+    server.stubs("embed_query")[0].kill()
     for _ in range(10):
         assert client.embed_queries(["red dress"]) == pytest.approx(want, abs=1e-5)
     server.await_another(before)
@@ -79,7 +79,7 @@ def test_sigkill_of_a_backend_loses_nothing(client: Client, server: Server) -> N
 
 def test_a_stall_of_five_seconds_is_waited_out_or_a_deadline(client: Client, server: Server) -> None:
     want = client.embed_queries(["red dress"])
-    stubs = server.stubs("text_tower")  # all: one that is left would answer
+    stubs = server.stubs("embed_query")  # all: one that is left would answer
 
     def wake() -> None:
         for stub in stubs:

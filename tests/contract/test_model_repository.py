@@ -57,6 +57,12 @@ def test_a_tower_is_a_plan_on_gpu_and_onnx_runtime_on_cpu(model):
     assert read(Path(model.name) / "configs" / "cpu.pbtxt").backend == "python"
 
 
+def test_a_query_takes_one_step_on_cpu_and_two_on_gpu():
+    name = contract.EMBED_QUERY.name
+    assert read(Path(name) / "config.pbtxt").platform == "ensemble"
+    assert read(Path(name) / "configs" / "cpu.pbtxt").backend == "python"
+
+
 @pytest.mark.parametrize("model", contract.ENSEMBLES, ids=lambda model: model.name)
 def test_each_steps_inputs_exist_by_then(model):
     known = {tensor.name: tensor for tensor in model.inputs}

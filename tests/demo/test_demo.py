@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import httpx2
 import psutil
 import pytest
 from servers import REPOSITORY
@@ -40,7 +41,17 @@ def catalog(tmp_path):
 
 def test_a_users_catalogue_becomes_a_page(catalog, tmp_path):
     page = tmp_path / "page.html"
-    options = ["--catalog", str(catalog), "--queries", "red dress; blue cap", "--output", str(page), "--top-k", "14"]
+    options = [
+        "--once",
+        "--catalog",
+        str(catalog),
+        "--queries",
+        "red dress; blue cap",
+        "--output",
+        str(page),
+        "--top-k",
+        "14",
+    ]
     done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(page)
@@ -63,10 +74,35 @@ def test_an_unreadable_catalogue_is_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_users_catalogue_is_searched_in_the_browser_until_ctrl_c(catalog, tmp_path):
+    options = command("--catalog", str(catalog), "--folder", str(tmp_path / "demo"), "--port", "0")
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(options, stdout=subprocess.PIPE, stderr=log, text=True) as demo,
+    ):
+        url = next(line for line in demo.stdout if "http://" in line).split()[-1]
+        with httpx2.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as http:
+            assert "<title>querylife search</title>" in http.get("/").text
+            found = http.post("/v1/search", json={"query": "brown shoes", "k": 14}).json()["products"]
+            assert [product["id"] for product in found].count("gone") == 1
+            assert await_condition(lambda: http.get("/v1/index").json()["count"] == 14, LIMIT_S)
+            with_picture = next(product["id"] for product in found if product["id"] not in ("gone", "broken"))
+            assert http.get(f"/pictures/{with_picture}").status_code == 200
+            why = http.post("/v1/why", json={"query": "brown shoes", "id": with_picture}, headers={"x-timeout-s": "60"})
+            assert len(why.json()["heat"]) == 8
+        family = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(LIMIT_S) == 0
+    assert await_condition(lambda: not any(map(running, family)), LIMIT_S)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, number):
     demo = subprocess.Popen(
-        command("--output", str(tmp_path / "page.html")), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command("--once", "--output", str(tmp_path / "page.html")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     for line in demo.stderr:
         if "ready in" in line:

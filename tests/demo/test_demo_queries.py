@@ -2,8 +2,8 @@
 
 import pytest
 
-from querylife.errors import InputFileError
-from querylife_client.demo.command import _queries
+from querylife.errors import ConfigError, InputFileError
+from querylife_gateway.demo.command import _queries
 
 
 def test_more_queries_than_a_file_name_may_be_long_are_queries():
@@ -12,5 +12,5 @@ def test_more_queries_than_a_file_name_may_be_long_are_queries():
 
 @pytest.mark.parametrize("text", ["querys.txt", " ; ", ""])
 def test_a_file_that_is_not_there_and_no_query_at_all_are_refused(text):
-    with pytest.raises(InputFileError):
+    with pytest.raises((ConfigError, InputFileError)):
         _queries(text)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from querylife_client.demo.page import missing_words
+from querylife_gateway.demo.static_page import missing_words
 
 
 @pytest.mark.parametrize(

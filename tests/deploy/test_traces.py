@@ -4,7 +4,7 @@ import pytest
 from deploy.collector import collecting
 from servers import start_triton, stop_triton
 
-from querylife.errors import ArtifactError
+from querylife.errors import ConfigError
 from querylife.serving.config import ServerConfig
 from querylife_client import Client, Product, traceparent
 from querylife_client.testing.faults import await_condition
@@ -46,5 +46,5 @@ def test_a_callers_trace_holds_every_step_and_no_payload(collector, address):
 
 @pytest.mark.parametrize("url", ["collector:4318", "https://collector:4318/v1/traces", "http://collector:4318"])
 def test_an_endpoint_that_triton_cannot_export_to_is_refused(url):
-    with pytest.raises(ArtifactError, match="--trace-endpoint: found"):
+    with pytest.raises(ConfigError, match="--trace-endpoint: found"):
         ServerConfig(trace_endpoint=url)

@@ -7,10 +7,9 @@ import torch
 from tiny_runs import SIDE, write_text_encoder, write_vision_encoder
 
 from querylife.contract import Segment
-from querylife.errors import ArtifactError, InputFileError
+from querylife.errors import ArtifactError
 from querylife.model.embed import embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
-from querylife.model.image_features import ImageFeatures, build_features
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
@@ -64,16 +63,6 @@ def test_more_tuned_layers_than_there_are_is_an_error(tmp_path: Path) -> None:
     write_vision_encoder(tmp_path)
     with pytest.raises(ArtifactError, match="found 3, want 0 to 2"):
         VisionTower(VisionTowerConfig(encoder=str(tmp_path), embedding_width=16, image_size=SIDE, tuned=3))
-
-
-def test_features_that_end_at_another_layer_are_refused(tmp_path: Path) -> None:
-    write_vision_encoder(tmp_path / "encoder")
-    one, two = (
-        VisionTower(VisionTowerConfig(str(tmp_path / "encoder"), 16, SIDE, hues=4, tuned=tuned)) for tuned in (1, 2)
-    )
-    build_features(tmp_path / "features", one, [])
-    with pytest.raises(InputFileError, match="found features 1 layers before the end, want 2"):
-        ImageFeatures(tmp_path / "features", two)
 
 
 def test_a_checkpoint_of_any_encoders_comes_back_the_same(tmp_path: Path) -> None:

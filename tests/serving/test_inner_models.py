@@ -16,6 +16,7 @@ from querylife.contract import (
     SCORE_PRODUCTS,
     TEXT_TOWER,
     TOKENIZE,
+    TOKENIZE_QUERY,
     VISION_TOWER,
     Model,
     Segment,
@@ -87,6 +88,22 @@ def test_a_text_that_cannot_be_read_is_a_fault_of_its_own_row(client, text):
     answer = infer(client, TOKENIZE, {"text": column([b"red", text]), "product_type": column([b"", b""])})
     assert [bool(fault) for fault in answer["text_fault"][:, 0]] == [False, True]
     assert answer["text_used"][:, 0].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"red summer dress", b"", b" \n", b"\xff\xfe", b"x" * 5000, b"coat " * 800],
+    ids=lambda text: text[:8].hex(),
+)
+def test_a_query_in_one_step_is_what_tokenizing_and_the_tower_make_of_it(client, text):
+    """The CPU profile's embed_query is no ensemble. Its neighbour in the batch is much shorter, or longer."""
+    queries = column([text, b"red shoes"])
+    found = embed_queries(client, [text, b"red shoes"])
+    tokens = infer(client, TOKENIZE_QUERY, {"text": queries})
+    want = infer(client, TEXT_TOWER, {name: tokens[name] for name in ("token_ids", "segments")})["text_embedding"]
+    np.testing.assert_allclose(found["query_embedding"], want, atol=1e-5)
+    assert found["query_used"].tolist() == tokens["text_used"].tolist()
+    assert found["query_fault"].tolist() == tokens["text_fault"].tolist()
 
 
 def test_numbers_that_are_none_give_none_in_their_own_row_only(client, good):

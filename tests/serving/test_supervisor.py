@@ -152,7 +152,17 @@ def test_mixed_calls_from_32_threads_see_no_error_and_the_same_vectors(triton):
 
 
 @pytest.mark.parametrize(
-    "victim", ["tokenize_query", "tokenize", "decode_image", "text_tower", "vision_tower", "fusion_tower", "relevance"]
+    "victim",
+    [
+        "tokenize_query",
+        "tokenize",
+        "decode_image",
+        "text_tower",
+        "vision_tower",
+        "fusion_tower",
+        "relevance",
+        "embed_query",
+    ],
 )
 def test_a_killed_backend_process_is_healed(own_triton, victim):
     with Load(own_triton.address, threads=4) as load:

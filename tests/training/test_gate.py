@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tiny_runs import PICTURES, WORDS, tiny_model, write_features
 
 from querylife.catalog.reader import CatalogProduct
-from querylife.data.judgements import JudgedCatalog, PairBatches, judged_catalog
+from querylife.data.judgements import JudgedCatalog, Judgements, PairBatches, judged_catalog
 from querylife.data.queries import QueryWriter, Subject
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back, is_held_out, vocabulary
 from querylife.model.embed import ProductVectors, embed_products, embed_queries, model_tokenizer
@@ -35,8 +35,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.features = write_features(self.folder / "features", self.model.vision)
         products = [CatalogProduct(str(row), word) for row, word in enumerate(WORDS)]
-        grades = np.where(np.eye(len(WORDS), dtype=bool), 3, 0).astype(np.int8)
-        judged = JudgedCatalog(products, list(WORDS), grades)
+        count = len(WORDS)
+        queries, judged_products = np.divmod(np.arange(count * count), count)
+        grades = np.where(queries == judged_products, 3, 0).astype(np.int8)
+        judgements = Judgements.from_pairs(queries, judged_products, grades, count)
+        judged = JudgedCatalog(products, list(WORDS), judgements)
         self.held_back = Source(PairBatches(judged, 4, 0), list(range(PICTURES)))
 
     def fit(self, config: TrainingConfig = TINY) -> None:

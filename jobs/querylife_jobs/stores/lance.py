@@ -44,7 +44,8 @@ ARROW_TYPES = {
 SQL_TYPES = {"text": "string", "integer": "bigint", "number": "double", "boolean": "boolean"}
 SIGNS = {"eq": "=", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes a few milliseconds and is exact
-PROBES = 24  # partitions that a search looks into
+PARTITION_ROWS = 1024
+PROBES = 16  # partitions that a search looks into
 REFINE = 4  # times k rows are compared again with their exact vectors
 KEEP_VERSIONS = datetime.timedelta(minutes=10)  # longer than any search takes
 SCAN_ROWS = 4096
@@ -206,7 +207,11 @@ class LanceCollection:
         if SEARCH_TEXT not in present:
             self._do(lambda: self._table.create_index(SEARCH_TEXT, config=FTS(stem=True, remove_stop_words=False)))
         if VECTOR not in present and self.count() >= INDEX_FROM_ROWS:
-            self._do(lambda: self._table.create_index(VECTOR, config=IvfSq(distance_type="dot")))
+            self._do(
+                lambda: self._table.create_index(
+                    VECTOR, config=IvfSq(distance_type="dot", target_partition_size=PARTITION_ROWS)
+                )
+            )
         self._do(lambda: self._table.optimize(cleanup_older_than=KEEP_VERSIONS))
 
     def _where_ids(self, ids: Sequence[str]) -> Any:

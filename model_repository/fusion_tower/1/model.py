@@ -2,7 +2,7 @@
 
 from querylife.contract import FUSION_TOWER
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.core_sharing import CoreSharing
 from querylife.serving.backend.input_checks import check_segments
 from querylife.serving.backend.towers import OnnxTower
 
@@ -11,7 +11,9 @@ class TritonPythonModel(Adapter):
     model = FUSION_TOWER
 
     def load(self, version_folder, parameters):
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
+        self.tower = OnnxTower(
+            version_folder / "model.onnx", parameters["threads"], CoreSharing(version_folder.parents[1])
+        )
 
     def check(self, inputs):
         self.tower.check(inputs)

@@ -2,7 +2,7 @@
 
 from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.core_sharing import CoreSharing
 from querylife.serving.backend.input_checks import check_segments
 from querylife.serving.backend.repository_files import repository_tokenizer
 from querylife.serving.backend.towers import OnnxTower, run_distinct
@@ -14,7 +14,9 @@ class TritonPythonModel(Adapter):
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], Company(version_folder.parents[1]))
+        self.tower = OnnxTower(
+            version_folder / "model.onnx", parameters["threads"], CoreSharing(version_folder.parents[1])
+        )
 
     def check(self, inputs):
         self.tower.check(inputs)

@@ -4,7 +4,7 @@ from functools import partial
 
 from querylife.contract import VISION_TOWER
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.core_sharing import CoreSharing
 from querylife.serving.backend.towers import OnnxTower, run_in_parts, run_used
 
 PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/measurements/performance-2026-11-23.md
@@ -14,9 +14,9 @@ class TritonPythonModel(Adapter):
     model = VISION_TOWER
 
     def load(self, version_folder, parameters):
-        company = Company(version_folder.parents[1])
+        core_sharing = CoreSharing(version_folder.parents[1])
         # Its runs are long: to leave a processor idle for one of them costs more than to share it.
-        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], company, pause_s=0.0)
+        self.tower = OnnxTower(version_folder / "model.onnx", parameters["threads"], core_sharing, pause_s=0.0)
 
     def check(self, inputs):
         self.tower.check(inputs)

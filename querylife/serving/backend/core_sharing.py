@@ -1,4 +1,4 @@
-"""Whether other towers compute at this moment: one that is alone may use every processor."""
+"""Sharing of cores between towers: a tower that runs alone may use all of them."""
 
 import fcntl
 import os
@@ -7,29 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Company:
-    """What the processes of all towers of one repository know of each other: who computes holds a shared lock.
+class CoreSharing:
+    """What the processes of all towers of one repository know of each other: a running tower holds a shared lock.
 
-    Nobody waits for it, and the kernel takes it from a process that dies.
+    Nobody waits for the lock, and the kernel releases it when a process dies.
     """
 
     def __init__(self, folder: Path) -> None:
-        """folder: any that all towers name."""
+        """folder: any folder, the same for all towers."""
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
 
     @contextmanager
-    def computing(self) -> Iterator[bool]:
-        """True where nobody else computes as the block begins."""
-        alone = self._try(fcntl.LOCK_EX)
+    def running(self) -> Iterator[bool]:
+        """A run of this tower. True where no other tower runs as it begins."""
+        is_alone = self._try(fcntl.LOCK_EX)
         self._try(fcntl.LOCK_SH)
         try:
-            yield alone
+            yield is_alone
         finally:
             self._try(fcntl.LOCK_UN)
 
     def _try(self, kind: int) -> bool:
         try:
             fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
-        except OSError:  # held by others; or a file system without locks, on which nobody is ever alone
+        except OSError:  # held by others; or a file system without locks, on which no tower is ever alone
             return False
         return True

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from querylife.serving.backend.adapter import Adapter, Arrays
+from querylife.serving.backend.adapter import Adapter
 from querylife.serving.backend.packing import bytes_column, fault_column
 from querylife.serving.backend.repository_files import repository_tokenizer
+from querylife.serving.backend.request_batch import Arrays
 
 
 class TokenizingAdapter(Adapter):

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from querylife.serving.backend.core_sharing import Company
+from querylife.serving.backend.core_sharing import CoreSharing
 from querylife.serving.backend.input_checks import check_axes
 
 Arrays = dict[str, NDArray[Any]]
@@ -26,22 +26,22 @@ class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
     def __init__(
-        self, path: Path, threads: str = "all", company: Company | None = None, pause_s: float = PAUSE_S
+        self, path: Path, threads: str = "all", core_sharing: CoreSharing | None = None, pause_s: float = PAUSE_S
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
-        company: the other towers; one with "half" that finds none of them computing takes all processors. pause_s:
-        after company only when it has been idle for so long, since some of many short runs are alone by chance.
+        core_sharing: with it, a tower with "half" that runs alone uses all processors. pause_s: once others have run,
+        only after it has been idle for so many seconds, because some of many short runs are alone by chance.
         """
-        self._session, self._company = _session(path, _count(threads)), company
-        widens = company is not None and threads == "half" and _count("half") < _count("all")
-        self._widest = _session(path, _count("all")) if widens else self._session
-        self._pause_s, self._is_wide, self._ended = pause_s, False, 0.0
+        self._session, self._core_sharing = _session(path, _count(threads)), core_sharing
+        may_use_all = core_sharing is not None and threads == "half" and _count("half") < _count("all")
+        self._all_cores = _session(path, _count("all")) if may_use_all else self._session
+        self._pause_s, self._uses_all_cores, self._ended = pause_s, False, 0.0
         self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
-        found = self._session.get_outputs()
-        self.outputs = [tensor.name for tensor in found]
-        is_fixed = all(isinstance(axis, int) for tensor in found for axis in tensor.shape[1:])
-        self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in found} if is_fixed else {}
+        outputs = self._session.get_outputs()
+        self.outputs = [tensor.name for tensor in outputs]
+        is_fixed = all(isinstance(axis, int) for tensor in outputs for axis in tensor.shape[1:])
+        self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in outputs} if is_fixed else {}
 
     def check(self, inputs: Arrays) -> None:
         """Raise InvalidRequestError unless the inputs have the graph's axes."""
@@ -49,12 +49,21 @@ class OnnxTower:
 
     def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
         """Compute the wanted outputs for [batch, ...] inputs."""
-        names, given = list(wanted), {name: inputs[name] for name in self._axes}
-        with self._company.computing() if self._company else nullcontext(False) as alone:
-            self._is_wide = alone and (self._is_wide or time.monotonic() - self._ended >= self._pause_s)
-            found = (self._widest if self._is_wide else self._session).run(names, given)
+        names = list(wanted)
+        with self._session_of_run() as session:
+            arrays = session.run(names, {name: inputs[name] for name in self._axes})
+        return dict(zip(names, arrays, strict=True))
+
+    @contextmanager
+    def _session_of_run(self) -> Iterator[onnxruntime.InferenceSession]:
+        """The session with all cores where no other tower runs, else the one with this tower's share."""
+        with self._core_sharing.running() if self._core_sharing else nullcontext(False) as is_alone:
+            self._uses_all_cores = is_alone and (self._uses_all_cores or self._has_paused())
+            yield self._all_cores if self._uses_all_cores else self._session
         self._ended = time.monotonic()
-        return dict(zip(names, found, strict=True))
+
+    def _has_paused(self) -> bool:
+        return time.monotonic() - self._ended >= self._pause_s
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -86,10 +95,10 @@ def run_distinct(inputs: Arrays, run: Callable[[Arrays], Arrays]) -> Arrays:
     if len(first) == batch:
         return run(inputs)
     rows = sorted(first.values())
-    position = {keys[row]: place for place, row in enumerate(rows)}
+    index_of = {keys[row]: index for index, row in enumerate(rows)}
     outputs = run({name: array[rows] for name, array in inputs.items()})
-    spread = [position[key] for key in keys]
-    return {name: array[spread] for name, array in outputs.items()}
+    indexes = [index_of[key] for key in keys]
+    return {name: array[indexes] for name, array in outputs.items()}
 
 
 def run_in_parts(inputs: Arrays, size: int, run: Callable[[Arrays], Arrays]) -> Arrays:

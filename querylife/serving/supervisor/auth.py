@@ -4,11 +4,14 @@ Triton compares a header with a fixed value, the whole "Bearer <token>"; queryli
 """
 
 import datetime
+import hashlib
 import logging
+import random
 import re
 import shutil
 import ssl
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,8 @@ _SOON = datetime.timedelta(days=14)
 @dataclass(frozen=True)
 class AccessConfig:
     """tls_certificate, tls_key: the server's (PEM). tls_client_authority: callers must show a certificate that it
-    signed (PEM). token_file: callers must show this file's text as a bearer token. All are read at every start.
+    signed (PEM). token_file: callers must show this file's text as a bearer token. All are read at every start of
+    Triton, which is restarted when they change.
     """
 
     tls_certificate: Path | None = None
@@ -43,6 +47,62 @@ class AccessConfig:
             raise ConfigError("--tls-certificate and --tls-key: found one, want both or neither")
         if self.tls_client_authority is not None and self.tls_certificate is None:
             raise ConfigError("--tls-client-authority: found no --tls-certificate, want one")
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are named."""
+        named = (self.tls_certificate, self.tls_key, self.tls_client_authority, self.token_file)
+        return [path for path in named if path is not None]
+
+
+class Renewal:
+    """Notices that files of an AccessConfig have changed, once they can be used.
+
+    Servers that share the files change one after another: each waits a random time, up to spread_s seconds.
+    """
+
+    PERIOD_S = 2.0
+
+    def __init__(self, config: AccessConfig, spread_s: float) -> None:
+        self._config = config
+        self._wait_s = random.uniform(0, spread_s)
+        self._used = self._refused = _digest(config.files)
+        self._next_look = time.monotonic() + self.PERIOD_S
+        self._due: float | None = None
+
+    def is_due(self) -> bool:
+        """Call often: the files are read every PERIOD_S seconds."""
+        now = time.monotonic()
+        if self._due is not None:
+            return now >= self._due
+        if not self._config.files or now < self._next_look:
+            return False
+        self._next_look = now + self.PERIOD_S
+        if self._are_new_and_usable():
+            log.info("renewed credentials are used in %.0f s", self._wait_s)
+            self._due = now + self._wait_s
+        return self._due is not None and now >= self._due
+
+    def _are_new_and_usable(self) -> bool:
+        digest = _digest(self._config.files)
+        if digest in (self._used, self._refused):
+            return False
+        try:
+            with Access(self._config):
+                return True
+        except ArtifactError as error:  # a certificate whose key has not come yet
+            log.warning("renewed credentials cannot be used: %s", error)
+            self._refused = digest
+            return False
+
+
+def _digest(files: Sequence[Path]) -> bytes:
+    """Of the files' contents; a missing one counts as empty."""
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(len(content).to_bytes(8) + content)
+    return digest.digest()
 
 
 class Access:
@@ -125,7 +185,7 @@ def _check(certificate: Path, key: Path) -> str:
             f"want one for now, {now:%F %T}: renew it"
         )
     if end - now < _SOON:
-        log.warning("%s expires at %s UTC: renew it and restart", certificate, f"{end:%F %T}")
+        log.warning("%s expires at %s UTC: renew it", certificate, f"{end:%F %T}")
     addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
     return str([*names.get_values_for_type(x509.DNSName), *addresses][0]).replace("*", "supervisor")
 

@@ -4,7 +4,8 @@ On SIGTERM Triton fails requests that are between two steps of an ensemble. So t
 then takes no new request for them and keeps their steps until the last one is done.
 
 Triton 2.51 does not let go of some requests whose caller left while they were being answered: such an ensemble
-stays "unloading" for ever. So a server that has nothing to do counts as drained too.
+stays "unloading" for ever. A model that is no ensemble (embed_query of the CPU profile) stays so until its processes
+have ended. So a server that has nothing to do counts as drained too.
 """
 
 import logging
@@ -81,7 +82,7 @@ class RepositoryControl:
                 return True
             if is_idle():
                 held = [model.name for model in index.models if model.name in names and model.reason != "unloaded"]
-                log.info("%s: Triton holds on to a request whose caller has left; nothing works", ", ".join(held))
+                log.info("%s: not unloaded yet, but nothing works", ", ".join(held))
                 return True
             time.sleep(0.05)
         return False

@@ -9,7 +9,7 @@ from querylife.errors import ArtifactError
 log = logging.getLogger(__name__)
 
 MIB = 2**20
-LEAST_BYTES = 32 * MIB  # ten backend processes begin with 1 MiB each, and small requests soon triple that
+LEAST_BYTES = 32 * MIB  # twelve backend processes begin with 1 MiB each, and small requests soon triple that
 AMPLE_BYTES = 256 * MIB  # requests of 64 long texts or pictures, in every step at once
 
 

@@ -17,7 +17,7 @@ from querylife.artifacts.model_identity import identity
 from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor.auth import Access
+from querylife.serving.supervisor.auth import Access, Renewal
 from querylife.serving.supervisor.drain import RepositoryControl
 from querylife.serving.supervisor.golden_probe import CanaryCaller
 from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
@@ -37,6 +37,7 @@ from querylife.serving.supervisor.triton import (
 
 log = logging.getLogger(__name__)
 
+RENEWED = "its credentials were renewed"
 HUNG_S = 60.0  # more than the slowest thing that the supervisor does without a look at its clock: ending a server
 
 
@@ -112,7 +113,7 @@ class Supervisor:
             if failures > self.config.max_restarts:
                 raise ServerFaultError(f"server not ready after {failures} starts, last: {reason}")
             pause_s = min(self.config.max_pause_s, 0.5 * 2 ** (failures - 1)) if failures else 0.0
-            log.warning("server is sick: %s; restarting in %.1f s", reason, pause_s)
+            log.warning("restarting the server in %.1f s: %s", pause_s, reason)
             self._stopped_within(pause_s)
 
     def _stopped_within(self, pause_s: float) -> bool:
@@ -126,10 +127,11 @@ class Supervisor:
 
     def _serve_once(self) -> tuple[str, bool]:
         """One server from start to end. Returns why it ended, and whether it had been ready."""
+        renewal = Renewal(self.config.access, self.config.renewal_spread_s)  # before the files are read
         with Access(self.config.access) as access:
-            return self._serve(access)
+            return self._serve(access, renewal)
 
-    def _serve(self, access: Access) -> tuple[str, bool]:
+    def _serve(self, access: Access, renewal: Renewal) -> tuple[str, bool]:
         control = RepositoryControl(self.config.address, access)
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
@@ -172,9 +174,9 @@ class Supervisor:
             log.info("ready in %.1f s, metrics on %s", time.monotonic() - started, metrics)
             self._was_ready = True
             self.ready.set()
-            reason = self._watch(process, canary)
+            reason = self._watch(process, canary, renewal)
             self.ready.clear()
-            if self._stopping:
+            if self._stopping or reason == RENEWED:
                 self._drain(process, control)
             return reason, True
         finally:
@@ -215,13 +217,15 @@ class Supervisor:
             log.warning("requests are left after %.0f s", self.config.drain_s)
         process.terminate()
 
-    def _watch(self, process: TritonProcess, canary: CanaryCaller) -> str:
-        """Returns why the server is sick, or "" when told to stop."""
+    def _watch(self, process: TritonProcess, canary: CanaryCaller, renewal: Renewal) -> str:
+        """Returns why the server has to be replaced, or "" when told to stop."""
         vitals = Vitals(process, self.config)
         pulse = CanaryPulse(canary, self.config, self._telemetry)
         self._watched = vitals, pulse
         try:
             while not self._stopped_within(0.1):
+                if renewal.is_due():
+                    return RENEWED
                 if reason := vitals.fault() or pulse.fault() or vitals.stuck(pulse.silent_s()):
                     return reason
         finally:

@@ -1,4 +1,7 @@
-"""`querylife demo`: start the server, embed a catalogue, rank it for some queries, print, write a page, stop."""
+"""`querylife demo`: start the server, index a catalogue, serve the search page until Ctrl-C.
+
+With --once: rank the catalogue for some queries, print, write a static page, stop.
+"""
 
 import argparse
 import os
@@ -13,8 +16,8 @@ from querylife.catalog.reader import Catalog, CatalogProduct, load_catalog, load
 from querylife.catalog.sample_catalog import drawn_products
 from querylife.errors import ConfigError
 from querylife_client import Client, ClientConfig, Embeddings, Product
-from querylife_client.demo.page import Ranking, Summary, render
-from querylife_client.demo.server import served
+from querylife_gateway.demo.server import served
+from querylife_gateway.demo.static_page import Ranking, Summary, render
 
 QUERIES = (
     "red dress",
@@ -35,7 +38,10 @@ CLIENT = ClientConfig(max_items=32)  # small requests: progress every second or 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """catalog None is the drawn one. queries: a file with one per line, or the queries themselves, split at ";"."""
+    """catalog None is the drawn one. once: write a static page and stop. folder, port: of the search page.
+
+    queries, top_k, output: of the static page. queries: a file with one per line, or the queries, split at ";".
+    """
 
     catalog: Path | None = None
     queries: str = ";".join(QUERIES)
@@ -43,6 +49,9 @@ class DemoConfig:
     top_k: int = 8
     repository: Path = Path("model_repository")
     output: Path = Path("out/demo.html")
+    once: bool = False
+    folder: Path = Path("out/demo")
+    port: int = 8080
 
     def __post_init__(self) -> None:
         for name in ("limit", "top_k"):
@@ -51,9 +60,11 @@ class DemoConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Rank a catalogue through Triton and write an HTML page."""
+    """Search a catalogue in the browser."""
     config = _config(argv)
     queries = _queries(config.queries)
+    if not config.once:
+        return _serve_page(config)
     catalog = load_catalog(config.catalog, config.limit) if config.catalog else Catalog(drawn_products())
     for problem in catalog.problems[:5]:
         print(problem, file=sys.stderr)
@@ -64,6 +75,20 @@ def main(argv: list[str]) -> int:
     _write(config.output, render(summary, rankings))
     print(f"\nranked by {summary.model}: {summary.weights}")
     print(config.output.resolve())
+    return 0
+
+
+def _serve_page(config: DemoConfig) -> int:
+    from querylife_gateway.demo import live  # noqa: PLC0415  # the static page needs neither store nor gateway
+
+    file = config.folder / "catalog.jsonl"
+    if config.catalog:
+        catalog = live.limited_catalog(config.catalog, config.limit, file)
+    else:
+        catalog = live.write_drawn_catalog(file)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `with` blocks then close what they opened
+    with served(config.repository) as address:
+        live.run(catalog, address, config.repository, config.folder, config.port)
     return 0
 
 
@@ -137,5 +162,8 @@ def _config(argv: list[str]) -> DemoConfig:
     parser.add_argument("--limit", type=int, default=default.limit, help="products at most, sampled (%(default)s)")
     parser.add_argument("--top-k", type=int, default=default.top_k, help="products shown per query (%(default)s)")
     parser.add_argument("--repository", type=Path, default=default.repository, help="(%(default)s)")
-    parser.add_argument("--output", type=Path, default=default.output, help="the page (%(default)s)")
+    parser.add_argument("--once", action="store_true", help="write a static page and stop")
+    parser.add_argument("--output", type=Path, default=default.output, help="the static page (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=default.folder, help="of the index (%(default)s)")
+    parser.add_argument("--port", type=int, default=default.port, help="of the search page; 0: any free (%(default)s)")
     return DemoConfig(**vars(parser.parse_args(argv)))

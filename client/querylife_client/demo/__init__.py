@@ -1,1 +1,0 @@
-"""`querylife demo`: from a catalogue to a page of rankings, through the real server."""

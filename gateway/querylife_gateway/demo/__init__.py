@@ -1,0 +1,1 @@
+"""`querylife demo`: from a catalogue to a page, through the real server."""

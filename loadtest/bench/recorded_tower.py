@@ -1,0 +1,32 @@
+"""A text tower that repeats what it once computed; server_comparison puts it into a repository."""
+
+import importlib.util
+import time
+
+import numpy as np
+
+spec = importlib.util.spec_from_file_location("original", "ORIGINAL")
+original = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(original)
+
+
+class TritonPythonModel(original.TritonPythonModel):
+    def load(self, version_folder, parameters):
+        super().load(version_folder, parameters)
+        self.rows = {}
+        tower = self.encoder.tower if hasattr(self, "encoder") else self.tower
+        self.compute_row, tower.run = tower.run, self.run
+
+    def run(self, inputs, wanted):
+        """inputs: [batch, length] each. Only vectors are remembered: states are as long as a batch's longest row."""
+        if list(wanted) != ["text_embedding"]:
+            return self.compute_row(inputs, wanted)
+        used = inputs["segments"].any(axis=0)
+        ids, segments = (inputs[name][:, used] for name in ("token_ids", "segments"))
+        keys = [row.tobytes().rstrip(b"\0") for row in ids]
+        for place, key in enumerate(keys):
+            if key not in self.rows:
+                row = {"token_ids": ids[place : place + 1], "segments": segments[place : place + 1]}
+                self.rows[key] = self.compute_row(row, wanted)["text_embedding"][0]
+        time.sleep(len(keys) * float("ROW_S"))
+        return {"text_embedding": np.stack([self.rows[key] for key in keys])}

@@ -1,0 +1,35 @@
+"""Queries to unit vectors in one process: tokenising and the text tower."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.artifacts.repository_lock import ONNX_NAME
+from querylife.contract import TEXT_TOWER
+from querylife.serving.backend.core_sharing import CoreSharing
+from querylife.serving.backend.packing import bytes_column, fault_column
+from querylife.serving.backend.repository_files import repository_tokenizer
+from querylife.serving.backend.request_batch import Arrays
+from querylife.serving.backend.towers import OnnxTower, run_distinct
+
+
+class QueryEncoder:
+    """The tokenizer and the text tower of the repository that holds version_folder (REPOSITORY/MODEL/1)."""
+
+    def __init__(self, version_folder: Path, threads: str) -> None:
+        """threads: as OnnxTower takes it. Raises ArtifactError where the repository lacks a part."""
+        repository = version_folder.parents[1]
+        self._tokenizer = repository_tokenizer(version_folder)
+        self.tower = OnnxTower(repository / TEXT_TOWER.name / "1" / ONNX_NAME, threads, CoreSharing(repository))
+
+    def encode(self, queries: NDArray[np.object_]) -> Arrays:
+        """queries: [batch, 1] object, UTF-8. Returns the outputs of contract.EMBED_QUERY; faults stay in their rows."""
+        tokens = self._tokenizer.encode(bytes_column(queries))
+        inputs: Arrays = {"token_ids": tokens.token_ids, "segments": tokens.segments}
+        outputs = run_distinct(inputs, lambda rows: self.tower.run(rows, ["text_embedding"]))
+        return {
+            "query_embedding": outputs["text_embedding"],
+            "query_used": tokens.text_used[:, None],
+            "query_fault": fault_column(tokens.faults, len(queries)),
+        }

@@ -1,0 +1,1 @@
+"""What each vector store costs, and what shorter or coarser vectors lose."""
