@@ -1,38 +1,26 @@
 """`querylife <verb>`: one command line for everything that is used from a shell.
 
-querylife.exit_status has the exit statuses.
+Each package registers its verbs in pyproject.toml, in the entry-point group `querylife.commands`:
+
+    [project.entry-points."querylife.commands"]
+    rank = "querylife_client.commands:rank [client]"
+
+The function takes the arguments behind the verb and returns the exit status (querylife.exit_status). The first line of
+its docstring is the verb's line in `querylife --help`. The extra in brackets has the packages that it needs.
 """
 
-import importlib
+import ast
+import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
+from querylife.errors import ArtifactError, ConfigError
 from querylife.exit_status import run_command
 
-
-class Verb(NamedTuple):
-    """main is "module:function", imported only when the verb is used; it takes the arguments, returns the status."""
-
-    summary: str
-    main: str
-
-
-VERBS = {
-    "serve": Verb("run Triton under supervision", "querylife.serving.command:main"),
-    "gateway": Verb("serve HTTP in front of the model server", "querylife_gateway.command:main"),
-    "demo": Verb("search a catalogue in the browser", "querylife_gateway.demo.command:main"),
-    "train": Verb("train a model", "querylife.training.train:main"),
-    "evaluate": Verb("measure a checkpoint", "querylife.evaluation.evaluate:main"),
-    "rank": Verb("rank products for a query", "querylife_client.commands:rank"),
-    "embed": Verb("embed queries or products", "querylife_client.commands:embed"),
-    "score": Verb("score products for a query", "querylife_client.commands:score"),
-    "search": Verb("search a vector store", "querylife_jobs.commands:search"),
-    "rollout": Verb("change the model of a vector store", "querylife_jobs.commands:rollout"),
-    "describe": Verb("describe products with GenFilt", "querylife_client.commands:describe"),
-}
+GROUP = "querylife.commands"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,23 +30,46 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    verb = VERBS.get(arguments[0])
-    if verb is None:
-        print(f"querylife: found verb {arguments[0]!r}, want one of {', '.join(VERBS)}", file=sys.stderr)
-        return 2
-    return run_command(f"querylife {arguments[0]}", lambda: _load(verb.main)(arguments[1:]))
+    verb = arguments[0]
+    known = _verbs()
+    return run_command(f"querylife {verb}" if verb in known else "querylife", lambda: _run(known, arguments))
+
+
+def _verbs() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _run(verbs: dict[str, EntryPoint], arguments: list[str]) -> int:
+    if not verbs:
+        raise ConfigError("found no verbs in this environment, want them: pip install querylife, or -e . once more")
+    if arguments[0] not in verbs:
+        raise ConfigError(f"found verb {arguments[0]!r}, want one of {', '.join(verbs)}")
+    entry = verbs[arguments[0]]
+    try:
+        command = entry.load()
+    except ModuleNotFoundError as error:
+        extras = ",".join(entry.extras)
+        raise ArtifactError(f"found no {error.name}, want it: pip install 'querylife[{extras}]'") from error
+    status: int = command(arguments[1:])
+    return status
 
 
 def _usage() -> str:
-    width = max(len(name) for name in VERBS)
-    lines = (f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    verbs = _verbs()
+    width = max(map(len, verbs), default=0)
+    lines = (f"  {name:<{width}}  {_summary(entry)}" for name, entry in verbs.items())
     return "usage: querylife <verb> [options]\n\n" + "\n".join(lines)
 
 
-def _load(path: str) -> Callable[[list[str]], int]:
-    module, _, function = path.partition(":")
-    loaded: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
-    return loaded
+def _summary(entry: EntryPoint) -> str:
+    """The first line of the function's docstring, from its source: importing every package would take seconds."""
+    spec = importlib.util.find_spec(entry.module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry.attr)
+    docstring = next((ast.get_docstring(function) for function in functions), None)
+    return (docstring or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

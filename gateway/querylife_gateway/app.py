@@ -19,12 +19,21 @@ from querylife_gateway.embeddings import embeddings
 from querylife_gateway.endpoint import Endpoint, Gateway, admit, json_response
 from querylife_gateway.errors import HttpError, from_exception
 from querylife_gateway.keys import KeyRing
+from querylife_gateway.labelling.labels import Labels
+from querylife_gateway.labelling.routes import judge, next_pair
 from querylife_gateway.metrics import Metrics
 from querylife_gateway.model_server import ModelServer
 from querylife_gateway.openapi import document
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.rerank import rerank
-from querylife_gateway.schema import EmbeddingsRequest, RerankRequest, SearchRequest, WhyRequest
+from querylife_gateway.schema import (
+    EmbeddingsRequest,
+    JudgementRequest,
+    NextPairRequest,
+    RerankRequest,
+    SearchRequest,
+    WhyRequest,
+)
 from querylife_gateway.search import search
 from querylife_gateway.site import site_routes
 from querylife_gateway.why import WhyService, why
@@ -38,6 +47,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     client_config = ClientConfig(query_cache_items=config.query_cache_items)
     pictures = PictureReader(config.image_urls, config.allowed_hosts)
     why_service = WhyService(config.checkpoint) if config.checkpoint else None
+    labels = Labels(config.labels) if config.labels else None
     known_words = why_service.whole_words if why_service else tuple
     index = Index(open_store(config.store), config.catalog, known_words) if config.store else None
     try:
@@ -47,10 +57,23 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
             metrics = Metrics(admission, budget, lambda: client.counts)
             model_server = ModelServer(client)
             yield Gateway(
-                config, client, model_server, keys, admission, budget, Quotas(), pictures, metrics, index, why_service
+                config,
+                client,
+                model_server,
+                keys,
+                admission,
+                budget,
+                Quotas(),
+                pictures,
+                metrics,
+                index,
+                why_service,
+                labels,
             )
     finally:
         pictures.close()
+        if labels is not None:
+            labels.close()
         if why_service is not None:
             why_service.close()
         if index is not None:
@@ -64,6 +87,12 @@ def create_app(gateway: Gateway) -> Starlette:
         *(Route(path, rerank_endpoint, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
         Route("/v1/search", Endpoint(gateway, "/v1/search", SearchRequest, search), methods=["POST"]),
         Route("/v1/why", Endpoint(gateway, "/v1/why", WhyRequest, why), methods=["POST"]),
+        Route("/v1/label/next", Endpoint(gateway, "/v1/label/next", NextPairRequest, next_pair), methods=["POST"]),
+        Route(
+            "/v1/label/judgements",
+            Endpoint(gateway, "/v1/label/judgements", JudgementRequest, judge),
+            methods=["POST"],
+        ),
         *site_routes(gateway),
         *_information(gateway),
     ]

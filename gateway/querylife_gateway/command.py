@@ -63,6 +63,7 @@ def _config(arguments: list[str]) -> GatewayConfig:
     parser.add_argument("--store", metavar="URL", help=stores)
     parser.add_argument("--catalog", type=Path, metavar="FILE", help="where the search page finds pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="explain scores with it (extra `train`)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="raters judge its pairs at /label")
     parser.add_argument("--host", default=default.host, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=default.port, help="0: any free (%(default)s)")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys; without, everybody may call")

@@ -22,7 +22,7 @@ class GatewayConfig:
     image_urls: fetch pictures by URL; only from allowed_hosts, where any are named.
     query_cache_items: query vectors that are kept for repeated queries.
     store: URL of the vector store to search (querylife_jobs.stores.open_store). catalog: where the pictures of its
-    products are, for the search page. checkpoint: explain scores with it.
+    products are, for the search page. checkpoint: explain scores with it. labels: SQLite file of a human evaluation.
     drain_s: time for requests under way after SIGTERM.
     """
 
@@ -50,6 +50,7 @@ class GatewayConfig:
     store: str | None = None
     catalog: Path | None = None
     checkpoint: Path | None = None
+    labels: Path | None = None
     drain_s: float = 10.0
 
     def __post_init__(self) -> None:

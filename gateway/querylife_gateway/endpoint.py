@@ -26,6 +26,7 @@ from querylife_gateway.pictures import PictureReader
 from querylife_gateway.schema import parse
 
 if TYPE_CHECKING:
+    from querylife_gateway.labelling.labels import Labels
     from querylife_gateway.why import WhyService
 
 TIMEOUT_HEADER = "x-timeout-s"
@@ -47,6 +48,7 @@ class Gateway:
     metrics: Metrics
     index: Index | None = None
     why: "WhyService | None" = None
+    labels: "Labels | None" = None
 
 
 @dataclass(frozen=True)

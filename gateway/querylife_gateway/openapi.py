@@ -5,9 +5,25 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from querylife_gateway.schema import EmbeddingsRequest, RerankRequest, SearchRequest, SessionRequest, WhyRequest
+from querylife_gateway.schema import (
+    EmbeddingsRequest,
+    JudgementRequest,
+    NextPairRequest,
+    RerankRequest,
+    SearchRequest,
+    SessionRequest,
+    WhyRequest,
+)
 
-_REQUESTS = (EmbeddingsRequest, RerankRequest, SearchRequest, WhyRequest, SessionRequest)
+_REQUESTS = (
+    EmbeddingsRequest,
+    RerankRequest,
+    SearchRequest,
+    WhyRequest,
+    NextPairRequest,
+    JudgementRequest,
+    SessionRequest,
+)
 _ERRORS = {
     "400": "The request can never succeed as it is.",
     "401": "The API key is missing, unknown or revoked.",
@@ -43,6 +59,8 @@ def document() -> dict[str, Any]:
             "/rerank": _post("Documents by relevance, best first", "RerankRequest", {"oneOf": [_COHERE, _TEI]}),
             "/v1/search": _post("Products of the index that answer a query best", "SearchRequest", _FOUND),
             "/v1/why": _post("What a product's score is made of", "WhyRequest", _WHY),
+            "/v1/label/next": _post("The next pair for a rater", "NextPairRequest", _NEXT),
+            "/v1/label/judgements": _post("Keep a judgement", "JudgementRequest", _STATUS),
             "/v1/index": _get("What the index holds", _INDEX),
             "/session": _post("Exchange a key for a cookie", "SessionRequest", _STATUS),
             "/v1/models": _get("The model that is served", _MODELS),
@@ -132,6 +150,7 @@ _FOUND = _object(
 _WHY = _object(
     probability=_PROBABILITY, cosine=_NUMBER, shares=_OBJECT, without=_OBJECT, heat={"type": ["array", "null"]}
 )
+_NEXT = _object(done=_COUNT, pairs=_COUNT, pair={"type": ["object", "null"]})
 _INDEX = _object(
     count=_COUNT,
     columns=_OBJECT,
@@ -139,5 +158,6 @@ _INDEX = _object(
     model=_TEXT,
     searches={"type": "boolean"},
     explains={"type": "boolean"},
+    evaluates={"type": "boolean"},
 )
 _MODELS = _object(object={"const": "list"}, data=_list(_object(id=_TEXT, object={"const": "model"})))

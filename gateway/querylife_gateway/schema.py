@@ -84,7 +84,8 @@ class SearchRequest(BaseModel):
     """POST /v1/search. where: conditions on the index's columns: column to value, to a list of values, or to operators
 
     (`eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`). correct: also search for the query without its typing errors, and
-    answer with what is found better. hybrid: fuse the ranking by vectors with one by words.
+    answer with what is found better. hybrid: fuse the ranking by vectors with one by words. collection: another
+    one of the store, while a new model is rolled out.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -94,6 +95,7 @@ class SearchRequest(BaseModel):
     where: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]] | None = None
     correct: bool = True
     hybrid: bool = False
+    collection: Literal["active", "candidate", "previous"] = "active"
 
     @property
     def items(self) -> list[str]:
@@ -111,6 +113,37 @@ class WhyRequest(BaseModel):
     @property
     def items(self) -> list[str]:
         return [self.query]
+
+
+Rater = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class NextPairRequest(BaseModel):
+    """POST /v1/label/next. rater: a name that the rater chose."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    rater: Rater
+
+    @property
+    def items(self) -> list[str]:
+        return [self.rater]
+
+
+class JudgementRequest(BaseModel):
+    """POST /v1/label/judgements. grade: 0 (wrong) to 3 (exactly this); null where the rater cannot say."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    rater: Rater
+    query: str
+    id: str
+    grade: Annotated[int, Field(ge=0, le=3)] | None
+    seconds: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+    @property
+    def items(self) -> list[str]:
+        return [self.id]
 
 
 class SessionRequest(BaseModel):

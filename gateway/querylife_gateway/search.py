@@ -57,9 +57,18 @@ def required_index(call: Call[Any]) -> Index:
 
 
 async def _search(call: Call[Any], index: Index, request: SearchRequest, query: str) -> SearchResults:
+    store = index.store if request.collection == "active" else await _collection(index, request.collection)
     return await call.client.search(
-        query, index.store, request.k, where=request.where, hybrid=request.hybrid, timeout_s=call.remaining_s
+        query, store, request.k, where=request.where, hybrid=request.hybrid, timeout_s=call.remaining_s
     )
+
+
+async def _collection(index: Index, name: str) -> Any:
+    """Raises HttpError 404 where the store has no candidate, or no previous collection."""
+    state = await asyncio.to_thread(index.store.state)
+    if not getattr(state, name):
+        raise HttpError(404, f"the store has no {name} collection", param="collection")
+    return await asyncio.to_thread(index.store.collection, getattr(state, name))
 
 
 def _quality(results: SearchResults) -> float:

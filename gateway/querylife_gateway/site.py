@@ -39,6 +39,7 @@ def site_routes(gateway: Gateway) -> list[Route]:
                 "model": gateway.model_server.model_name,
                 "searches": gateway.index is not None,
                 "explains": gateway.why is not None,
+                "evaluates": gateway.labels is not None,
             }
         )
 
@@ -68,6 +69,8 @@ def site_routes(gateway: Gateway) -> list[Route]:
         Route("/pictures/{id:path}", picture, methods=["GET"]),
         Route("/session", session, methods=["POST"]),
         Route("/", _page("search.html"), methods=["GET"]),
+        Route("/label", _page("label.html"), methods=["GET"]),
+        Route("/compare", _page("compare.html"), methods=["GET"]),
     ]
     names = sorted(path.name for path in PAGES.iterdir() if path.suffix in (".css", ".js", ".svg"))
     return routes + [Route(f"/pages/{name}", _page(name), methods=["GET"]) for name in names]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from querylife.artifacts.repository_lock import TensorRTLock
 from querylife.contract import TEXT_TOWER
-from querylife.errors import ArtifactError
+from querylife.errors import ArtifactError, ConfigError
 from querylife.serving.supervisor.gpu_machine import GpuMachine, check_runtime, machine_from
 from querylife_build.tensorrt.compiler import TensorRTVersion, compiler_graph
 from querylife_build.tensorrt.engines import nearest
@@ -143,7 +143,7 @@ def test_rtx_plans_are_never_called_compatible():
 
 
 def test_a_builder_level_that_does_not_exist_is_refused():
-    with pytest.raises(ArtifactError, match="found 6, want 0 to 5"):
+    with pytest.raises(ConfigError, match="found 6, want 0 to 5"):
         Settings(optimization_level=6)
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import socket
-import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,8 @@ import grpc
 import pytest
 
 from querylife_client import AsyncClient, Client, ClientConfig, Product
-from querylife_client._rpc.async_transport import AsyncTransport
-from querylife_client._rpc.calls import CallState
+from querylife_client._rpc.hedging import first_answer_async
 from querylife_client.errors import ContractError, InvalidRequestError, UnavailableError
-from querylife_client.retry import Deadline, RetryBudget, RetryPolicy
-from querylife_client.statistics import Statistics
 from querylife_client.testing import Delay, Fail, FakeTriton, FlakyNetwork
 from querylife_client.testing.faults import await_condition
 
@@ -194,30 +191,27 @@ def test_who_shares_a_request_outlives_the_caller_who_sent_it(
 
 
 @pytest.mark.usefixtures("clean")
-def test_two_copies_that_end_together_leave_no_complaint(caplog: pytest.LogCaptureFixture) -> None:
-    async def hedge() -> Any:
-        config = ClientConfig(hedge_after_s=0.001)
-        transport = AsyncTransport("127.0.0.1:1", config, Statistics())
-        state = CallState(config, RetryBudget(RetryPolicy()), Statistics(), Deadline(PATIENCE_S))
-        both, copies = asyncio.Event(), 0
+@pytest.mark.parametrize("failing", [1, 2])
+def test_two_copies_that_end_together_leave_no_complaint(caplog: pytest.LogCaptureFixture, failing: int) -> None:
+    async def hedge(passes: tuple[int, int]) -> Any:
+        both, copies = asyncio.Event(), itertools.count(1)
 
         async def send() -> str:
-            nonlocal copies
-            copies += 1
-            this = copies
-            if this == 2:
+            copy = next(copies)
+            if copy == 2:
                 both.set()
             await both.wait()
-            await asyncio.sleep(0)
-            if this == 2:
+            for _ in range(passes[copy - 1]):
+                await asyncio.sleep(0)
+            if copy == failing:
                 raise UnavailableError("away")
-            return "answer"
+            return f"copy {copy}"
 
-        return await transport._hedged(send, state)
+        return await first_answer_async(send, 0.001, lambda: True)
 
-    for _ in range(20):
-        assert asyncio.run(hedge()) == "answer"
-        gc.collect()
+    for passes in itertools.product(range(4), repeat=2):  # of the loop, until a copy ends
+        assert asyncio.run(hedge(passes)) == (f"copy {3 - failing}", failing == 1)
+    gc.collect()
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -225,7 +219,7 @@ def test_two_copies_that_end_together_leave_no_complaint(caplog: pytest.LogCaptu
 def test_a_connection_that_comes_while_a_flaky_network_closes_is_closed_too(fake: FakeTriton) -> None:
     network = FlakyNetwork(fake.address)
     host, _, port = network.address.rpartition(":")
-    network._loop.call_soon_threadsafe(time.sleep, 0.3)  # as a busy machine does: both come at once
+    network.stall(0.3)
     with warnings.catch_warnings(record=True) as found, socket.create_connection((host, int(port))):
         warnings.simplefilter("always")
         network.close()

@@ -6,12 +6,15 @@ Needs Chromium (Debian's `chromium`, or CHROMIUM=PATH) and requirements/browser.
 import os
 import re
 import shutil
+from contextlib import closing
 
 import pytest
 from search_index import searching_gateway
 
+from querylife.catalog.sample_catalog import drawn_products
 from querylife_client.testing import FakeTriton
 from querylife_client.testing.faults import Delay
+from querylife_gateway.labelling.labels import Labels, Pair
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser-test")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -20,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 PATIENCE_MS = 120_000
+QUERIES = ("red dress", "blue jeans")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,10 @@ def fake():
 
 @pytest.fixture(scope="module")
 def searching(fake, tmp_path_factory):
-    with searching_gateway(fake.address, tmp_path_factory.mktemp("browser")) as gateway:
+    folder = tmp_path_factory.mktemp("browser")
+    with closing(Labels(folder / "labels.sqlite")) as labels:
+        labels.add_pairs(Pair(query, product.id) for query in QUERIES for product in drawn_products()[:10])
+    with searching_gateway(fake.address, folder, "--labels", str(folder / "labels.sqlite")) as gateway:
         yield gateway
 
 
@@ -126,6 +133,21 @@ def test_a_slow_search_says_so(page, fake):
     expect(page.locator("#status")).to_contain_text(" ms.", timeout=PATIENCE_MS)
 
 
+def test_judging_by_keyboard_survives_a_gateway_that_is_away(page, searching):
+    page.goto("/label")
+    page.locator("#rater").fill("eve")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("0 judged by you, 20 pairs", timeout=PATIENCE_MS)
+    page.keyboard.press("3")
+    expect(page.locator("#status")).to_contain_text("1 judged by you", timeout=PATIENCE_MS)
+    page.route("**/v1/label/*", lambda route: route.abort())
+    page.keyboard.press("0")
+    expect(page.locator("#status")).to_contain_text("1 judgement is kept here", timeout=PATIENCE_MS)
+    page.unroute("**/v1/label/*")
+    page.reload()
+    expect(page.locator("#status")).to_contain_text("2 judged by you", timeout=PATIENCE_MS)
+
+
 def test_a_phone_shows_two_columns_and_nothing_sticks_out(page):
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto("/?q=red+dress")
@@ -135,12 +157,19 @@ def test_a_phone_shows_two_columns_and_nothing_sticks_out(page):
     assert lefts[0] == lefts[2] < lefts[1] == lefts[3]
 
 
-@pytest.mark.parametrize("path", ["/", "/?q=red+dress"])
+@pytest.mark.parametrize("path", ["/", "/?q=red+dress", "/compare?q=red+dress", "/label"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page, path, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     page.emulate_media(color_scheme=scheme)
     page.goto(path)
-    expect(page.locator("#status")).to_contain_text("products" if path == "/" else " ms.", timeout=PATIENCE_MS)
+    if path == "/label":
+        page.locator("#rater").fill("ann")
+        page.keyboard.press("Enter")
+        expect(page.locator("#pair h2")).not_to_be_empty(timeout=PATIENCE_MS)
+    else:
+        expect(page.locator("#status")).to_contain_text(
+            " ms." if path == "/?q=red+dress" else "products", timeout=PATIENCE_MS
+        )
     results = axe.Axe().run(page)
     assert results.violations_count == 0, results.generate_report()

@@ -9,7 +9,7 @@ import pytest
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.liveness import Idleness, Vitals
-from querylife.serving.supervisor.triton import _demand_ns, _is_held_up, _tasks
+from querylife.serving.supervisor.triton import demand_ns, is_held_up, process_tasks
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 300.0
@@ -105,12 +105,12 @@ def test_a_process_that_computes_has_demand_and_one_that_sleeps_has_none():
             before = demand_s(busy), demand_s(idle)
             assert await_condition(lambda: demand_s(busy) > before[0] + 0.5, LIMIT_S)
             assert demand_s(idle) < before[1] + 0.1
-            assert await_condition(lambda: any(map(_is_held_up, _tasks(busy.pid))), LIMIT_S)
-            assert not any(map(_is_held_up, _tasks(idle.pid)))
+            assert await_condition(lambda: any(map(is_held_up, process_tasks(busy.pid))), LIMIT_S)
+            assert not any(map(is_held_up, process_tasks(idle.pid)))
         finally:
             busy.kill()
             idle.kill()
 
 
 def demand_s(process: "subprocess.Popen[bytes]") -> float:
-    return sum(_demand_ns(task) for task in _tasks(process.pid)) / 1e9
+    return sum(demand_ns(task) for task in process_tasks(process.pid)) / 1e9

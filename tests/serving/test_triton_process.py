@@ -86,7 +86,7 @@ def test_a_process_that_ends_while_it_is_looked_at_has_no_threads():
         process = subprocess.Popen(["sleep", "600"])
         ending = threading.Thread(target=lambda process=process: (process.kill(), process.wait()))
         ending.start()
-        while triton._tasks(process.pid):
+        while triton.process_tasks(process.pid):
             pass
         ending.join()
 

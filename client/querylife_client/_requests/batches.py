@@ -11,7 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity, check_fingerprint
-from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, MAX_TEXT_CHARACTERS, RELEVANCE, SCORE_PRODUCTS, Model
+from querylife.contract import (
+    EMBED_PRODUCT,
+    EMBED_QUERY,
+    IMAGE,
+    MAX_TEXT_CHARACTERS,
+    PRODUCT_EMBEDDING,
+    PRODUCT_TYPE,
+    QUERY,
+    QUERY_EMBEDDING,
+    RELEVANCE,
+    SCORE_PRODUCTS,
+    TITLE,
+    Model,
+)
 from querylife.errors import FingerprintMismatchError, InvalidRequestError, ItemError, ItemFault, ServerFaultError
 from querylife_client._requests.wire import Column, infer_request, read_response
 from querylife_client._rpc.calls import MODEL_INFER, Rpc
@@ -89,7 +102,7 @@ def relevance_parts(queries: NDArray[np.float32], products: NDArray[np.float32],
     queries = np.broadcast_to(queries, products.shape)
     for start in range(0, len(products), limits.items):
         rows = slice(start, start + limits.items)
-        columns: dict[str, Column] = {"query_embedding": queries[rows], "product_embedding": products[rows]}
+        columns: dict[str, Column] = {QUERY_EMBEDDING.name: queries[rows], PRODUCT_EMBEDDING.name: products[rows]}
         yield Part(RELEVANCE, columns, len(products[rows]), {})
 
 
@@ -159,37 +172,37 @@ def unusable_query(index: int, error: ItemError) -> InvalidRequestError:
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a request: a byte string for each input of the model, and the fault that kept one from being sent."""
+    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent."""
 
-    values: tuple[bytes, ...]
+    values: dict[str, bytes]
     error: ItemError | None = None
 
     def beside(self, other: "Item") -> "Item":
-        """The columns of both. A query has no error: an unusable one is refused."""
-        return Item(self.values + other.values, other.error)
+        """The tensors of both. A query has no error: an unusable one is refused."""
+        return Item(self.values | other.values, other.error)
 
 
 def query_item(index: int, query: Text) -> Item:
     try:
-        return Item((_text(query),))
+        return Item({QUERY.name: _text(query)})
     except ItemError as error:
         raise unusable_query(index, error) from error
 
 
 def product_item(product: Product) -> Item:
-    readers: tuple[tuple[Callable[[Any], bytes], object], ...] = (
-        (_text, product.title),
-        (image_bytes, product.image),
-        (_text, product.product_type),
-    )
-    values, errors = [], []
-    for read, source in readers:
+    readers: dict[str, tuple[Callable[[Any], bytes], object]] = {
+        TITLE.name: (_text, product.title),
+        IMAGE.name: (image_bytes, product.image),
+        PRODUCT_TYPE.name: (_text, product.product_type),
+    }
+    values, errors = {}, []
+    for name, (read, source) in readers.items():
         try:
-            values.append(read(source))
+            values[name] = read(source)
         except ItemError as error:
-            values.append(b"")
+            values[name] = b""
             errors.append(error)
-    return Item(tuple(values), _first(errors))
+    return Item(values, _first(errors))
 
 
 def _text(text: Text | None) -> bytes:
@@ -214,7 +227,7 @@ def _text(text: Text | None) -> bytes:
 def _parts(model: Model, items: Iterable[Item], limits: Limits) -> Iterator[Part]:
     for batch in split(items, limits):
         columns: dict[str, Column] = {
-            tensor.name: [item.values[axis] for item in batch] for axis, tensor in enumerate(model.inputs)
+            tensor.name: [item.values[tensor.name] for item in batch] for tensor in model.inputs
         }
         errors = {place: item.error for place, item in enumerate(batch) if item.error is not None}
         yield Part(model, columns, len(batch), errors)
@@ -224,7 +237,7 @@ def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
     batch: list[Item] = []
     batch_bytes = 0
     for item in items:
-        item_bytes = sum(map(len, item.values))
+        item_bytes = sum(map(len, item.values.values()))
         if batch and (len(batch) == limits.items or batch_bytes + item_bytes > limits.request_bytes):
             yield batch
             batch, batch_bytes = [], 0

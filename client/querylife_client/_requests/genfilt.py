@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from genfilt_protocol import genfilt_pb2 as genfilt
+from querylife.contract import IMAGE, PRODUCT_TYPE, QUERY, TITLE
 from querylife.errors import ItemError, ServerFaultError, ServiceError
 from querylife_client._requests.batches import Item, product_item, query_item, split
 from querylife_client._rpc.calls import Rpc
@@ -32,7 +33,7 @@ METADATA = Rpc(f"{_SERVICE}Metadata", genfilt.MetadataRequest, genfilt.Provenanc
 
 @dataclass(frozen=True)
 class DescribePart:
-    """items: title, image and product type of each product."""
+    """items: the products."""
 
     items: Sequence[Item]
     rpc: Rpc = DESCRIBE
@@ -47,13 +48,13 @@ class DescribePart:
 
 @dataclass(frozen=True)
 class JudgePart:
-    """items: query, title, image and product type of each pair."""
+    """items: the pairs, each a query and a product."""
 
     items: Sequence[Item]
     rpc: Rpc = JUDGE
 
     def request(self) -> Any:
-        pairs = [genfilt.Pair(query=item.values[0], product=_message(item)) for item in self.items]
+        pairs = [genfilt.Pair(query=item.values[QUERY.name], product=_message(item)) for item in self.items]
         return genfilt.JudgeRequest(pairs=pairs)
 
     def read(self, response: Any, _: object) -> list[Judgement]:
@@ -72,7 +73,7 @@ class FilterPart:
     rpc: Rpc = FILTER
 
     def request(self) -> Any:
-        queries = [item.values[0] for item in self.queries]
+        queries = [item.values[QUERY.name] for item in self.queries]
         return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
 
     def read(self, response: Any, _: object) -> FilteredTile:
@@ -118,8 +119,8 @@ def filter_parts(queries: Sequence[Text], products: Sequence[Product], limits: L
 
 
 def _message(item: Item) -> Any:
-    title, image, product_type = item.values[-3:]
-    return genfilt.Product(title=title, image=image, product_type=product_type)
+    values = item.values
+    return genfilt.Product(title=values[TITLE.name], image=values[IMAGE.name], product_type=values[PRODUCT_TYPE.name])
 
 
 def _one_each(results: Sequence[Any], items: int) -> Sequence[Any]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import grpc
@@ -13,8 +13,9 @@ from grpc.aio import UsageError
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
-from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable, Work
+from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.hedging import cancel_all, first_answer_async
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
 from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
@@ -99,18 +100,19 @@ class AsyncTransport:
         A request that fails ends the call at once; streamed: once the answers before it have been yielded.
         reads_files: building a part may wait for a disk, so it is done in a thread.
         """
+        next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[asyncio.Task[A]] = deque()
         try:
             while (part := await _next(parts, reads_files)) is not None:
                 if len(window) == self._config.concurrency:
-                    yield await _oldest(window, streamed)
-                if _failed(window):
+                    yield await next_answer(window)
+                if any(map(_has_failed, window)):
                     break
                 window.append(asyncio.ensure_future(self._answer(part, deadlines())))
             while window:
-                yield await _oldest(window, streamed)
+                yield await next_answer(window)
         finally:
-            await _end(window)
+            await cancel_all(window)
 
     async def collect(
         self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
@@ -153,32 +155,16 @@ class AsyncTransport:
 
     async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
         stub, metadata = self._stub(rpc), self._metadata()
-        if self._config.hedge_after_s is None:
-            return await stub(request, timeout=timeout_s, metadata=metadata)
 
         async def send() -> Any:
             return await stub(request, timeout=timeout_s, metadata=metadata)
 
-        return await self._hedged(send, state)
-
-    async def _hedged(self, send: Callable[[], Any], state: CallState) -> Any:
-        """The first good answer of one or two copies of a request; raises the last copy's failure."""
-        copies = [asyncio.ensure_future(send())]
-        try:
-            done, _ = await asyncio.wait(copies, timeout=self._config.hedge_after_s)
-            if not done and state.may_hedge():
-                copies.append(asyncio.ensure_future(send()))
-            while waiting := [copy for copy in copies if not copy.done()]:
-                if any(copy.done() and copy.exception() is None for copy in copies):
-                    break
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            winner = next((copy for copy in copies if copy.done() and copy.exception() is None), copies[-1])
-            response = winner.result()
-            if winner is not copies[0]:
-                state.hedge_won()
-            return response
-        finally:
-            await _end(copies)
+        if self._config.hedge_after_s is None or rpc is not MODEL_INFER:
+            return await send()
+        response, second_won = await first_answer_async(send, self._config.hedge_after_s, state.may_hedge)
+        if second_won:
+            state.hedge_won()
+        return response
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return request_metadata(self._config, trace_metadata())
@@ -202,24 +188,28 @@ class AsyncTransport:
         return next(self._stubs[rpc.path])
 
 
-def _failed(window: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    return [task for task in window if task.done() and (task.cancelled() or task.exception() is not None)]
+def _raise_failure(window: Iterable[asyncio.Task[Any]]) -> None:
+    for task in window:
+        if task.done():
+            task.result()
 
 
-async def _oldest(window: deque[asyncio.Task[A]], streamed: bool) -> A:
-    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
-    while not (streamed or window[0].done()) and not _failed(window):
+async def _next_unless_failed(window: deque[asyncio.Task[A]]) -> A:
+    """Wait for the oldest request's answer. Raises the error of any request as soon as it has failed."""
+    _raise_failure(window)
+    while not window[0].done():
         await asyncio.wait([task for task in window if not task.done()], return_when=asyncio.FIRST_COMPLETED)
-    for task in () if streamed else _failed(window):
-        task.result()
+        _raise_failure(window)
     return await window.popleft()
 
 
-async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel what is under way. Looks at every result, or asyncio would complain of those that nobody saw."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _next_in_order(window: deque[asyncio.Task[A]]) -> A:
+    """Wait for the oldest request's answer. Raises its error."""
+    return await window.popleft()
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:

@@ -3,10 +3,9 @@
 import contextlib
 import contextvars
 import itertools
-import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -15,8 +14,9 @@ import grpc
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
-from querylife_client._rpc.calls import SERVER_METADATA, CallState, Rpc, Sendable, Work
+from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
 from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.hedging import first_answer
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
 from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
@@ -45,16 +45,24 @@ class Scope:
             call.cancel()
 
     def add(self, call: Any) -> Any:
+        """Take in a gRPC call that has been started."""
         with self._lock:
             self._calls.add(call)
-            late = self.cancelled.is_set()
-        if late:
+            is_late = self.cancelled.is_set()
+        if is_late:
             call.cancel()
         return call
 
-    def discard(self, call: Any) -> None:
-        with self._lock:
-            self._calls.discard(call)
+    @contextlib.contextmanager
+    def group(self) -> Iterator["Scope"]:
+        """A scope for the copies of one request, inside this one."""
+        inner = Scope()
+        self.add(inner)
+        try:
+            yield inner
+        finally:
+            with self._lock:
+                self._calls.discard(inner)
 
 
 class Transport:
@@ -130,17 +138,18 @@ class Transport:
             for part in head:
                 yield self._answer(part, deadlines(), None)
             return
+        next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[Future[A]] = deque()
         with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
             for part in itertools.chain(head, parts):
                 if len(window) == self._config.concurrency:
-                    yield _oldest(window, streamed)
-                if _failed(window):
+                    yield next_answer(window)
+                if any(map(_has_failed, window)):
                     break
                 context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
                 window.append(pool.submit(context.run, self._answer, part, deadlines(), scope))
             while window:
-                yield _oldest(window, streamed)
+                yield next_answer(window)
 
     def collect(self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
         """Every answer, in order. A call that runs out of time says what was done."""
@@ -191,47 +200,20 @@ class Transport:
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
         stub = self._stub(rpc)
         metadata = self._metadata()
-        if scope is None and self._config.hedge_after_s is None:
+        hedge_after_s = self._config.hedge_after_s if rpc is MODEL_INFER else None
+        if scope is None and hedge_after_s is None:
             return stub(request, timeout=timeout_s, metadata=metadata)
-        scope = scope or Scope()
+        with (scope or Scope()).group() as group:
 
-        def send() -> Any:
-            return scope.add(stub.future(request, timeout=timeout_s, metadata=metadata))
+            def send() -> Any:
+                return group.add(stub.future(request, timeout=timeout_s, metadata=metadata))
 
-        if self._config.hedge_after_s is not None:
-            return self._hedged(send, scope, state)
-        call = send()
-        try:
-            return call.result()
-        finally:
-            scope.discard(call)
-
-    def _hedged(self, start: Callable[[], Any], scope: Scope, state: CallState) -> Any:
-        """The first good answer of one or two copies of a request; raises the last failure."""
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        calls: list[Any] = []
-
-        def send() -> None:
-            calls.append(start())
-            calls[-1].add_done_callback(done.put)
-
-        try:
-            send()
-            try:
-                first = done.get(timeout=self._config.hedge_after_s)
-            except queue.Empty:
-                if state.may_hedge():
-                    send()
-                first = done.get()
-            winner = done.get() if len(calls) == 2 and first.code() is not grpc.StatusCode.OK else first
-            response = winner.result()
-            if winner is not calls[0]:
-                state.hedge_won()
-            return response
-        finally:
-            for call in calls:
-                call.cancel()
-                scope.discard(call)
+            if hedge_after_s is None:
+                return send().result()
+            response, second_won = first_answer(send, hedge_after_s, state.may_hedge)
+        if second_won:
+            state.hedge_won()
+        return response
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return request_metadata(self._config, trace_metadata())
@@ -253,17 +235,28 @@ class Transport:
         )
 
 
-def _failed(window: Iterable[Future[Any]]) -> list[Future[Any]]:
-    return [future for future in window if future.done() and future.exception() is not None]
+def _raise_failure(window: Iterable[Future[Any]]) -> None:
+    for future in window:
+        if future.done():
+            future.result()
 
 
-def _oldest(window: deque[Future[A]], streamed: bool) -> A:
-    """The answer to the oldest request. Raises its error; where it is not streamed, the error of any other as well."""
-    while not (streamed or window[0].done()) and not _failed(window):
+def _next_unless_failed(window: deque[Future[A]]) -> A:
+    """Wait for the oldest request's answer. Raises the error of any request as soon as it has failed."""
+    _raise_failure(window)
+    while not window[0].done():
         wait([future for future in window if not future.done()], return_when=FIRST_COMPLETED)
-    for future in () if streamed else _failed(window):
-        future.result()
+        _raise_failure(window)
     return window.popleft().result()
+
+
+def _next_in_order(window: deque[Future[A]]) -> A:
+    """Wait for the oldest request's answer. Raises its error."""
+    return window.popleft().result()
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is not None
 
 
 def _open(address: str, config: ClientConfig) -> grpc.Channel:

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import Any, Self
 
 _CHUNK_BYTES = 64 * 1024
@@ -32,6 +33,10 @@ class FlakyNetwork:
 
     def heal(self) -> None:
         self._loop.call_soon_threadsafe(self._flowing.set)
+
+    def stall(self, seconds: float) -> None:
+        """Do nothing for a while, as on a starved machine: what comes meanwhile is handled together afterwards."""
+        self._loop.call_soon_threadsafe(time.sleep, seconds)
 
     def reset(self) -> None:
         """Cut every connection with a TCP reset. New ones are served."""

@@ -216,7 +216,7 @@ function facet(name, values) {
 /** The CSS colour that a shop's word for it means best. */
 function colourOf(value) {
   const words = value.toLowerCase().split(/\W+/);
-  const guesses = [words.join(""), ...words.reverse()];
+  const guesses = [words.join(""), ...words];
   return guesses.find((guess) => CSS.supports("color", guess)) ?? "conic-gradient(red, gold, green, blue, red)";
 }
 
@@ -277,6 +277,8 @@ async function start() {
   }
   $("facts").textContent = state.index.count ? `${state.index.count.toLocaleString("en")} products, ranked by ${state.index.model}` : "";
   $("query").placeholder = "Search";
+  const links = [["/compare", "Compare", state.index.searches], ["/label", "Judge", state.index.evaluates]];
+  $("pages").replaceChildren(...links.filter((link) => link[2]).map(([href, words]) => make("a", { href }, words)));
   showFacets();
   search();
   if (state.index.searches && !state.index.count) setTimeout(start, 1500); // what is in the index is still being read

@@ -121,11 +121,11 @@ class TritonProcess:
 
         Waiting counts because a server that others starve is not idle. A wait is counted when it is over.
         """
-        return sum(_demand_ns(task) for member in self.members() for task in _tasks(member.pid)) / 1e9
+        return sum(demand_ns(task) for member in self.members() for task in process_tasks(member.pid)) / 1e9
 
     def is_held_up(self) -> bool:
         """Whether one of its threads waits for a processor or for a disk at this moment."""
-        return any(_is_held_up(task) for member in self.members() for task in _tasks(member.pid))
+        return any(is_held_up(task) for member in self.members() for task in process_tasks(member.pid))
 
     def terminate(self, timeout_s: float = 10.0) -> None:
         """Ask the server to exit by itself; what is left after timeout_s is for kill."""
@@ -192,7 +192,7 @@ def remove_stale_shared_memory() -> None:
                 region.unlink()
 
 
-def _tasks(pid: int) -> list[Path]:
+def process_tasks(pid: int) -> list[Path]:
     """A process's threads; none of one that is gone, or goes just now."""
     folder = Path(f"/proc/{pid}/task")
     try:
@@ -201,7 +201,7 @@ def _tasks(pid: int) -> list[Path]:
         return []
 
 
-def _demand_ns(task: Path) -> int:
+def demand_ns(task: Path) -> int:
     """Nanoseconds on a processor and in a run queue (Linux, Documentation/scheduler/sched-stats.rst)."""
     try:
         running, waiting, _ = (task / "schedstat").read_text().split()
@@ -210,7 +210,7 @@ def _demand_ns(task: Path) -> int:
     return int(running) + int(waiting)
 
 
-def _is_held_up(task: Path) -> bool:
+def is_held_up(task: Path) -> bool:
     """Whether a thread is in a run queue, or in a wait that no signal ends: for a disk (proc(5), stat)."""
     try:
         state = (task / "stat").read_text().rpartition(")")[2].split()[0]

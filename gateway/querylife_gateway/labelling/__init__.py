@@ -1,0 +1,1 @@
+"""Human evaluation: which pairs to judge, what raters said, how far they agree."""
