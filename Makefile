@@ -245,3 +245,13 @@ sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
 	mkdir -p out/sbom
 	for lock in requirements/images/*.lock requirements/vllm.lock; do \
 		$(DEPLOY)/bin/cyclonedx-py requirements $$lock --output-file out/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done
+
+.PHONY: package
+package: $(INSTALLED) ## the wheel, in out/dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir out/dist .
+
+.PHONY: drill
+REPEATS ?= 10
+
+drill: repository ## faults in a stack of three servers, store and gateway; REPEATS of each; table in out/drill
+	$(BIN)/python -m loadtest.drill --repeats $(REPEATS)

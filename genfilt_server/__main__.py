@@ -19,6 +19,7 @@ from genfilt_server.config import ServerConfig
 from genfilt_server.generation.dtype import DTYPES
 from querylife.errors import ArtifactError
 from querylife.exit_status import run_command
+from querylife.logs import configure as configure_logs
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def parse(arguments: list[str]) -> ServerConfig:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logs(as_json=os.environ.get("QUERYLIFE_LOG") == "json")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     given = sys.argv[1:] if arguments is None else arguments

@@ -11,7 +11,6 @@ its docstring is the verb's line in `querylife --help`. The extra in brackets ha
 
 import ast
 import importlib.util
-import logging
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from querylife.errors import ArtifactError, ConfigError
 from querylife.exit_status import run_command
+from querylife.logs import configure as configure_logs
 
 GROUP = "querylife.commands"
 
@@ -26,7 +26,7 @@ GROUP = "querylife.commands"
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC tells of every server that goes away
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logs(as_json=os.environ.get("QUERYLIFE_LOG") == "json")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0

@@ -36,7 +36,7 @@ PROCESSOR_TOLERANCES = {"fp32": (1e-3, 1e-2), "int8": (8e-3, 5e-2)}
 def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
     """Ask the eager model about the canary; float32, batch of one."""
     image = draw_dress()
-    query = tokenizer.encode([QUERY])
+    query = tokenizer.encode_queries([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
     planes = pixels.decode(image, model.config.vision.image_size, max_decode_s=60.0)
     pixels_row = torch.from_numpy(planes)[None]

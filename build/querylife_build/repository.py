@@ -19,6 +19,7 @@ from querylife.artifacts.repository_lock import (
 )
 from querylife.contract import TEXT_TOWER, TOKENIZE, TOWERS, Model
 from querylife.model.query_life import QueryLife, fingerprint
+from querylife.preprocessing.spelling import SPELLING_NAME
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import OPSETS, export_towers
@@ -141,6 +142,8 @@ def _tower_lock(repository: Path, tower: Model, parity: Parity) -> TowerLock:
 
 def _place(built: Path, repository: Path) -> None:
     """Move every built file to its place, the lock last: until then the old lock disowns the new parts."""
+    if not (spelling := tokenizer_path(built).with_name(SPELLING_NAME)).exists():
+        (repository / spelling.relative_to(built)).unlink(missing_ok=True)  # of the old model
     files = sorted(path for path in built.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == LOCK_NAME):
         target = repository / path.relative_to(built)

@@ -46,7 +46,7 @@ def source_sha256(checkpoint: Path | None, roots: tuple[str, ...], options: str)
     if checkpoint is not None and not checkpoint.is_dir():
         raise ArtifactError(f"{checkpoint}: found no such folder, want a checkpoint")
     for path in sorted(checkpoint.iterdir()) if checkpoint is not None else ():
-        if path.suffix in (".json", ".safetensors"):  # a reworded model card changes no vector
+        if path.suffix in (".json", ".safetensors", ".txt"):  # a reworded model card changes no vector
             digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 

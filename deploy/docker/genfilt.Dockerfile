@@ -26,7 +26,7 @@ COPY --from=installed /opt/querylife /opt/querylife
 USER 10001:10001
 WORKDIR /srv
 # The generator is converted once and kept in the cache, which is a volume.
-ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/var/cache/genfilt HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1 QUERYLIFE_LOG=json HOME=/var/cache/genfilt HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 VOLUME /var/cache/genfilt
 EXPOSE 8010 8011
 STOPSIGNAL SIGTERM

@@ -22,7 +22,7 @@ FROM python
 COPY --from=installed /opt/querylife /opt/querylife
 USER 10001:10001
 WORKDIR /srv
-ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1 QUERYLIFE_LOG=json
 STOPSIGNAL SIGTERM
 HEALTHCHECK NONE
 ENTRYPOINT ["querylife-jobs"]

@@ -17,7 +17,7 @@ RUN pip install --no-cache-dir --break-system-packages --no-deps --no-build-isol
 
 USER 10001:10001
 WORKDIR /srv
-ENV PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONDONTWRITEBYTECODE=1 QUERYLIFE_LOG=json
 EXPOSE 8001 8002 8003
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=300s --retries=3 \

@@ -19,7 +19,7 @@ RUN python3.11 -m venv /opt/querylife \
 COPY . /src
 RUN /opt/querylife/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src \
     # The backend's files are laid out now: later the file system is read-only.
-    && /opt/querylife/bin/python -c "from querylife.serving.supervisor.triton import find_installation; find_installation()" \
+    && /opt/querylife/bin/python -c "from querylife.serving.supervisor.supervisor import find_installation; find_installation()" \
     && cp -r /src/model_repository /srv/model_repository
 
 FROM python
@@ -27,7 +27,7 @@ COPY --from=installed /opt/querylife /opt/querylife
 COPY --from=installed /srv/model_repository /srv/model_repository
 USER 10001:10001
 WORKDIR /srv
-ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/querylife/bin:$PATH PYTHONDONTWRITEBYTECODE=1 QUERYLIFE_LOG=json
 EXPOSE 8001 8002 8003
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=3 \

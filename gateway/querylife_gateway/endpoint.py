@@ -1,6 +1,7 @@
 """The way of every API request: key, body, quota, a slot, a deadline, the answer, and what became of it."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -24,10 +25,13 @@ from querylife_gateway.metrics import Metrics
 from querylife_gateway.model_server import ModelServer
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.schema import parse
+from querylife_gateway.trace import traced
 
 if TYPE_CHECKING:
     from querylife_gateway.labelling.labels import Labels
     from querylife_gateway.why import WhyService
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_HEADER = "x-timeout-s"
 _OPENAI_TIMEOUT_HEADER = "x-stainless-read-timeout"  # how long the openai client will wait
@@ -112,10 +116,15 @@ class Endpoint(Generic[Body]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         started = time.monotonic()
-        try:
-            response = await self._respond(request, started)
-        except Exception as error:  # the one place: an HTTP status for whatever went wrong
-            response = from_exception(error).response()
+        with traced(request.headers) as is_traced:
+            try:
+                response = await self._respond(request, started)
+            except Exception as error:  # the one place: an HTTP status for whatever went wrong
+                response = from_exception(error).response()
+            if is_traced:
+                milliseconds = round((time.monotonic() - started) * 1000, 1)
+                figures = {"route": self._route, "status": response.status_code, "milliseconds": milliseconds}
+                log.info("answered %s: %d in %.1f ms", *figures.values(), extra=figures)
         metrics = self._gateway.metrics
         metrics.requests.labels(self._route, str(response.status_code)).inc()
         metrics.seconds.labels(self._route).observe(time.monotonic() - started)

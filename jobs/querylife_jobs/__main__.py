@@ -13,6 +13,7 @@ a summary to stdout.
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ import pyarrow
 from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import ConfigError
 from querylife.exit_status import run_command
+from querylife.logs import configure as configure_logs
 from querylife_jobs import describe, filter_pairs, tables
 from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.ledger import Ledger
@@ -202,7 +204,7 @@ async def run(config: "JobConfig | IndexConfig") -> object:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logs(as_json=os.environ.get("QUERYLIFE_LOG") == "json")
     return run_command("querylife-jobs", lambda: _run_job(arguments), lambda error: log.error("%s", error))
 
 

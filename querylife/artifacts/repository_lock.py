@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from querylife.contract import TOKENIZE, TOWERS
 from querylife.errors import ArtifactError
+from querylife.preprocessing.spelling import SPELLING_NAME
 from querylife.scoring import Calibration
 
 FORMAT = 1
@@ -216,10 +217,20 @@ def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, canary: Can
     encoded = encode([canary.query, canary.title], ["", canary.product_type])
     return PreprocessingLock(
         tokens_version=tokens.VERSION,
-        tokens_sha256=_array_sha256(encoded.token_ids, encoded.segments),
+        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.segments),
         pixels_version=pixels.VERSION,
         pixels_sha256=_array_sha256(pixels.decode(canary.image, image_size, max_decode_s=60.0)),
     )
+
+
+def _tokens_sha256(tokenizer: Path, *arrays: NDArray[Any]) -> str:
+    """Over token ids, and over the vocabulary that queries are corrected to where the repository has one."""
+    digest = hashlib.sha256(_array_sha256(*arrays).encode())
+    spelling = tokenizer.with_name(SPELLING_NAME)
+    if not spelling.is_file():
+        return _array_sha256(*arrays)
+    digest.update(spelling.read_bytes())
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -1,13 +1,24 @@
 """The words of fashion queries, read from the two TOML files beside this module."""
 
+import re
 import tomllib
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from querylife.preprocessing.spelling import count_words
+
+# Brand names that look like misspelt words; a count of 0 keeps a word and corrects no other to it.
+BRANDS = """aurelia baggit biba casio catwalk clarks colorbar crocs decathlon diesel elle esprit fastrack ferrari fila
+fossil gini gucci guess kappa kraus lakme lavie lee levis lotto louis maxima mango mochi nike numero provogue puma
+quechua revlon rocky roxy scullers skagen skechers skybags spykar timex titan tonga umbro vans wills woodland
+wrangler zara"""
+COMMON_NAME, SYNONYM = 20, 3  # how common spelling takes a type's name and its synonyms for
+TYPED_BY = 3  # queries that have a word, from which on it is no typing error
 HELD_OUT_IN = 8  # one phrase in so many is kept from training, for an honest measure of unseen phrasing
 HELD_BACK_IN = 10  # and one in so many of the rest from the towers' training, for the gate
 
@@ -59,6 +70,35 @@ def vocabulary() -> Vocabulary:
         tomllib.loads((folder / name).read_text("utf-8")) for name in ("fashion_types.toml", "fashion_attributes.toml")
     )
     return Vocabulary(types, tables)
+
+
+def spelling_words(words: Vocabulary, queries: Iterable[str] = ()) -> dict[str, int]:
+    """What fashion queries are corrected to: every word that training may use, and how common it is.
+
+    queries: real ones, for training. A word that several of them have is kept as it is, with a count of 0.
+    """
+    counts: Counter[str] = Counter()
+    for names in (words.names, words.german_names, words.shades, words.german_shades):
+        for name, synonyms in names.items():
+            counts.update(count_words([name], COMMON_NAME))
+            counts.update(count_words(filter(is_for_training, synonyms), SYNONYM))
+    needs = (phrase for own in (*words.needs.values(), [need.phrase for need in words.shared]) for phrase in own)
+    counts.update(count_words(filter(is_for_training, needs)))
+    for table in (words.people, words.usages, words.seasons, words.details, words.frames):
+        counts.update(count_words(_texts(table)))
+    typed = Counter(word for query in queries for word in count_words([query]))
+    counts.update(dict.fromkeys((*BRANDS.split(), *(word for word in typed if typed[word] >= TYPED_BY)), 0))
+    counts.update(count_words((*words.people, *words.usages, *words.seasons), COMMON_NAME))
+    return dict(counts)
+
+
+def _texts(table: Any) -> Iterator[str]:
+    """Every string in nested tables and lists, slots such as {colour} taken out."""
+    if isinstance(table, str):
+        yield re.sub(r"\{\w+\}", " ", table)
+    else:
+        for part in table.values() if isinstance(table, dict) else table:
+            yield from _texts(part)
 
 
 def phrases(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from querylife.contract import Segment
 from querylife.model.encoders import load_tokenizer
 from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife
-from querylife.preprocessing.text import Tokenizer
+from querylife.preprocessing.text import Tokenizer, Tokens
 
 GROUP = 32  # texts of like length that are encoded together
 
@@ -30,13 +30,15 @@ class ProductVectors:
 
 
 def model_tokenizer(model: QueryLife) -> Tokenizer:
-    return load_tokenizer(model.config.text.encoder, model.config.text.max_tokens)
+    """The model's tokenizer, with the vocabulary that it corrects queries to."""
+    return load_tokenizer(model.config.text.encoder, model.config.text.max_tokens, model.spelling)
 
 
 def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:
     """[queries, width]. Texts of like length share a pass, so that little of it is padding."""
     order, groups = by_length(queries)
-    return torch.cat([model.embed_query(*tokens_of(tokenizer, _take(queries, group))) for group in groups])[order]
+    encoded = [unpadded(tokenizer.encode_queries(_take(queries, group))) for group in groups]
+    return torch.cat([model.embed_query(*tokens) for tokens in encoded])[order]
 
 
 def embed_products(
@@ -99,6 +101,11 @@ def _take(texts: Sequence[str], places: list[int]) -> list[str]:
 
 
 def tokens_of(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
-    found = tokenizer.encode(texts, product_types)
-    used = (found.segments != Segment.PADDING).any(axis=0)  # buckets are for serving; here padding only costs time
-    return torch.from_numpy(found.token_ids[:, used]), torch.from_numpy(found.segments[:, used])
+    """token_ids and segments, [texts, length] int32 each."""
+    return unpadded(tokenizer.encode(texts, product_types))
+
+
+def unpadded(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Without the columns that are padding in every row: buckets are for serving, here padding only costs time."""
+    used = (tokens.segments != Segment.PADDING).any(axis=0)
+    return torch.from_numpy(tokens.token_ids[:, used]), torch.from_numpy(tokens.segments[:, used])

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,12 @@ def write_tokenizer(name: str, path: Path) -> None:
     tokenizer.backend_tokenizer.save(str(path))
 
 
-def load_tokenizer(name: str, max_tokens: int) -> Tokenizer:
-    """The source's tokenizer as texts go through it here. max_tokens: special tokens included."""
+def load_tokenizer(name: str, max_tokens: int, spelling: Mapping[str, int] | None = None) -> Tokenizer:
+    """The source's tokenizer as texts go through it here. max_tokens: special tokens included. spelling: see there."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         write_tokenizer(name, path)
-        return Tokenizer(path, max_tokens)
+        return Tokenizer(path, max_tokens, spelling)
 
 
 def cache_folder() -> Path:

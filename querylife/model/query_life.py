@@ -1,6 +1,7 @@
 """The whole model: three towers, a calibration, and the checkpoint that holds them.
 
-A checkpoint is a folder: config.json (QueryLifeConfig) and model.safetensors with the weights that we trained.
+A checkpoint is a folder: config.json (QueryLifeConfig), model.safetensors with the weights that we trained, and
+spelling.txt where queries are corrected (querylife.preprocessing.spelling).
 Encoder weights that training left alone are not in it; they come from their source (querylife.model.encoders).
 """
 
@@ -18,6 +19,7 @@ from querylife.errors import ArtifactError
 from querylife.model.fusion_tower import FusionTower, FusionTowerConfig
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
+from querylife.preprocessing.spelling import SPELLING_NAME, read_vocabulary, write_vocabulary
 from querylife.scoring import Calibration
 
 
@@ -60,6 +62,7 @@ class QueryLife(nn.Module):
         self.text = TextTower(config.text)
         self.vision = VisionTower(config.vision)
         self.fusion = FusionTower(config.fusion)
+        self.spelling: dict[str, int] = {}  # word to count: the vocabulary that queries are corrected to
 
     def embed_query(self, token_ids: Tensor, segments: Tensor) -> Tensor:
         """[batch, length] int32 each to [batch, embedding_width] float32, unit rows."""
@@ -85,6 +88,8 @@ def save_checkpoint(model: QueryLife, folder: Path, dtype: torch.dtype = torch.f
     save_file(changed, folder / "model.safetensors.part")
     (folder / "model.safetensors.part").rename(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(model.config), indent=1) + "\n")
+    if model.spelling:
+        write_vocabulary(model.spelling, folder / SPELLING_NAME)
 
 
 def load_checkpoint(folder: Path) -> QueryLife:
@@ -98,11 +103,16 @@ def load_checkpoint(folder: Path) -> QueryLife:
     missing = [name for name in result.missing_keys if ".encoder." not in f".{name}"]
     if missing or result.unexpected_keys:
         raise ArtifactError(f"{folder}: missing weights {missing}, unexpected weights {result.unexpected_keys}")
+    if (folder / SPELLING_NAME).is_file():
+        model.spelling = read_vocabulary(folder / SPELLING_NAME)
     return model.eval()
 
 
 def fingerprint(model: QueryLife) -> str:
-    """sha256 over the config and every weight: two models with one fingerprint give the same vectors."""
+    """sha256 over the config and every weight: models with one fingerprint give comparable vectors.
+
+    Spelling is no part of it: another vocabulary changes what a query's words are, and no product's vector.
+    """
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -3,7 +3,7 @@
 VERSION changes whenever the same text may give other ids. tests/golden/tokens.json holds the promise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from querylife.contract import MAX_TEXT_CHARACTERS, Segment
 from querylife.errors import InvalidRequestError, ItemError, ItemFault
+from querylife.preprocessing.spelling import SPELLING_NAME, SpellingCorrector, read_vocabulary
 
 VERSION = 1
 
@@ -44,9 +45,17 @@ class Tokens:
 class Tokenizer:
     """Turns texts, each with an optional product type, into padded token ids."""
 
-    def __init__(self, path: Path, max_tokens: int, *, pads_to_longest: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_tokens: int,
+        spelling: Mapping[str, int] | None = None,
+        *,
+        pads_to_longest: bool = False,
+    ) -> None:
         """path: a Hugging Face tokenizer.json. max_tokens: special tokens included; longer texts are cut.
 
+        spelling: word to count, the vocabulary that queries are corrected to; None: what spelling.txt beside path has.
         pads_to_longest: all rows get max_tokens, instead of the next of LENGTH_BUCKETS.
         """
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
@@ -55,6 +64,10 @@ class Tokenizer:
         shorter = () if pads_to_longest else tuple(length for length in LENGTH_BUCKETS if length < max_tokens)
         self._buckets = (*shorter, max_tokens)
         self._pad_id = _pad_id(self._tokenizer)
+        vocabulary = path.with_name(SPELLING_NAME)
+        if spelling is None and vocabulary.is_file():
+            spelling = read_vocabulary(vocabulary)
+        self._corrector = SpellingCorrector(spelling, self._encoder_words()) if spelling else None
 
     def check(self, token_ids: NDArray[np.int32]) -> None:
         """Raise InvalidRequestError unless a text tower can look up token_ids, [batch, length], from elsewhere."""
@@ -70,6 +83,22 @@ class Tokenizer:
         return sorted(
             word for word in self._tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 2
         )
+
+    def _encoder_words(self) -> set[str]:
+        """Every whole word that the encoder's vocabulary has, lower case."""
+        return {word.lstrip("▁Ġ").lower() for word in self._tokenizer.get_vocab() if word.lstrip("▁Ġ").isalpha()}
+
+    def encode_queries(self, queries: Sequence[bytes | str]) -> Tokens:
+        """As encode, after correcting the queries' spelling where the model has a vocabulary for that."""
+        return self.encode(queries if self._corrector is None else [self._corrected(query) for query in queries])
+
+    def _corrected(self, query: bytes | str) -> bytes | str:
+        """A query at fault stays as it is, for encode to report."""
+        assert self._corrector is not None
+        try:
+            return self._corrector.correct(checked_text(query))
+        except ItemError:
+            return query
 
     def encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None = None) -> Tokens:
         """Tokenise texts (queries or titles), each with its product type where that is known.

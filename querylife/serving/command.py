@@ -11,12 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from querylife.serving.config import ServerConfig
+from querylife.serving.shipped_repository import find_repository
 from querylife.serving.supervisor.auth import AccessConfig
 from querylife.serving.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-DEFAULT_REPOSITORY = {"cpu": Path("model_repository"), "gpu": Path("gpu_repository")}
+GPU_REPOSITORY = Path("gpu_repository")  # what querylife-build engines writes
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +60,8 @@ def _config(argv: list[str]) -> ServerConfig:
     parser = argparse.ArgumentParser(
         prog="querylife serve", description="Run Triton under supervision. Options after -- go to tritonserver."
     )
-    parser.add_argument("--repository", type=Path, help="default: model_repository, with --profile gpu gpu_repository")
+    repository = f"default: {default.repository} where that is, else made from the package; {GPU_REPOSITORY} for gpu"
+    parser.add_argument("--repository", type=Path, help=repository)
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
     parser.add_argument(
         "--tritonserver",
@@ -93,6 +95,7 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--renewal-spread-s", type=float, default=default.renewal_spread_s, metavar="S", help=spread)
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
-    options["repository"] = options["repository"] or DEFAULT_REPOSITORY[options["profile"]]
+    fallback = GPU_REPOSITORY if options["profile"] == "gpu" else find_repository()
+    options["repository"] = options["repository"] or fallback
     access = AccessConfig(**{entry.name: options.pop(entry.name) for entry in fields(AccessConfig)})
     return ServerConfig(**options | {"access": access, "triton": tuple(options["triton"])})

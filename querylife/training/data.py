@@ -1,6 +1,7 @@
 """What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from querylife.data.fashion import FashionProducts, load_crowd_queries, load_ima
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
 from querylife.data.judgements import JudgedCatalog, PairBatches, catalog_pictures, judged_catalog
 from querylife.data.relevance import NEAR
-from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back
+from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back, spelling_words, vocabulary
 from querylife.model.embed import Rows, model_tokenizer
 from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife
 from querylife.model.text_tower import TextTower
+from querylife.preprocessing.spelling import count_words
 from querylife.training.distillation import Anchor
 from querylife.training.run import TrainingConfig
 
 log = logging.getLogger(__name__)
 
+COMMON_WORD = 5  # times that a word stands in titles and queries, from which on it is no typing error
 ENOUGH = 100  # products, or answered queries, to hold back: a gate that is fitted to fewer knows nothing about the rest
 
 
@@ -36,11 +39,15 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """held_back: products and queries that the towers never see; None where all are for the towers."""
+    """held_back: products and queries that the towers never see; None where all are for the towers.
+
+    spelling: word to count, what the model will correct queries to.
+    """
 
     towers: Source
     held_back: Source | None
     features: ImageFeatures
+    spelling: dict[str, int]
 
 
 def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
@@ -51,6 +58,8 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     shown = sum((int(product), 0) in features.row_of for product in products.ids)
     log.info("%d products, %d with a picture", len(products), shown)
     crowd, dropout = load_crowd_queries(data), Dropout(modalities=config.modalities)
+    known = [query for query in crowd if is_for_training(query.item.split("_")[0])]
+    spelling = spelling_words(vocabulary(), [text for query in known for text in (query.english, query.german)])
 
     def source(some: FashionProducts, may_use: Callable[[str], bool]) -> Source:
         batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
@@ -59,10 +68,10 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     back = np.array([config.hold_back and is_held_back(str(group)) for group in products.groups])
     if back.sum() < ENOUGH:
         log.info("%d products", len(products))
-        return TrainingData(source(products, is_for_training), None, features)
+        return TrainingData(source(products, is_for_training), None, features, spelling)
     towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
     log.info("%d products, and %d held back for the gate", len(towers), len(held_back))
-    return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features)
+    return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features, spelling)
 
 
 def fashion_pictures(data: Path, products: FashionProducts) -> Iterator[Picture]:
@@ -79,6 +88,7 @@ def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     judged = judged_catalog(Path(config.catalog), Path(config.pairs))
     features = build_features(Path(config.cache), model.vision, catalog_pictures(Path(config.catalog)))
     ids = list(range(len(judged.products)))
+    spelling = catalog_spelling([product.title for product in judged.products], judged.queries)
 
     def source(rows: NDArray[np.int64]) -> Source:
         some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.judgements.take(rows))
@@ -87,9 +97,16 @@ def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
     if (judged.judgements.best()[back] >= NEAR).sum() < ENOUGH:
         log.info("%d products, %d queries", len(ids), len(back))
-        return TrainingData(source(np.arange(len(back))), None, features)
+        return TrainingData(source(np.arange(len(back))), None, features, spelling)
     log.info("%d products, %d queries, and %d held back for the gate", len(ids), (~back).sum(), back.sum())
-    return TrainingData(source(np.flatnonzero(~back)), source(np.flatnonzero(back)), features)
+    return TrainingData(source(np.flatnonzero(~back)), source(np.flatnonzero(back)), features, spelling)
+
+
+def catalog_spelling(titles: list[str], queries: list[str]) -> dict[str, int]:
+    """The words of a catalogue's titles and of its queries that are too common to be typing errors."""
+    counts = Counter(count_words(titles))
+    counts.update(count_words(queries))
+    return {word: count for word, count in counts.items() if count >= COMMON_WORD}
 
 
 def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: Rows, share: slice) -> Rows:

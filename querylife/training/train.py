@@ -170,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
         towers, fresh = data.towers, data.held_back or data.towers
+        model.spelling = data.spelling
         losses = train(config, model, towers.batches, data.features, towers.ids, anchor(config, model))
         if ranks.join()[0] == 0:
             out = Path(config.out)

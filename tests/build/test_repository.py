@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from querylife.artifacts.repository_lock import LOCK_NAME, PlanLock, TensorRTLock, read_lock, verify, write_lock
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import ArtifactError
+from querylife.model.query_life import fingerprint, load_checkpoint
 from querylife.preprocessing import image as pixels
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
@@ -157,3 +159,24 @@ def test_a_missing_checkpoint_is_one_line_and_exit_1(tmp_path, caplog):
     assert main(arguments) == 1
     assert caplog.messages[-1].startswith("ArtifactError: ")
     assert "\n" not in caplog.messages[-1]
+
+
+def test_spelling_is_locked_and_goes_with_the_model_that_brought_it(checkpoint, repository):
+    vocabulary = repository / "tokenize" / "1" / "spelling.txt"
+    assert not vocabulary.exists()
+    vocabulary.write_text("shirt 9\n")
+    with pytest.raises(ArtifactError, match="preprocessing tokens_sha256"):
+        verify(repository)
+    assert main(["repository", "--repository", str(repository), "--checkpoint", str(checkpoint)]) == 0
+    assert not vocabulary.exists()
+    assert verify(repository)
+
+
+def test_a_model_that_corrects_spelling_brings_its_vocabulary(checkpoint, model, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "spelling.txt").write_text("shirt 9\n")
+    corrected = load_checkpoint(tmp_path / "checkpoint")
+    tokenizer = open_tokenizer(corrected, tmp_path / "tokenize" / "tokenizer.json")
+    assert (tmp_path / "tokenize" / "spelling.txt").read_text() == "shirt 9\n"
+    assert tokenizer.encode_queries(["shirr"]).token_ids.tolist() == tokenizer.encode(["shirt"]).token_ids.tolist()
+    assert fingerprint(corrected) == fingerprint(model), "product vectors stay valid"

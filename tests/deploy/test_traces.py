@@ -1,7 +1,10 @@
 """One trace from the caller through Triton's steps, collected by a real collector; nobody's texts are in it."""
 
+import json
+
 import pytest
 from deploy.collector import collecting
+from gateway.gateway_process import running_gateway
 from servers import start_triton, stop_triton
 
 from querylife.errors import ConfigError
@@ -41,6 +44,25 @@ def test_a_callers_trace_holds_every_step_and_no_payload(collector, address):
         ("InferRequest", "score", step) for step in STEPS
     }
     assert {span.trace_id for span in collector.spans} == {TRACE}, "the golden probe and callers without a context"
+    assert not any(b"secret" in body for body in collector.bodies)
+
+
+def test_a_trace_goes_through_the_gateway_and_its_log(collector, address, tmp_path, monkeypatch):
+    trace = "9a7e" + "0" * 28
+    monkeypatch.setenv("QUERYLIFE_LOG", "json")
+    body = {"query": "secretquery", "documents": ["secrettitle"]}
+    with running_gateway(address, tmp_path / "log") as gateway, gateway.client() as http:
+        for flags in ("01", "00"):  # the second is not sampled: the collector must not hear of it
+            headers = {"traceparent": f"00-{trace}-{PARENT[:-1]}{flags[-1]}-{flags}"}
+            assert http.post("/rerank", json=body, headers=headers).status_code == 200
+        assert http.post("/rerank", json=body, headers={"traceparent": "nonsense"}).status_code == 200
+    assert await_condition(lambda: "InferRequest" in {span.name for span in collector.of_trace(trace)}, LIMIT_S)
+    roots = [span for span in collector.of_trace(trace) if span.name == "InferRequest"]
+    assert {root.parent_id for root in roots} == {PARENT[:-1] + "1"}
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (answered,) = (line for line in lines if line.get("trace_id") == trace)
+    assert (answered["level"], answered["route"], answered["status"]) == ("INFO", "/rerank", 200)
+    assert "secret" not in (tmp_path / "log").read_text()
     assert not any(b"secret" in body for body in collector.bodies)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from querylife.artifacts.repository_lock import (
     LOCK_NAME,
     PLAN_NAME,
-    TOKENIZER_NAME,
     EngineLock,
     TensorRTLock,
     write_lock,
@@ -41,8 +40,9 @@ def write_gpu_repository(
     try:
         for model in MODELS:
             _write_model(source / model.name, unfinished / model.name, model, tensorrt, plans)
-        tokenizer = Path(TOKENIZE.name, "1", TOKENIZER_NAME)
-        shutil.copy2(source / tokenizer, unfinished / tokenizer)
+        for path in (source / TOKENIZE.name / "1").iterdir():  # the tokenizer, and words that queries are corrected to
+            if path.is_file():
+                shutil.copy2(path, unfinished / TOKENIZE.name / "1" / path.name)
         write_lock(locked, unfinished / LOCK_NAME)
         _swap(unfinished, target)
     finally:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from querylife.contract import TOKENIZE_QUERY
 from querylife.serving.backend.adapter import Adapter
 from querylife.serving.backend.packing import bytes_column, fault_column
 from querylife.serving.backend.repository_files import repository_tokenizer
@@ -17,7 +18,8 @@ class TokenizingAdapter(Adapter):
 
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
         columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]
-        tokens = self.tokenizer.encode(*columns)
+        is_query = self.model.name == TOKENIZE_QUERY.name
+        tokens = self.tokenizer.encode_queries(*columns) if is_query else self.tokenizer.encode(*columns)
         return {
             "token_ids": tokens.token_ids,
             "segments": tokens.segments,

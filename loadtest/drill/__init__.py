@@ -1,0 +1,1 @@
+"""The drill: faults are injected into a running stack, and every answer is compared with the right one."""
