@@ -1,4 +1,4 @@
-"""The GPU profile's configs, all twelve models, serve right answers in real batches through Triton, supervisor and client.
+"""The GPU profile's configs, all of the models, serve right answers in real batches by Triton, supervisor and client.
 
 A stand-in takes the TensorRT backend's place (querylife_build.tensorrt.stand_in), the fp16 ONNX files that of plans.
 """
