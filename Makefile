@@ -5,6 +5,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GRPC_PORT ?= 8001
+TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -48,7 +49,7 @@ docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken link
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
 	$(BIN)/querylife-build repository $(if $(INT8),--int8)
@@ -91,6 +92,20 @@ genfilt-environment: $(VLLM_INSTALLED)
 
 genfilt: $(VLLM_INSTALLED) ## the GenFilt server on GENFILT_PORT, in front of GENERATOR, until Ctrl-C
 	@$(VLLM)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
+
+VLLM_GPU := .venv-vllm-gpu
+VLLM_GPU_INSTALLED := $(VLLM_GPU)/.installed
+
+# CUDA builds of vLLM and torch: 9 GB.
+$(VLLM_GPU_INSTALLED): requirements/vllm-gpu.lock pyproject.toml
+	$(PYTHON) -m venv $(VLLM_GPU)
+	$(VLLM_GPU)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-gpu.lock
+	$(VLLM_GPU)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: genfilt-gpu
+genfilt-gpu: $(VLLM_GPU_INSTALLED) ## the GenFilt server on the GPU here, on GENFILT_PORT, in front of GENERATOR
+	@$(VLLM_GPU)/bin/genfilt-server $(GENERATOR) --port $(GENFILT_PORT)
 
 # Descriptions are kept: after new weights of the text tower this takes seconds, the first time minutes.
 genfilt-judge: $(INSTALLED) $(VLLM_INSTALLED) ## fit GenFilt's judge to the shipped weights on LABELLED products, and measure it

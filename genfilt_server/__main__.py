@@ -40,6 +40,7 @@ def parse(arguments: list[str]) -> ServerConfig:
     )
     parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default: off)")
     parser.add_argument("--metrics-host", default=default.metrics_host, help="address of the metrics (%(default)s)")
+    parser.add_argument("--probe-port", type=int, help="HTTP /live, /ready and /metrics on --host (default: off)")
     parser.add_argument("--token-file", type=Path, help="callers must show this file's text as a bearer token")
     parser.add_argument("--tls-certificate", type=Path, help="PEM")
     parser.add_argument("--tls-key", type=Path, help="PEM")
@@ -62,7 +63,7 @@ def parse(arguments: list[str]) -> ServerConfig:
     parser.add_argument(
         "--dtype", default=default.dtype, help=f"{', '.join(DTYPES)} (default: what this processor computes fastest)"
     )
-    parser.add_argument("--remembered", type=int, default=default.remembered, help="descriptions kept in memory")
+    parser.add_argument("--cache-size", type=int, default=default.cache_size, help="descriptions kept in memory")
     parser.add_argument("--drain-s", type=float, default=default.drain_s, help="seconds for requests at shutdown")
     options = vars(parser.parse_args(own))
     known = {field.name for field in fields(ServerConfig)}

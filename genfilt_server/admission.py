@@ -16,7 +16,7 @@ class Admission:
     """
 
     FIRST_GUESS_S = 0.1  # per item, until items have been answered
-    MEMORY = 0.98  # share of the past in the running mean of seconds per item
+    DECAY = 0.98  # share of the past in the running mean of seconds per item
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -27,7 +27,7 @@ class Admission:
 
     @contextmanager
     def room_for(self, items: int) -> Iterator[None]:
-        """Hold room for a whole request. Raises OverloadedError when there is none."""
+        """Hold room for a whole request. Raises OverloadedError, with a hint from the present rate, when it is full."""
         if self.taken + items > self.limit and self.taken > 0:
             wait_s = max(0.05, (self.taken + items - self.limit) * self._item_s)
             raise OverloadedError(f"found {self.taken} items waiting, want at most {self.limit}", wait_s)
@@ -44,10 +44,10 @@ class Admission:
             self._arrive(1)
 
     def leave(self, items: int) -> None:
-        """Give room back: these items were answered, or given up."""
+        """Give room back: these items were answered or cancelled."""
         now = time.monotonic()
-        busy_s = now - max(self._last_answer, self._busy_since)  # an idle server's pauses say nothing about its speed
-        self._item_s = self.MEMORY * self._item_s + (1 - self.MEMORY) * busy_s / items
+        busy_s = now - max(self._last_answer, self._busy_since)  # idle time is not processing time
+        self._item_s = self.DECAY * self._item_s + (1 - self.DECAY) * busy_s / items
         self._last_answer = now
         self.taken -= items
         self._waking = asyncio.ensure_future(self._notify())

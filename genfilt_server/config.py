@@ -1,4 +1,4 @@
-"""Everything that one GenFilt server can be told."""
+"""Options of one GenFilt server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ class ServerConfig:
     openai_port: int | None = None  # vLLM's OpenAI-compatible routes; None: off
     metrics_port: int | None = None  # Prometheus; None: off
     metrics_host: str = "127.0.0.1"
+    probe_port: int | None = None  # HTTP /live, /ready and /metrics on host; None: off, 0: any free one
     token_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -26,12 +27,12 @@ class ServerConfig:
     judge: Path | None = None  # numbers from research.judge.quality; None: those shipped for the encoder
     max_waiting: int = 512  # items admitted and not yet answered
     max_sequences: int | None = None  # items that the engine generates at once; None: 32 on a CPU, 256 on a GPU
-    remembered: int = 100_000  # descriptions kept in memory
+    cache_size: int = 100_000  # descriptions kept in memory
     max_context_tokens: int = 2048
     dtype: str = "auto"  # one of DTYPES, of weights and activations; auto: what this processor computes fastest
     drain_s: float = 30.0
     gpu_memory_share: float = 0.7  # of the GPU's memory, in (0, 1]; the rest is Triton's, if both share a GPU
-    engine_options: tuple[str, ...] = ()  # passed on to vLLM as they are
+    engine_options: tuple[str, ...] = ()  # of `vllm serve`, passed on unchanged
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt not in PROMPTS:
@@ -42,11 +43,11 @@ class ServerConfig:
             raise ConfigError("--tls-certificate and --tls-key: found one, want both or neither")
         if self.openai_port is not None and self.token_file is None:
             raise ConfigError("--openai-port: found no --token-file, want one: those routes are never left open")
-        for name in ("port", "openai_port", "metrics_port"):
+        for name in ("port", "openai_port", "metrics_port", "probe_port"):
             port = getattr(self, name)
             if port is not None and not 0 <= port < 65536:
                 raise ConfigError(f"--{name.replace('_', '-')}: found {port}, want 0 to 65535")
-        for name in ("max_waiting", "max_sequences", "remembered", "max_context_tokens"):
+        for name in ("max_waiting", "max_sequences", "cache_size", "max_context_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
         if not 0 < self.gpu_memory_share <= 1:

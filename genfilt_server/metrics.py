@@ -1,4 +1,4 @@
-"""What Prometheus is told. vLLM's own metrics stand in the same registry, under "vllm:"."""
+"""Prometheus metrics. vLLM's own are in the same registry, under "vllm:"."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -25,5 +25,5 @@ class Metrics:
             "genfilt_tokens", "Tokens: prompt, cached (of prompt), completion", ["kind"], registry=registry
         )
         self.waiting = Gauge("genfilt_items_in_flight", "Items admitted and not yet answered", registry=registry)
-        self.remembered = Gauge("genfilt_remembered_hits", "Descriptions that were remembered", registry=registry)
-        self.ready = Gauge("genfilt_ready", "1 while a real generation has answered lately", registry=registry)
+        self.cache_hits = Gauge("genfilt_cache_hits", "Descriptions answered from the cache", registry=registry)
+        self.ready = Gauge("genfilt_ready", "1 while the last golden probe succeeded", registry=registry)

@@ -11,8 +11,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 
-class MalformedInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the unary methods; a stream's malformed item still ends its stream with UNKNOWN."""
+class ParseErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Covers unary methods; an item of a stream that cannot be parsed still ends its stream with UNKNOWN."""
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
@@ -24,10 +24,10 @@ class MalformedInterceptor(grpc.aio.ServerInterceptor):
             try:
                 return parse(data) if parse else data
             except DecodeError:
-                return MALFORMED
+                return UNPARSABLE
 
         async def refuse_or_answer(request: Any, context: Any) -> Any:
-            if request is MALFORMED:
+            if request is UNPARSABLE:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "found bytes that are no message of this method")
             return await answer(request, context)
 
@@ -36,4 +36,4 @@ class MalformedInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
-MALFORMED = object()
+UNPARSABLE = object()

@@ -1,28 +1,29 @@
-"""Wires the server, and sees to its life: ready after a real generation, canaries, drain, a dead engine."""
+"""Assembles the server and runs it: load, first probe, ready, golden probes, drain."""
 
 import asyncio
 import logging
-import math
 import signal
 import time
-from contextlib import AsyncExitStack, suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 
 import prometheus_client
-import uvicorn
 
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_server.admission import Admission
 from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
-from genfilt_server.generation.default_generator import fingerprint, generator_source
+from genfilt_server.generation.default_generator import Source, fingerprint, generator_source
 from genfilt_server.generation.engine import VllmGenerator, engine_arguments
 from genfilt_server.generation.pipeline import Describer, Filter
-from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION
+from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION, Prompt
+from genfilt_server.golden_probe import GoldenProbe, ServerState, probe_until_stopped
+from genfilt_server.http_routes import OpenAiServer, probe_server
 from genfilt_server.judge.embedder import ThreadedEmbedder
-from genfilt_server.judge.encoders import load_encoder
+from genfilt_server.judge.encoders import Encoder, load_encoder
 from genfilt_server.judge.evidence import Judge, shipped_judge
-from genfilt_server.listening import Canary, listen
+from genfilt_server.listening import listen
 from genfilt_server.metrics import Metrics
 from genfilt_server.process_reaper import end_watcher, start_watcher
 from genfilt_server.service import GenFiltService
@@ -30,112 +31,95 @@ from querylife.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-CANARY_PERIOD_S = 10.0
-FIRST_ANSWER_S = 300.0  # on a starved machine; a server that gives up starting only has to start again
-CANARY_TITLE = "Red cotton dress for women"
+FIRST_ANSWER_S = 300.0  # a starved machine takes this long; giving up would only start the load again
+PROBE_TITLE = "Red cotton dress for women"
 EXIT_DEAD_ENGINE = 3
 
 
-async def serve(config: ServerConfig, token: Token | None) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine dies. Returns the exit code.
+@dataclass(frozen=True)
+class Parts:
+    """What is loaded before the engine starts. generator_identity: name@fingerprint."""
 
-    Ctrl-C before the server is ready raises KeyboardInterrupt.
+    source: Source
+    prompt: Prompt
+    generator_identity: str
+    encoder: Encoder
+    judge: Judge
+
+
+async def serve(config: ServerConfig, token: Token | None) -> int:
+    """Serve until SIGTERM or SIGINT, or until the engine dies. Returns the exit status.
+
+    Ctrl-C before the server is ready raises KeyboardInterrupt. Raises ArtifactError (a generator, encoder or judge
+    cannot be used) and UnavailableError (a port is taken, or the generator did not answer its first prompt).
     """
     started = time.monotonic()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's waits for the next await: half a minute
-    source = generator_source(config.model)
-    prompt = PROMPTS[config.prompt] if config.prompt else source.prompt
-    made_by = f"{source.name}@{fingerprint(source.path)}"
-    encoder = load_encoder(config.judge_encoder)
-    judge = Judge.load(config.judge or shipped_judge(config.judge_encoder))
-    for stranger in judge.strangers(encoder=encoder.identity, generator=made_by):
-        log.warning("%s: its probabilities are off; fit it again (research.judge.quality --fit-out)", stranger)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-
-    watcher = start_watcher()
+    state = ServerState()
     async with AsyncExitStack() as stack:
-        stack.callback(end_watcher, watcher)
-        generator = VllmGenerator(engine_arguments(config, source))
+        if config.probe_port is not None:
+            stack.enter_context(probe_server(config.host, config.probe_port, state))
+        parts = _load(config)
+        stack.enter_context(_process_reaper())
+        generator = VllmGenerator(engine_arguments(config, parts.source))
         stack.callback(generator.close, config.drain_s)
-        describer = Describer(generator, prompt, config.remembered)
+        describer = Describer(generator, parts.prompt, config.cache_size)
         metrics = Metrics(prometheus_client.REGISTRY)
-        provenance = pb.Provenance(
-            generator=made_by,
-            prompt_version=prompt.version,
-            schema_version=SCHEMA_VERSION,
-            judge_version=f"{judge.version} {encoder.identity}",
-            reads_images=generator.reads_images,
+        service = _service(config, parts, describer, metrics, generator.reads_images)
+        server, health, port = await listen(config, service, token)
+        golden_probe = GoldenProbe(
+            generator, parts.prompt.of_title(PROBE_TITLE), health, metrics, lambda: describer.generated, state
         )
-        servicer = GenFiltService(
-            describer,
-            Filter(describer, ThreadedEmbedder(encoder), judge),
-            provenance,
-            Admission(config.max_waiting),
-            metrics,
-        )
-        server, healthy, port = await listen(config, servicer, token)
-        canary = Canary(generator, prompt.of_title(CANARY_TITLE), healthy, metrics, lambda: describer.generated)
-        if not await canary.sing(FIRST_ANSWER_S):
+        if not await golden_probe.probe(FIRST_ANSWER_S):
             raise UnavailableError("the generator did not answer its first prompt")
         if config.metrics_port is not None:
             prometheus_client.start_http_server(config.metrics_port, addr=config.metrics_host)
         if config.openai_port is not None and token is not None:
-            await stack.enter_async_context(_OpenAiServer(await generator.openai_app(token), config))
-        log.info("%s answered after %.1f s", provenance.generator, time.monotonic() - started)
+            await stack.enter_async_context(OpenAiServer(await generator.openai_app(token), config))
+        log.info("%s answered after %.1f s", parts.generator_identity, time.monotonic() - started)
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         print(f"ready {config.host}:{port}", flush=True)
-        died = await _watch(generator, canary, stop)
-        await healthy.enter_graceful_shutdown()
-        await server.stop(grace=0 if died else config.drain_s)
+        engine_died = await probe_until_stopped(golden_probe, generator, stop, state)
+        await health.enter_graceful_shutdown()
+        await server.stop(grace=0 if engine_died else config.drain_s)
         log.info("stopped")
-        return EXIT_DEAD_ENGINE if died else 0
+        return EXIT_DEAD_ENGINE if engine_died else 0
 
 
-async def _watch(generator: VllmGenerator, canary: Canary, stop: asyncio.Event) -> bool:
-    """Wait for the end. Returns whether it is the engine's."""
-    next_canary = time.monotonic() + CANARY_PERIOD_S
-    singing: asyncio.Task[bool] | None = None  # beside this loop: a slow canary must not keep it from the stop
-    while not generator.is_dead:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.5)
-            break
-        if time.monotonic() >= next_canary and (singing is None or singing.done()):
-            singing = asyncio.create_task(canary.sing())
-            next_canary = time.monotonic() + CANARY_PERIOD_S
-    if singing is not None:
-        singing.cancel()
-    if stop.is_set():
-        return False
-    log.error("the engine has died; exiting, to be started again")
-    return True
+def _load(config: ServerConfig) -> Parts:
+    """Everything but the engine. Logs a warning where the judge was fitted on another encoder or generator."""
+    source = generator_source(config.model)
+    prompt = PROMPTS[config.prompt] if config.prompt else source.prompt
+    identity = f"{source.name}@{fingerprint(source.path)}"
+    encoder = load_encoder(config.judge_encoder)
+    judge = Judge.load(config.judge or shipped_judge(config.judge_encoder))
+    for mismatch in judge.provenance_mismatches(encoder=encoder.identity, generator=identity):
+        log.warning("%s: its probabilities are off; fit it again (research.judge.quality --fit-out)", mismatch)
+    return Parts(source, prompt, identity, encoder, judge)
 
 
-class _OpenAiServer:
-    """uvicorn over the guarded routes, without its signal handlers."""
+@contextmanager
+def _process_reaper() -> Iterator[None]:
+    """End vLLM's processes with this one, even when this one is killed."""
+    watcher = start_watcher()
+    try:
+        yield
+    finally:
+        end_watcher(watcher)
 
-    def __init__(self, app: Any, config: ServerConfig) -> None:
-        tls = {"ssl_certfile": config.tls_certificate, "ssl_keyfile": config.tls_key} if config.tls_key else {}
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=config.host,
-                port=config.openai_port or 0,
-                log_level="warning",
-                lifespan="off",
-                timeout_graceful_shutdown=math.ceil(config.drain_s),  # without, for as long as a caller reads
-                **tls,
-            )
-        )
 
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._server._serve())  # serve() would take the signals
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.02)
-        if self._task.done():
-            raise UnavailableError("the OpenAI-compatible routes cannot listen; is their port taken?")
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        await self._task
+def _service(
+    config: ServerConfig, parts: Parts, describer: Describer, metrics: Metrics, reads_images: bool
+) -> GenFiltService:
+    provenance = pb.Provenance(
+        generator=parts.generator_identity,
+        prompt_version=parts.prompt.version,
+        schema_version=SCHEMA_VERSION,
+        judge_version=f"{parts.judge.version} {parts.encoder.identity}",
+        reads_images=reads_images,
+    )
+    filter_ = Filter(describer, ThreadedEmbedder(parts.encoder), parts.judge)
+    return GenFiltService(describer, filter_, provenance, Admission(config.max_waiting), metrics)

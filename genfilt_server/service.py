@@ -1,4 +1,4 @@
-"""The gRPC service: messages in and out, statuses for errors, streams with room for what they read ahead."""
+"""The gRPC service: messages in and out, statuses for errors, streams bounded by admission."""
 
 # ruff: noqa: N802  # the .proto names the methods
 
@@ -17,6 +17,7 @@ from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
 from genfilt_server import wire
 from genfilt_server.admission import Admission
+from genfilt_server.gather import gather
 from genfilt_server.generation.pipeline import Described, Describer, Failure, Filter, Judged
 from genfilt_server.metrics import Metrics
 from querylife.contract import MAX_BATCH
@@ -63,8 +64,8 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
             _check_count("products", len(request.products))
             call.items = len(request.products)
             with self._admission.room_for(call.items):
-                found = await _all(self._describe(product, call) for product in request.products)
-            return pb.DescribeResponse(results=found, provenance=self._provenance)
+                results = await gather(self._describe(product, call) for product in request.products)
+            return pb.DescribeResponse(results=results, provenance=self._provenance)
 
         return await self._unary("Describe", context, answer)
 
@@ -73,8 +74,8 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
             _check_count("pairs", len(request.pairs))
             call.items = len(request.pairs)
             with self._admission.room_for(call.items):
-                found = await _all(self._judge(pair, call) for pair in request.pairs)
-            return pb.JudgeResponse(results=found, provenance=self._provenance)
+                results = await gather(self._judge(pair, call) for pair in request.pairs)
+            return pb.JudgeResponse(results=results, provenance=self._provenance)
 
         return await self._unary("Judge", context, answer)
 
@@ -115,14 +116,14 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
             yield result
 
     async def _describe(self, product: pb.Product, call: Call) -> pb.DescribeResult:
-        found = await self._describer.product(wire.product(product))
-        self._count(call, found)
-        return wire.describe_result(found)
+        described = await self._describer.product(wire.product(product))
+        self._count(call, described)
+        return wire.describe_result(described)
 
     async def _judge(self, pair: pb.Pair, call: Call) -> pb.JudgeResult:
-        found = await self._filter.pair(pair.query, wire.product(pair.product))
-        self._count(call, found)
-        return wire.judge_result(found)
+        judged = await self._filter.pair(pair.query, wire.product(pair.product))
+        self._count(call, judged)
+        return wire.judge_result(judged)
 
     async def _mask(self, request: pb.FilterRequest, call: Call) -> pb.FilterResponse:
         call.items += len(request.queries) + len(request.products)
@@ -132,12 +133,13 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
         self._count_tokens(mask.usage)
         return wire.filter_response(mask, self._provenance)
 
-    def _count(self, call: Call, found: Described | Judged | Failure) -> None:
-        failed = isinstance(found, Failure)
-        call.failed += failed
-        self._metrics.items.labels(call.method, found.fault if isinstance(found, Failure) else "ok").inc()
-        if not isinstance(found, Failure):
-            self._count_tokens(found.usage)
+    def _count(self, call: Call, outcome: Described | Judged | Failure) -> None:
+        if isinstance(outcome, Failure):
+            call.failed += 1
+            self._metrics.items.labels(call.method, outcome.fault).inc()
+        else:
+            self._metrics.items.labels(call.method, "ok").inc()
+            self._count_tokens(outcome.usage)
 
     def _count_tokens(self, usage: Any) -> None:
         self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
@@ -146,7 +148,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
 
     async def _unary(self, method: str, context: Any, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         call = Call(method)
-        with self._recorded(call):
+        with self._logged(call):
             try:
                 return await answer(call)
             except Exception as error:
@@ -155,9 +157,9 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
     async def _stream(
         self, method: str, items: AsyncIterator[Any], context: Any, answer: Callable[[Any, Call], Awaitable[Any]]
     ) -> AsyncIterator[Any]:
-        """Answer items as they are ready; what is read ahead has room in the server."""
+        """Answer items as they are ready. Items are read only while admission has room for them."""
         call = Call(method)
-        results: asyncio.Queue[Any] = asyncio.Queue(maxsize=MAX_BATCH)  # a reader who is slow slows the writer down
+        results: asyncio.Queue[Any] = asyncio.Queue(maxsize=MAX_BATCH)  # a slow reader slows the writer down
         end = object()
 
         async def one(item: Any) -> None:
@@ -174,7 +176,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
                     group.create_task(one(item))
             await results.put(end)
 
-        with self._recorded(call):
+        with self._logged(call):
             reader = asyncio.create_task(read())
             try:
                 while (result := await _next(results, reader)) is not end:
@@ -185,7 +187,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
                 reader.cancel()
 
     @contextmanager
-    def _recorded(self, call: Call) -> Iterator[None]:
+    def _logged(self, call: Call) -> Iterator[None]:
         started = time.monotonic()
         self._metrics.waiting.set_function(lambda: self._admission.taken)
         try:
@@ -195,7 +197,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
             raise
         finally:
             taken_s = time.monotonic() - started
-            self._metrics.remembered.set(self._describer.remembered_hits)
+            self._metrics.cache_hits.set(self._describer.cache_hits)
             self._metrics.requests.labels(call.method, call.outcome).inc()
             self._metrics.seconds.labels(call.method).observe(taken_s)
             log.info(
@@ -214,16 +216,6 @@ def _check_filter(request: pb.FilterRequest) -> None:
     _check_count("products", len(request.products))
 
 
-async def _all(coroutines: Any) -> list[Any]:
-    """Every result in order; when one raises, or the caller leaves, the others are cancelled."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
 async def _next(results: "asyncio.Queue[Any]", reader: "asyncio.Task[None]") -> Any:
     """The next result. Raises what the reader raised."""
     waiting = asyncio.ensure_future(results.get())
@@ -237,7 +229,7 @@ async def _next(results: "asyncio.Queue[Any]", reader: "asyncio.Task[None]") -> 
 
 
 async def _abort(error: Exception, call: Call, context: Any) -> None:
-    """End the call with the status of this error; an error that nobody expected is logged with its traceback."""
+    """End the call with the status of this error. An unexpected error is logged with its traceback."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     kind = next((kind for kind in type(error).__mro__ if kind in STATUSES), None)

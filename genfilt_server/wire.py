@@ -1,4 +1,4 @@
-"""Between protobuf messages and the pipeline's values."""
+"""Conversion between protobuf messages and the pipeline's values."""
 
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_server.generation.pipeline import Described, Failure, Judged, Mask, Product, Usage
@@ -26,25 +26,25 @@ def usage(used: Usage) -> pb.Usage:
     )
 
 
-def description(found: Description) -> pb.Description:
-    return pb.Description(product_type=found.product_type, attributes=found.attributes())
+def description(value: Description) -> pb.Description:
+    return pb.Description(product_type=value.product_type, attributes=value.attributes())
 
 
-def describe_result(found: Described | Failure) -> pb.DescribeResult:
-    if isinstance(found, Failure):
-        return pb.DescribeResult(error=item_error(found))
-    return pb.DescribeResult(description=description(found.description), usage=usage(found.usage))
+def describe_result(outcome: Described | Failure) -> pb.DescribeResult:
+    if isinstance(outcome, Failure):
+        return pb.DescribeResult(error=item_error(outcome))
+    return pb.DescribeResult(description=description(outcome.description), usage=usage(outcome.usage))
 
 
-def judge_result(found: Judged | Failure) -> pb.JudgeResult:
-    if isinstance(found, Failure):
-        return pb.JudgeResult(error=item_error(found))
+def judge_result(outcome: Judged | Failure) -> pb.JudgeResult:
+    if isinstance(outcome, Failure):
+        return pb.JudgeResult(error=item_error(outcome))
     judgement = pb.Judgement(
-        verdict=VERDICTS[found.judgement.verdict],
-        probability=found.judgement.probability,
-        description=description(found.description),
+        verdict=VERDICTS[outcome.judgement.verdict],
+        probability=outcome.judgement.probability,
+        description=description(outcome.description),
     )
-    return pb.JudgeResult(judgement=judgement, usage=usage(found.usage))
+    return pb.JudgeResult(judgement=judgement, usage=usage(outcome.usage))
 
 
 def filter_response(mask: Mask, provenance: pb.Provenance) -> pb.FilterResponse:
@@ -52,8 +52,8 @@ def filter_response(mask: Mask, provenance: pb.Provenance) -> pb.FilterResponse:
     return pb.FilterResponse(
         verdicts=[VERDICTS[cell.verdict] for cell in cells],
         probabilities=[cell.probability for cell in cells],
-        query_errors={place: item_error(failure) for place, failure in mask.query_failures.items()},
-        product_errors={place: item_error(failure) for place, failure in mask.product_failures.items()},
+        query_errors={index: item_error(failure) for index, failure in mask.query_failures.items()},
+        product_errors={index: item_error(failure) for index, failure in mask.product_failures.items()},
         usage=usage(mask.usage),
         provenance=provenance,
     )

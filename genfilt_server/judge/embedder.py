@@ -15,44 +15,44 @@ BATCH = 32
 
 
 class ThreadedEmbedder:
-    """Implements Embedder. Texts that wait together are computed together, and the last vectors are remembered."""
+    """Implements Embedder. Texts that wait together form a batch; the last cache_size vectors are kept."""
 
-    def __init__(self, encoder: Encoder, remembered: int = 50_000) -> None:
-        torch.set_num_threads(1)  # of this process: the engine's core has its own, and needs the cores
+    def __init__(self, encoder: Encoder, cache_size: int = 50_000) -> None:
+        torch.set_num_threads(1)  # of this process: the engine's processes need the cores
         self._encode = encoder.encode
         self._thread = ThreadPoolExecutor(1, "embedder")
-        self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._limit = remembered
+        self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._cache_size = cache_size
         self._waiting: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
         self._working: asyncio.Task[None] | None = None
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, width] float32, unit rows."""
-        found: dict[str, NDArray[np.float32]] = {}
-        coming: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
+        pending: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
         for text in dict.fromkeys(texts):
-            if text in self._remembered:
-                self._remembered.move_to_end(text)
-                found[text] = self._remembered[text]
+            if text in self._cache:
+                self._cache.move_to_end(text)
+                vectors[text] = self._cache[text]
             else:
-                coming[text] = self._waiting.setdefault(text, asyncio.get_running_loop().create_future())
-        if coming and (self._working is None or self._working.done()):
+                pending[text] = self._waiting.setdefault(text, asyncio.get_running_loop().create_future())
+        if pending and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work())
-        for text, vector in coming.items():
-            found[text] = await asyncio.shield(vector)  # another caller may wait for it, too
-        return np.stack([found[text] for text in texts])
+        for text, vector in pending.items():
+            vectors[text] = await asyncio.shield(vector)  # other callers may wait for it, too
+        return np.stack([vectors[text] for text in texts])
 
     async def _work(self) -> None:
-        """Compute what waits, a batch at a time, until nothing does."""
-        while some := list(self._waiting)[:BATCH]:
+        """Compute the waiting texts, a batch at a time, until none waits."""
+        while batch := list(self._waiting)[:BATCH]:
             try:
-                vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, some)
+                vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, batch)
             except Exception as error:
-                for text in some:
+                for text in batch:
                     self._waiting.pop(text).set_exception(error)
                 raise
-            for text, vector in zip(some, vectors, strict=True):
-                self._remembered[text] = vector
+            for text, vector in zip(batch, vectors, strict=True):
+                self._cache[text] = vector
                 self._waiting.pop(text).set_result(vector)
-            while len(self._remembered) > self._limit:
-                self._remembered.popitem(last=False)
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)

@@ -81,8 +81,8 @@ def _fingerprint(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> s
 
 def _tower(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     tower = TextTower(config.text).eval()
-    found = tower.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    if missing := [name for name in found.missing_keys if not name.startswith("encoder.")] + found.unexpected_keys:
+    result = tower.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    if missing := [name for name in result.missing_keys if not name.startswith("encoder.")] + result.unexpected_keys:
         raise ArtifactError(f"{config.name}: found missing or unknown weights of the text tower: {', '.join(missing)}")
     tokenizer = load_tokenizer(config.text.encoder, config.text.max_tokens)
 

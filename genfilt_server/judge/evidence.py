@@ -1,8 +1,8 @@
-"""From two descriptions to a verdict: features of a (query, product) pair, and the numbers that weigh them.
+"""From two descriptions to a verdict: features of a (query, product) pair, and their weights.
 
-The weights are a logistic regression fitted on labelled pairs by research.judge.quality, and shipped as numbers in
-judges/<name>.json together with the two thresholds between which the judge abstains, and with what they were fitted
-on: likenesses of another encoder, or another generator's descriptions, mean something else.
+research.judge.quality fits the weights by logistic regression on labelled pairs. judges/<name>.json holds them, the two
+thresholds between which the judge abstains, and what they were fitted on: the similarities of another encoder, or
+another generator's descriptions, have other distributions.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ FAMILIES = (
     {"green", "olive"},
     {"yellow", "mustard", "gold"},
 )
-FITTING_GENDERS = {
+COMPATIBLE_GENDERS = {
     "men": {"unisex"},
     "women": {"unisex"},
     "boys": {"unisex"},
@@ -54,49 +54,55 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one pair. Likenesses are cosines; confidences are mean log-probabilities per token."""
+    """What is known of one (query, product) pair.
+
+    Similarities are cosines in [-1, 1]; confidences are mean log-probabilities per token, at most 0.
+    """
 
     query: Description
     product: Description
-    title_likeness: float
-    phrase_likeness: float
-    type_likeness: float
+    title_similarity: float
+    phrase_similarity: float
+    type_similarity: float
     query_confidence: float
     product_confidence: float
 
     def features(self) -> dict[str, float]:
         """Named numbers, each about in [-1, 1]."""
         same_type = self.query.product_type == self.product.product_type
-        found = {
-            "title_likeness": self.title_likeness,
-            "phrase_likeness": self.phrase_likeness,
-            "type_likeness": self.type_likeness,
+        features = {
+            "title_similarity": self.title_similarity,
+            "phrase_similarity": self.phrase_similarity,
+            "type_similarity": self.type_similarity,
             "type_same": float(same_type),
             "query_confidence": max(-1.0, self.query_confidence),
             "product_confidence": max(-1.0, self.product_confidence),
         }
         for attribute in ATTRIBUTES:
             agreement = _agreement(attribute, getattr(self.query, attribute), getattr(self.product, attribute))
-            for outcome in ("same", "near", "other", "untold"):
-                found[f"{attribute}_{outcome}"] = float(agreement == outcome)
-            found[f"{attribute}_same_type"] = float(agreement in ("same", "free") and same_type)
+            for outcome in ("same", "near", "other", "unstated"):
+                features[f"{attribute}_{outcome}"] = float(agreement == outcome)
+            features[f"{attribute}_same_type"] = float(agreement in ("same", "free") and same_type)
         agreements = [_agreement(name, getattr(self.query, name), getattr(self.product, name)) for name in ATTRIBUTES]
-        found["all_agree"] = float(same_type and all(each in ("same", "free") for each in agreements))
-        return found
+        features["all_agree"] = float(same_type and all(each in ("same", "free") for each in agreements))
+        return features
 
 
 def _agreement(attribute: str, asked: str, offered: str) -> str:
-    """free: not asked for; untold: the product does not say; near: a sibling of what was asked."""
+    """Compare one attribute: "free", "unstated", "same", "near" or "other".
+
+    free: the query does not ask for it; unstated: the product does not say; near: a related value.
+    """
     if asked == UNKNOWN:
         return "free"
     if offered == UNKNOWN:
-        return "untold"
+        return "unstated"
     if asked == offered:
         return "same"
     if attribute == "colour":
         near = any(asked in family and offered in family for family in FAMILIES)
     else:
-        near = attribute == "gender" and offered in FITTING_GENDERS.get(asked, set())
+        near = attribute == "gender" and offered in COMPATIBLE_GENDERS.get(asked, set())
     return "near" if near else "other"
 
 
@@ -104,7 +110,7 @@ def _agreement(attribute: str, asked: str, offered: str) -> str:
 class Judge:
     """probability = sigmoid(bias + weights . features); at least match_from: match; below no_match_to: no match.
 
-    fitted_on: the identities of what made the evidence that the numbers were fitted on ("encoder", "generator").
+    fitted_on: identities of the "encoder" and the "generator" whose evidence the numbers were fitted on.
     """
 
     bias: float
@@ -130,15 +136,16 @@ class Judge:
         """A hash of the numbers: other numbers are another judge."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
-    def strangers(self, **found: str) -> list[str]:
-        """A sentence for each maker of evidence (encoder=, generator=) that is not the one fitted on."""
+    def provenance_mismatches(self, **identities: str) -> list[str]:
+        """A sentence for each identity (encoder=, generator=) that the numbers were not fitted on."""
         return [
             f"the judge was fitted on the {kind} {self.fitted_on.get(kind, 'unknown')}, found {identity}"
-            for kind, identity in found.items()
+            for kind, identity in identities.items()
             if self.fitted_on.get(kind) != identity
         ]
 
     def judge(self, evidence: Evidence) -> Judgement:
+        """The verdict on one pair. Raises KeyError where the weights name a feature that evidence does not have."""
         features = evidence.features()
         logit = self.bias + sum(weight * features[name] for name, weight in self.weights.items())
         probability = 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
@@ -147,12 +154,12 @@ class Judge:
         return Judgement(Verdict.NO_MATCH if probability < self.no_match_to else Verdict.ABSTAIN, probability)
 
     @staticmethod
-    def nothing() -> Judgement:
-        """For a pair with a faulty side."""
+    def abstain() -> Judgement:
+        """The judgement on a pair of which one side has a fault."""
         return Judgement(Verdict.ABSTAIN, 0.0)
 
 
 def shipped_judge(encoder: str) -> Path:
-    """The numbers that come with the package for this encoder; for somebody's own text tower, those of ours."""
+    """The judge's file in this package for an encoder; for a checkpoint folder, that of querylife-mini."""
     name = "minilm.json" if encoder == "minilm" else "querylife_mini.json"
     return Path(str(resources.files("genfilt_server.judge") / "judges" / name))

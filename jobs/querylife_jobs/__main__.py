@@ -26,15 +26,15 @@ from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import ConfigError
 from querylife.exit_status import run_command
 from querylife.logs import configure as configure_logs
-from querylife_jobs import describe, filter_pairs, tables
-from querylife_jobs.endpoint import GenFiltEndpoint
+from querylife_jobs import describe, embed, filter_pairs, tables
+from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
 
 if TYPE_CHECKING:
-    from querylife_jobs.index import IndexConfig
+    from querylife_jobs.index_config import IndexConfig
 
 log = logging.getLogger(__name__)
 
@@ -98,38 +98,30 @@ def _write(config: JobConfig, columns: dict[str, list[Any]], schema: pyarrow.Sch
 
 async def run_generator_job(config: JobConfig, catalogue: Sequence[CatalogProduct], ledger: Ledger) -> Summary:
     """describe or filter, against GenFilt."""
-    async with GenFiltEndpoint(
-        config.server,
-        token_file=config.token_file,
-        tls_authorities=config.tls_authorities,
-        timeout_s=config.timeout_s,
-        patience_s=config.patience_s,
-    ) as endpoint:
-        provenance = await endpoint.ready()
-        made_by = {field.name: str(value) for field, value in provenance.ListFields()}
+    async with connect_genfilt(config) as client:
+        ready = lambda: wait_ready(client, client.generator_metadata, config.patience_s)  # noqa: E731
+        generator = await ready()
+        made_by = {name: str(value) for name, value in asdict(generator).items()}
         if config.job == "describe":
-            units = describe.units(catalogue, provenance)
-            batch = lambda some: describe.work(endpoint, some)  # noqa: E731
-            summary = await _run(config, units, evenly(describe.UNITS_PER_REQUEST), batch, endpoint.ready, ledger)
+            units = describe.units(catalogue, generator)
+            batch = lambda some: describe.work(client, some)  # noqa: E731
+            summary = await _run(config, units, evenly(describe.UNITS_PER_REQUEST), batch, ready, ledger)
             _write(config, describe.columns(catalogue, units, ledger), describe.SCHEMA, made_by)
         else:
             assert config.pairs is not None
             pairs = [(query, product) for query, product in tables.read_columns(config.pairs, ("query", "product_id"))]
-            units = filter_pairs.units(pairs, {product.id: product for product in catalogue}, provenance)
-            batch = lambda some: filter_pairs.work(endpoint, some)  # noqa: E731
-            summary = await _run(config, units, filter_pairs.split, batch, endpoint.ready, ledger)
+            units = filter_pairs.units(pairs, {product.id: product for product in catalogue}, generator)
+            batch = lambda some: filter_pairs.work(client, some)  # noqa: E731
+            summary = await _run(config, units, filter_pairs.split, batch, ready, ledger)
             _write(config, filter_pairs.columns(pairs, units, ledger), filter_pairs.SCHEMA, made_by)
     return summary
 
 
 async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledger: Ledger) -> Summary:
     """embed, against Triton."""
-    from querylife_jobs import embed, triton  # noqa: PLC0415  # the other jobs do without tritonclient
-
-    async with triton.connect(config) as client:
-        ready = lambda: triton.wait_ready(client, config.patience_s)  # noqa: E731
-        await ready()
-        model = await client.model_identity()
+    async with connect_triton(config) as client:
+        ready = lambda: wait_ready(client, client.model_identity, config.patience_s)  # noqa: E731
+        model = await ready()
         units = embed.units(catalogue, model)
         batch = lambda some: embed.work(client, some, model)  # noqa: E731
         summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)
@@ -180,7 +172,7 @@ def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
     _add_index(verbs)
     options = vars(parser.parse_args(arguments))
     if options["job"] == "index":
-        from querylife_jobs.index import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
+        from querylife_jobs.index_config import IndexConfig  # noqa: PLC0415  # the other jobs do without stores
 
         del options["job"]
         return IndexConfig(**{**options, "allowed_hosts": tuple(options["allowed_hosts"])})

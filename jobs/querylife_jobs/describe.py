@@ -1,16 +1,18 @@
 """Job: what each product of a catalogue is. Rows with the same content are described once."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow
 
-from genfilt_protocol import genfilt_pb2 as pb
 from querylife.catalog.reader import CatalogProduct
-from querylife_jobs.endpoint import GenFiltEndpoint
+from querylife.errors import ServiceError
+from querylife_client import AsyncClient, Description, GeneratorMetadata, Product
+from querylife_client.errors import CredentialsError
 from querylife_jobs.ledger import Ledger, Record, unit_key
-from querylife_jobs.runner import Unit
+from querylife_jobs.runner import AccessError, Unit
 
 UNITS_PER_REQUEST = 2
 SCHEMA = pyarrow.schema(
@@ -24,33 +26,51 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def message(product: CatalogProduct, reads_images: bool) -> pb.Product:
+def sent_product(product: CatalogProduct, reads_images: bool) -> Product:
     """What the server is sent; a picture only where its generator looks at it."""
-    image = product.image or b"" if reads_images else b""
-    return pb.Product(title=product.title.encode(), product_type=product.product_type.encode(), image=image)
+    return Product(product.title, (product.image or b"") if reads_images else b"", product.product_type)
 
 
-def units(products: Sequence[CatalogProduct], provenance: pb.Provenance) -> list[Unit]:
+def product_parts(product: Product) -> tuple[str | bytes, ...]:
+    """What the answer for a product depends on, for a ledger's key."""
+    assert isinstance(product.image, bytes)
+    return product.title or "", product.product_type or "", product.image
+
+
+def units(products: Sequence[CatalogProduct], generator: GeneratorMetadata) -> list[Unit]:
     """One unit per product, in order; products with the same content share a key."""
-    made_by = (provenance.generator, provenance.prompt_version, provenance.schema_version)
-    found = []
-    for product in products:
-        sent = message(product, provenance.reads_images)
-        found.append(Unit(unit_key("describe", *made_by, sent.title, sent.product_type, sent.image), sent))
-    return found
+    made_by = (generator.generator, generator.prompt_version, generator.schema_version)
+    sent = [sent_product(product, generator.reads_images) for product in products]
+    return [Unit(unit_key("describe", *made_by, *product_parts(product)), product) for product in sent]
 
 
-async def work(endpoint: GenFiltEndpoint, some: Sequence[Unit]) -> list[Record]:
+async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
     """Describe a few products: the batch function that a cluster runs, too."""
-    response = await endpoint.describe(pb.DescribeRequest(products=[unit.payload for unit in some]))
-    return [_record(unit.key, result) for unit, result in zip(some, response.results, strict=True)]
+    with refused_callers():
+        descriptions = await client.describe([unit.payload for unit in some])
+    return [_record(unit.key, description) for unit, description in zip(some, descriptions, strict=True)]
 
 
-def _record(key: str, result: pb.DescribeResult) -> Record:
-    if result.HasField("error"):
-        return Record(key, fault=result.error.fault, detail=result.error.detail)
-    found = {"product_type": result.description.product_type, "attributes": dict(result.description.attributes)}
-    return Record(key, json.dumps(found, sort_keys=True).encode())
+@contextlib.contextmanager
+def refused_callers() -> Iterator[None]:
+    """A refused token ends the job: it is the fault of no unit."""
+    try:
+        yield
+    except CredentialsError as error:
+        raise AccessError(str(error)) from error
+
+
+def failed_record(key: str, error: ServiceError) -> Record:
+    """The record of a unit that the server could not answer: its fault, and the detail."""
+    fault, _, detail = str(error).partition(": ")
+    return Record(key, fault=fault, detail=detail)
+
+
+def _record(key: str, description: Description) -> Record:
+    if description.error is not None:
+        return failed_record(key, description.error)
+    result = {"product_type": description.product_type, "attributes": description.attributes}
+    return Record(key, json.dumps(result, sort_keys=True).encode())
 
 
 def columns(products: Sequence[CatalogProduct], done: Sequence[Unit], ledger: Ledger) -> dict[str, list[Any]]:

@@ -6,22 +6,28 @@ every query of a few against every product, in one request.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow
 
-from genfilt_protocol import genfilt_pb2 as pb
 from querylife.catalog.reader import CatalogProduct
 from querylife.contract import MAX_BATCH
 from querylife.errors import InputFileError
-from querylife_jobs.describe import message
-from querylife_jobs.endpoint import GenFiltEndpoint
+from querylife_client import (
+    AsyncClient,
+    FilteredPairs,
+    GeneratorMetadata,
+    Judgement,
+    Product,
+    Verdict,
+)
+from querylife_jobs.describe import failed_record, product_parts, refused_callers, sent_product
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.runner import Unit
 
 QUERIES_PER_BLOCK, PRODUCTS_PER_BLOCK = 16, 48  # each is a generation where it is new
 SPARSE = 0.25  # a block with less of its pairs asked for is judged pair by pair, where one request has room for them
-VERDICTS = {pb.VERDICT_MATCH: "match", pb.VERDICT_NO_MATCH: "no_match", pb.VERDICT_ABSTAIN: "abstain"}
 SCHEMA = pyarrow.schema(
     [
         ("query", pyarrow.string()),
@@ -36,32 +42,37 @@ SCHEMA = pyarrow.schema(
 Pair = tuple[str, str]  # query, product id
 
 
-def units(pairs: Sequence[Pair], catalogue: Mapping[str, CatalogProduct], provenance: pb.Provenance) -> list[Unit]:
+@dataclass(frozen=True)
+class AskedPair:
+    """A query, and a product as it is sent."""
+
+    query: str
+    product: Product
+
+
+def units(pairs: Sequence[Pair], catalogue: Mapping[str, CatalogProduct], generator: GeneratorMetadata) -> list[Unit]:
     """One unit per pair, in order. Raises InputFileError for a pair whose product the catalogue does not have."""
-    made_by = (
-        *(provenance.generator, provenance.prompt_version, provenance.schema_version),
-        provenance.judge_version,
-    )
-    sent = {}
-    found = []
+    made_by = (generator.generator, generator.prompt_version, generator.schema_version, generator.judge_version)
+    sent: dict[str, Product] = {}
+    asked = []
     for query, product_id in pairs:
         if product_id not in catalogue:
             raise InputFileError(f"pairs: found product_id {product_id!r}, which the catalogue does not have")
         if product_id not in sent:
-            sent[product_id] = message(catalogue[product_id], provenance.reads_images)
+            sent[product_id] = sent_product(catalogue[product_id], generator.reads_images)
         product = sent[product_id]
-        key = unit_key("filter", *made_by, query, product.title, product.product_type, product.image)
-        found.append(Unit(key, pb.Pair(query=query.encode(), product=product)))
-    return found
+        key = unit_key("filter", *made_by, query, *product_parts(product))
+        asked.append(Unit(key, AskedPair(query, product)))
+    return asked
 
 
 def split(units: Sequence[Unit]) -> Iterator[list[Unit]]:
     """Runs of units that a block has room for."""
     some: list[Unit] = []
-    queries: set[bytes] = set()
-    products: set[bytes] = set()
+    queries: set[str] = set()
+    products: set[Product] = set()
     for unit in units:
-        query, product = unit.payload.query, _content(unit)
+        query, product = unit.payload.query, unit.payload.product
         full_of_queries = len(queries) == QUERIES_PER_BLOCK and query not in queries
         if full_of_queries or (len(products) == PRODUCTS_PER_BLOCK and product not in products):
             yield some
@@ -73,46 +84,38 @@ def split(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield some
 
 
-async def work(endpoint: GenFiltEndpoint, some: Sequence[Unit]) -> list[Record]:
+async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
     """Judge pairs that split put together: the batch function that a cluster runs, too."""
-    queries = {query: place for place, query in enumerate(dict.fromkeys(unit.payload.query for unit in some))}
-    contents = {_content(unit): unit.payload.product for unit in some}
-    products = {content: place for place, content in enumerate(contents)}
+    queries = {query: row for row, query in enumerate(dict.fromkeys(unit.payload.query for unit in some))}
+    products = {product: column for column, product in enumerate(dict.fromkeys(u.payload.product for u in some))}
     is_sparse = len(some) < SPARSE * len(queries) * len(products)
-    if is_sparse and len(some) <= MAX_BATCH:
-        response = await endpoint.judge(pb.JudgeRequest(pairs=[unit.payload for unit in some]))
-        return [_judged(unit.key, result) for unit, result in zip(some, response.results, strict=True)]
-    block = await endpoint.filter(pb.FilterRequest(queries=list(queries), products=list(contents.values())))
-    return [_cell(unit, block, queries[unit.payload.query], products[_content(unit)], len(products)) for unit in some]
+    with refused_callers():
+        if is_sparse and len(some) <= MAX_BATCH:
+            pairs = [unit.payload for unit in some]
+            judgements = await client.judge([pair.query for pair in pairs], [pair.product for pair in pairs])
+            return [_judged(unit.key, judgement) for unit, judgement in zip(some, judgements, strict=True)]
+        block = await client.filter_pairs(list(queries), list(products))
+    return [_cell(unit.key, block, queries[unit.payload.query], products[unit.payload.product]) for unit in some]
 
 
-def _content(unit: Unit) -> bytes:
-    content: bytes = unit.payload.product.SerializeToString(deterministic=True)
-    return content
+def _judged(key: str, judgement: Judgement) -> Record:
+    if judgement.error is not None:
+        return failed_record(key, judgement.error)
+    return _record(key, judgement.verdict, judgement.probability)
 
 
-def _judged(key: str, result: pb.JudgeResult) -> Record:
-    if result.HasField("error"):
-        return _set_aside(key, result.error)
-    return _record(key, result.judgement.verdict, result.judgement.probability)
+def _cell(key: str, block: FilteredPairs, row: int, column: int) -> Record:
+    error = block.query_errors.get(row) or block.product_errors.get(column)
+    if error is not None:
+        return failed_record(key, error)
+    verdict = Verdict.MATCH if block.match[row, column] else Verdict.NO_MATCH
+    verdict = Verdict.ABSTAIN if block.abstain[row, column] else verdict
+    return _record(key, verdict, float(block.probability[row, column]))
 
 
-def _cell(unit: Unit, block: pb.FilterResponse, query: int, product: int, products: int) -> Record:
-    if query in block.query_errors:
-        return _set_aside(unit.key, block.query_errors[query])
-    if product in block.product_errors:
-        return _set_aside(unit.key, block.product_errors[product])
-    place = query * products + product  # row-major
-    return _record(unit.key, block.verdicts[place], block.probabilities[place])
-
-
-def _set_aside(key: str, error: pb.ItemError) -> Record:
-    return Record(key, fault=error.fault, detail=error.detail)
-
-
-def _record(key: str, verdict: pb.Verdict, probability: float) -> Record:
-    found = {"verdict": VERDICTS[verdict], "probability": probability}
-    return Record(key, json.dumps(found, sort_keys=True).encode())
+def _record(key: str, verdict: Verdict, probability: float) -> Record:
+    result = {"verdict": str(verdict), "probability": probability}
+    return Record(key, json.dumps(result, sort_keys=True).encode())
 
 
 def columns(pairs: Sequence[Pair], done: Sequence[Unit], ledger: Ledger) -> dict[str, list[Any]]:

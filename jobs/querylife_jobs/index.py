@@ -10,9 +10,8 @@ import contextlib
 import io
 import json
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +22,11 @@ from querylife.errors import FingerprintMismatchError, InputFileError, Unavailab
 from querylife_client import AsyncClient
 from querylife_client.urls import UrlGuard
 from querylife_client.vector_store import ScannableStore, StoreIdentity
-from querylife_jobs import embed, triton
+from querylife_jobs import embed
 from querylife_jobs.catalogue_stream import Catalogue, CatalogueRow, Scan
+from querylife_jobs.connections import connect_triton, wait_ready
 from querylife_jobs.image_cache import ImageCache
+from querylife_jobs.index_config import IndexConfig, IndexSummary
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Unit, evenly
@@ -39,60 +40,6 @@ T = TypeVar("T")
 CHUNK_ROWS = 512  # in memory, with their pictures
 FIRST_WINDOW = 8
 RETRY_S = 0.5
-
-
-@dataclass(frozen=True)
-class IndexConfig:
-    """One run. server: of collections that name none. timeout_s: for each request. patience_s: see triton.wait_ready.
-
-    allowed_hosts: hosts whose image_url may be fetched, private addresses too; empty: any public host.
-    """
-
-    catalogue: Path
-    store: str
-    server: str
-    ledger: Path | None = None
-    image_cache: Path | None = None
-    refresh_images: bool = False
-    allowed_hosts: tuple[str, ...] = ()
-    token_file: Path | None = None
-    tls_authorities: Path | None = None
-    max_in_flight: int = 32
-    timeout_s: float = 120.0
-    patience_s: float = 300.0
-
-    @property
-    def ledger_path(self) -> Path:
-        """Inside an embedded store's folder, else in the working directory."""
-        scheme, _, rest = self.store.partition(":")
-        folder = Path(rest) if scheme in ("lance", "qdrant") else Path()
-        return self.ledger or folder / "vectors.ledger.sqlite"
-
-    def beside_ledger(self, suffix: str) -> Path:
-        return self.ledger_path.with_name(self.ledger_path.name.removesuffix(".ledger.sqlite") + suffix)
-
-
-@dataclass
-class IndexSummary:
-    """What a run did to one collection. embedded: vectors that the server made; set_aside: fault -> rows."""
-
-    collection: str
-    rows: int = 0
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    embedded: int = 0
-    set_aside: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        faults = "".join(f", {name} {count}" for name, count in sorted(self.set_aside.items()))
-        unchanged = self.rows - self.inserted - self.updated - self.set_aside.total()
-        return (
-            f"{self.collection}: {self.rows} rows: {self.inserted} inserted, {self.updated} updated, "
-            f"{unchanged} unchanged, {self.deleted} deleted, {self.set_aside.total()} set aside{faults}; "
-            f"{self.embedded} embedded, {self.seconds:.1f} s"
-        )
 
 
 @dataclass(frozen=True)
@@ -138,9 +85,8 @@ async def _targets(config: IndexConfig, store: Store, scan: Scan) -> AsyncIterat
     in_use = [name for name in (state.active, state.candidate, state.previous) if name]
     for name in in_use if state.active else [""]:
         server = state.collections[name].server if name else ""
-        async with triton.connect(replace(config, server=server or config.server)) as client:
-            await triton.wait_ready(client, config.patience_s)
-            model = await client.model_identity()
+        async with connect_triton(replace(config, server=server or config.server)) as client:
+            model = await wait_ready(client, client.model_identity, config.patience_s)
             yield Target(*_prepared(store, name, model, scan), client, model)
 
 
@@ -251,7 +197,7 @@ class _IndexRun:
         units = [Unit(key, row.product) for key, row in wanted.items()]
         runner = Runner(
             lambda some: embed.work(client, some, model),
-            lambda: triton.wait_ready(client, self._config.patience_s),
+            lambda: wait_ready(client, client.model_identity, self._config.patience_s),
             self._ledger,
             window=self._window,
             split=evenly(embed.UNITS_PER_REQUEST),

@@ -1,6 +1,6 @@
 """What a team would write without querylife: the same weights in eager PyTorch, behind FastAPI and JSON.
 
-    python bench_peer.py PORT [CHECKPOINT]
+    python -m loadtest.bench.fastapi_server PORT [CHECKPOINT]
 
 Prints "ready" and serves POST /queries {"texts": [...]} and POST /products {"products": [{title, image, type}]}.
 """
@@ -37,7 +37,7 @@ def service(checkpoint: Path | None) -> FastAPI:
 
     @app.post("/queries")
     def embed_queries(body: Queries) -> Any:
-        tokens = tokenizer.encode(body.texts)
+        tokens = tokenizer.encode_queries(body.texts)
         with torch.inference_mode():
             vectors = model.embed_query(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.segments))
         return {"vectors": vectors.tolist()}

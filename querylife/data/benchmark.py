@@ -16,7 +16,7 @@ type gap    the same, where the title names the colour and not the type
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from querylife.data.vocabulary import is_held_out, vocabulary
 from querylife.errors import InputFileError
 
 HUMAN = ("names", "needs", "crowd")
+STRICT = "strict "  # what the names of strict benchmarks begin with in a report
 SEED = 20
 COUNTS = {"attribute": 400, "typos": 200, "names": 150, "needs": 200, "crowd": 250, "german": 250}
 GAPS = {"lacks": 300, "colour gap": 300, "type gap": 300}
@@ -38,7 +39,7 @@ ENOUGH = 3  # products of grade 3 a query must have
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Benchmark:
     """One set of judged queries.
 
     grades, wanted: [queries, candidates]; wanted marks what recall is counted on. candidates: [queries, candidates],
@@ -51,7 +52,7 @@ class Protocol:
     candidates: NDArray[np.int64] | None = None
 
 
-def fashion_protocols(folder: Path, products: FashionProducts, *, strict: bool = False) -> dict[str, Protocol]:
+def fashion_benchmarks(folder: Path, products: FashionProducts, *, strict: bool = False) -> dict[str, Benchmark]:
     """folder: shared/data. products: the val split; strict benchmarks want those without a line of the train split."""
     random_ = random.Random(SEED)
     crowd = [query for query in load_crowd_queries(folder) if is_held_out(query.item.split("_")[0])]
@@ -67,10 +68,19 @@ def fashion_protocols(folder: Path, products: FashionProducts, *, strict: bool =
     return {name: _judged(name, candidates[name], products, strict) for name in names}
 
 
-def without_lines_of(products: FashionProducts, others: FashionProducts) -> FashionProducts:
-    """The products of which no other has the line: the same brand and words, but for colours, numbers and order."""
+def strict_benchmarks(folder: Path, products: FashionProducts, train: FashionProducts) -> dict[str, Benchmark]:
+    """The strict ones, as columns of products, of which only those without a line of the train split are candidates."""
+    rows = rows_without_lines(products, train)
+    judged = fashion_benchmarks(folder, products.take(rows), strict=True)
+    return {
+        name: replace(each, candidates=np.broadcast_to(rows, each.grades.shape).copy()) for name, each in judged.items()
+    }
+
+
+def rows_without_lines(products: FashionProducts, others: FashionProducts) -> NDArray[np.int64]:
+    """Rows of the products of which no other has the line: the same words, but for colours, numbers and order."""
     lines = {title_line(title) for title in others.titles}
-    return products.take(np.flatnonzero([title_line(title) not in lines for title in products.titles]))
+    return np.flatnonzero([title_line(title) not in lines for title in products.titles])
 
 
 def title_line(title: str) -> str:
@@ -106,7 +116,7 @@ def _is_new(query: Query) -> bool:
     return bool(names) and is_held_out(max(names, key=len))
 
 
-def _judged(name: str, queries: list[Query], products: FashionProducts, strict: bool) -> Protocol:
+def _judged(name: str, queries: list[Query], products: FashionProducts, strict: bool) -> Benchmark:
     """The first queries of distinct text that enough products answer."""
     attributes = products.attributes
     chosen: dict[str, tuple[NDArray[np.int8], NDArray[np.bool_]]] = {}
@@ -116,19 +126,19 @@ def _judged(name: str, queries: list[Query], products: FashionProducts, strict: 
         if wanted.sum() < ENOUGH:
             continue
         if name in GAPS:
-            wanted = wanted & _gap(name, products, query.request)
+            wanted = wanted & title_gap(name, products, query.request)
         if wanted.any():
             chosen[query.text] = (grades, wanted)
         if len(chosen) == (COUNTS | GAPS)[name]:
             break
     if not chosen:
         raise InputFileError(f"{name}: found no query that {ENOUGH} of {len(products)} products answer")
-    return Protocol(
+    return Benchmark(
         list(chosen), np.stack([grades for grades, _ in chosen.values()]), np.stack([w for _, w in chosen.values()])
     )
 
 
-def _gap(name: str, products: FashionProducts, request: Request) -> NDArray[np.bool_]:
+def title_gap(name: str, products: FashionProducts, request: Request) -> NDArray[np.bool_]:
     """[products] bool: whether the title has the gap that the benchmark is about."""
     if name == "lacks":
         return titles_lacking(products, request)

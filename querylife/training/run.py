@@ -4,8 +4,9 @@ import csv
 import dataclasses
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,48 +20,62 @@ from querylife.training.false_negatives import NAMES as FILTERS
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = {"cache", "data", "threads", "out", "gate_steps", "gate_rate"}  # in a run that goes on
+Value = TypeVar("Value")
+
 SCALE_LIMIT = 50.0  # of the losses' inverse temperatures
+
+
+def option(default: Value, text: str) -> Value:
+    """A field with the text that --help shows for it."""
+    value: Value = field(default=default, metadata={"help": text})
+    return value
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    data: str = "../shared/data"
-    catalog: str = ""
-    pairs: str = ""
-    cache: str = "out/features"
-    out: str = "out/querylife-mini"
-    name: str = "querylife-mini"
-    steps: int = 1500
-    batch: int = 96
-    seed: int = 0
-    start: str = ""
-    threads: int = 2
-    bfloat16: bool = True
-    text_layers: int = 5
-    text_rate: float = 8e-5
-    vision_layers: int = 2
-    vision_rate: float = 1e-4
-    head_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    filter: str = "duplicates"
-    ledger: str = ""
-    modalities: str = "both"
-    mix: str = "gated"
-    product_type: bool = True
-    qmf: float = 1.0
-    qma: float = 0.2
-    qma_graded: float = 0.5
-    itc: float = 0.1
-    keep: float = 1.0
-    general: str = ""
-    keep_texts: int = 64
-    products: int = 0
-    save_every: int = 100
-    hold_back: bool = True
-    gate_steps: int = 300
-    gate_rate: float = 3e-4
+    """What a training run is told; each field is an option of querylife train."""
+
+    data: str = option("../shared/data", "folder of the shared fashion catalogue")
+    catalog: str = option("", "your own products, as querylife.catalog.reader reads them; with --pairs")
+    pairs: str = option("", "your own judgements: query, product_id, grade 0 to 3; in place of the shared catalogue")
+    cache: str = option("out/features", "folder of image features, kept by picture and encoder")
+    out: str = option("out/querylife-mini", "folder of checkpoint, training.pt, log.csv and training.json")
+    name: str = option("querylife-mini", "of the model, for people")
+    steps: int = option(1500, "optimizer steps")
+    batch: int = option(96, "queries, each with one product, per step")
+    seed: int = option(0, "of batches and new weights")
+    start: str = option("", "checkpoint folder to start from; empty: the starting encoders")
+    threads: int = option(2, "CPU threads")
+    bfloat16: bool = option(True, "compute in bfloat16 where it is safe")
+    text_layers: int = option(5, "last layers of the text encoder that are trained; 0: none")
+    text_rate: float = option(8e-5, "peak learning rate of the text encoder's layers")
+    vision_layers: int = option(2, "last layers of the vision encoder that are trained; 0: none")
+    vision_rate: float = option(1e-4, "peak learning rate of the vision encoder's layers")
+    head_rate: float = option(1e-3, "peak learning rate of all else")
+    warmup: int = option(100, "steps of linear warm-up")
+    weight_decay: float = option(0.01, "of AdamW, per step and learning rate")
+    clip: float = option(1.0, "largest norm of the gradient")
+    filter: str = option("duplicates", "of false negatives: none, duplicates, embedding, genfilt or oracle")
+    ledger: str = option("", "verdicts.parquet of querylife-jobs filter, for --filter genfilt")
+    modalities: str = option("both", "parts of a product that are trained on: both, title or image")
+    mix: str = option("gated", "how title and image become one vector: gated or mean")
+    product_type: bool = option(True, "give the model product types")
+    qmf: float = option(1.0, "weight of graded matching on the fused vector")
+    qma: float = option(0.2, "weight of InfoNCE of the query with title, image and product, each")
+    qma_graded: float = option(0.5, "weight of graded matching on title and on image, each")
+    itc: float = option(0.1, "weight of InfoNCE of title with image")
+    keep: float = option(
+        1.0, "weight of the distillation that holds the text tower to its start's similarities; 0: none"
+    )
+    general: str = option(
+        "", "table of query and title for that distillation; empty: Home Depot's under --data, else random words"
+    )
+    keep_texts: int = option(64, "texts per step of that distillation")
+    products: int = option(0, "of the shared catalogue, the first so many; 0: all")
+    save_every: int = option(100, "steps between two savings of training.pt")
+    hold_back: bool = option(True, "keep one product in twelve and one phrase in ten from the towers, for the gate")
+    gate_steps: int = option(300, "steps of the gate's fit, after all others; 0: none")
+    gate_rate: float = option(3e-4, "learning rate of the gate's fit")
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:

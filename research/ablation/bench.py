@@ -13,11 +13,12 @@ from pyarrow import parquet
 from torch import Tensor, nn
 
 from querylife.data.batches import Dropout, FashionBatches
-from querylife.data.benchmark import HUMAN, Protocol, fashion_protocols
+from querylife.data.benchmark import HUMAN, Benchmark, fashion_benchmarks
 from querylife.data.fashion import load_products
 from querylife.data.relevance import EXACT
-from querylife.evaluation.evaluate import Goods, fashion_goods
+from querylife.evaluation.evaluate import fashion_corpus
 from querylife.evaluation.metrics import ndcg_at, recall_at_twice
+from querylife.evaluation.systems import Corpus
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import ImageFeatures
@@ -74,18 +75,18 @@ class Bench:
     """Training pool, val products and queries, loaded once for all runs."""
 
     def __init__(self, base: TrainingConfig, pool: Pool, queries: int) -> None:
-        """queries: of each protocol."""
+        """queries: of each benchmark."""
         data = Path(base.data)
         products = load_products(data, "val")
         products = products.take(np.sort(np.random.default_rng(0).permutation(len(products))[:PRODUCTS]))
-        self._protocols = {
-            name: Protocol(whole.queries[:queries], whole.grades[:queries], whole.wanted[:queries])
-            for name, whole in fashion_protocols(data, products).items()
+        self._benchmarks = {
+            name: Benchmark(whole.queries[:queries], whole.grades[:queries], whole.wanted[:queries])
+            for name, whole in fashion_benchmarks(data, products).items()
         }
         start = QueryLife(QueryLifeConfig()).eval()
-        self._goods: Goods = fashion_goods(start, products, data, Path(base.cache))
+        self._corpus: Corpus = fashion_corpus(start, products, data, Path(base.cache))
         self._batches, self._features, self._ids = training_pool(base, pool)
-        self._finished = tuple(FinishedFeatures(each, start.vision) for each in (self._features, self._goods.features))
+        self._finished = tuple(FinishedFeatures(each, start.vision) for each in (self._features, self._corpus.features))
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
@@ -97,26 +98,26 @@ class Bench:
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
         filter_ = CountingFilter(make_filter(config.filter, Path(config.ledger)))
-        seen, shown = (self._features, self._goods.features) if config.vision_layers else self._finished
+        seen, shown = (self._features, self._corpus.features) if config.vision_layers else self._finished
         train(config, model, self._batches, seen, self._ids, None, filter_)
         return Run(self._scores(model, config, shown), filter_.counts)
 
     @torch.inference_mode()
     def _scores(self, model: QueryLife, config: TrainingConfig, features: ImageFeatures) -> dict[str, float]:
-        goods, tokenizer = self._goods, model_tokenizer(model)
-        count = len(goods.titles)
-        titles = [""] * count if config.modalities == "image" else goods.titles
-        rows = np.full(count, -1) if config.modalities == "title" else goods.rows
-        kinds = goods.product_types if config.product_type else [""] * count
+        corpus, tokenizer = self._corpus, model_tokenizer(model)
+        count = len(corpus.titles)
+        titles = [""] * count if config.modalities == "image" else corpus.titles
+        rows = np.full(count, -1) if config.modalities == "title" else corpus.rows
+        kinds = corpus.product_types if config.product_type else [""] * count
         with torch.autocast("cpu", dtype=torch.bfloat16):
             products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
         found = {}
-        for name, protocol in self._protocols.items():
-            scores = (embed_queries(model, tokenizer, protocol.queries) @ products.T).numpy()
+        for name, benchmark in self._benchmarks.items():
+            scores = (embed_queries(model, tokenizer, benchmark.queries) @ products.T).numpy()
             values = (
-                recall_at_twice(scores, protocol.grades == EXACT, protocol.wanted)
+                recall_at_twice(scores, benchmark.grades == EXACT, benchmark.wanted)
                 if name == "lacks"
-                else ndcg_at(scores, protocol.grades)
+                else ndcg_at(scores, benchmark.grades)
             )
             found[name] = float(np.nanmean(values))
         found["human"] = float(np.mean([found[name] for name in HUMAN]))

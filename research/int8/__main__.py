@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     for line in measure_cost(fp32, int8, reference):
         print(line, flush=True)
     if options.evaluate:
-        products = relevance.fashion_goods(options.data)
+        products = relevance.fashion_corpus(options.data)
         size = model.config.vision.image_size
         tables, lost = relevance.compare(_variants(fp32, int8), products, tokenizer, size, options.cache)
         print("", *(table.markdown() for table in tables), sep="\n")

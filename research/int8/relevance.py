@@ -1,4 +1,4 @@
-"""Whether int8 towers keep relevance: the validation protocol, float32 and int8 side by side, query by query."""
+"""Whether int8 towers keep relevance: the validation benchmark, float32 and int8 side by side, query by query."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.repository_lock import file_sha256
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER, Model
-from querylife.data.benchmark import HUMAN, Protocol, fashion_protocols
+from querylife.data.benchmark import HUMAN, Benchmark, fashion_benchmarks
 from querylife.data.fashion import load_images, load_products
 from querylife.data.relevance import EXACT
 from querylife.evaluation.metrics import ndcg_at, recall_at_twice
@@ -36,59 +36,59 @@ PAIRED_PRODUCTS = 300  # products whose pairs are looked at for the order
 
 
 @dataclass(frozen=True)
-class Goods:
-    """What is ranked. pictures: encoded, None where missing. protocols: name -> judged queries."""
+class Corpus:
+    """What is ranked. pictures: encoded, None where missing. benchmarks: name -> judged queries."""
 
     titles: list[str]
     pictures: list[bytes | None]
-    protocols: dict[str, Protocol]
+    benchmarks: dict[str, Benchmark]
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """products: [products, width], title and picture together. queries: protocol -> [queries, width]."""
+    """products: [products, width], title and picture together. queries: benchmark -> [queries, width]."""
 
     products: Array
     queries: dict[str, Array]
 
 
-def fashion_goods(data: Path) -> Goods:
+def fashion_corpus(data: Path) -> Corpus:
     """data: shared/data. The val split, with its small pictures."""
     products, images = load_products(data, "val"), load_images(data)
     pictures = [images.get(int(product)) for product in products.ids]
-    return Goods(products.titles, pictures, fashion_protocols(data, products))
+    return Corpus(products.titles, pictures, fashion_benchmarks(data, products))
 
 
 def compare(
-    variants: Mapping[str, Towers], goods: Goods, tokenizer: Tokenizer, image_size: int, folder: Path
+    variants: Mapping[str, Towers], corpus: Corpus, tokenizer: Tokenizer, image_size: int, folder: Path
 ) -> tuple[list[Table], list[str]]:
     """Judge every variant of the towers beside the first one.
 
     folder: picture vectors are kept here, by the hash of the tower that made them. Returns the tables, and the names of
     the variants that lose more than MARGIN somewhere.
     """
-    planes = _Planes(goods.pictures, image_size)
+    planes = _Planes(corpus.pictures, image_size)
     text_files = dict.fromkeys(towers[TEXT_TOWER] for towers in variants.values())
     queries = {
-        path: {name: _embed(path, tokenizer, protocol.queries) for name, protocol in goods.protocols.items()}
+        path: {name: _embed(path, tokenizer, benchmark.queries) for name, benchmark in corpus.benchmarks.items()}
         for path in text_files
     }
     pictures = {path: planes.encode(path, folder) for path in {t[VISION_TOWER]: None for t in variants.values()}}
-    products = _embed_products(variants, goods.titles, tokenizer, pictures)
+    products = _embed_products(variants, corpus.titles, tokenizer, pictures)
     vectors = {name: Vectors(products[name], queries[towers[TEXT_TOWER]]) for name, towers in variants.items()}
     base, *others = variants
-    differences = {name: _differences(goods.protocols, vectors[base], vectors[name]) for name in others}
-    tables = [_relevance_table(goods.protocols, vectors[base], differences)]
-    tables.append(_vector_table(goods, vectors, {name: pictures[t[VISION_TOWER]][1] for name, t in variants.items()}))
+    differences = {name: _differences(corpus.benchmarks, vectors[base], vectors[name]) for name in others}
+    tables = [_relevance_table(corpus.benchmarks, vectors[base], differences)]
+    tables.append(_vector_table(corpus, vectors, {name: pictures[t[VISION_TOWER]][1] for name, t in variants.items()}))
     return tables, [name for name, found in differences.items() if min(low for _, low, _ in found.values()) < -MARGIN]
 
 
-def quality(name: str, protocol: Protocol, vectors: Vectors) -> Rows:
-    """nDCG@10 per query, or recall at 2R for the protocol of titles that lack something."""
+def quality(name: str, benchmark: Benchmark, vectors: Vectors) -> Rows:
+    """nDCG@10 per query, or recall at 2R for the benchmark of titles that lack something."""
     scores = np.asarray(vectors.queries[name] @ vectors.products.T, np.float32)
     if name == "lacks":
-        return recall_at_twice(scores, protocol.grades == EXACT, protocol.wanted)
-    return ndcg_at(scores, protocol.grades)
+        return recall_at_twice(scores, benchmark.grades == EXACT, benchmark.wanted)
+    return ndcg_at(scores, benchmark.grades)
 
 
 def paired(parts: Sequence[Rows], *, seed: int = 0) -> tuple[float, float, float]:
@@ -101,21 +101,21 @@ def paired(parts: Sequence[Rows], *, seed: int = 0) -> tuple[float, float, float
 
 
 def _differences(
-    protocols: Mapping[str, Protocol], base: Vectors, other: Vectors
+    benchmarks: Mapping[str, Benchmark], base: Vectors, other: Vectors
 ) -> dict[str, tuple[float, float, float]]:
-    rows = {name: quality(name, found, other) - quality(name, found, base) for name, found in protocols.items()}
+    rows = {name: quality(name, found, other) - quality(name, found, base) for name, found in benchmarks.items()}
     human = [rows[name] for name in HUMAN if name in rows]
     found = {name: paired([values]) for name, values in rows.items()}
     return found | ({"human (mean)": paired(human)} if human else {})
 
 
 def _relevance_table(
-    protocols: Mapping[str, Protocol],
+    benchmarks: Mapping[str, Benchmark],
     base: Vectors,
     differences: Mapping[str, Mapping[str, tuple[float, float, float]]],
 ) -> Table:
     table = Table("Relevance: the first row as it is, the others as differences from it, with 95% paired intervals")
-    means = {name: float(np.nanmean(quality(name, protocol, base))) for name, protocol in protocols.items()}
+    means = {name: float(np.nanmean(quality(name, benchmark, base))) for name, benchmark in benchmarks.items()}
     human = [means[name] for name in HUMAN if name in means]
     means |= {"human (mean)": float(np.mean(human))} if human else {}
     first: dict[str, Cell] = {"towers": "fp32"}
@@ -127,12 +127,14 @@ def _relevance_table(
     return table
 
 
-def _vector_table(goods: Goods, vectors: Mapping[str, Vectors], images: Mapping[str, Array]) -> Table:
+def _vector_table(corpus: Corpus, vectors: Mapping[str, Vectors], images: Mapping[str, Array]) -> Table:
     """How far vectors move: cosine with the first variant's, at worst, of the lowest hundredth, and in the middle."""
     table = Table("Vectors: cosine with fp32 (worst, 1%, median), and the share of product pairs in the same order")
     base = next(iter(vectors))
-    chosen = np.random.default_rng(0).choice(len(goods.titles), min(PAIRED_PRODUCTS, len(goods.titles)), replace=False)
-    has_picture = np.array([picture is not None for picture in goods.pictures])
+    chosen = np.random.default_rng(0).choice(
+        len(corpus.titles), min(PAIRED_PRODUCTS, len(corpus.titles)), replace=False
+    )
+    has_picture = np.array([picture is not None for picture in corpus.pictures])
     asked = {name: np.concatenate(list(found.queries.values())) for name, found in vectors.items()}
     scores = {name: asked[name] @ vectors[name].products[chosen].T for name in vectors}
     for name in [name for name in vectors if name != base]:

@@ -1,6 +1,6 @@
-"""Labelled rows, and the simple filters that the generator's is measured beside.
+"""Labelled rows, and the simple filters that GenFilt is compared with.
 
-A row is a line of research.judge.labelled_pairs; every query of some rows is held against every row's product.
+A row is a line of research.judge.labelled_pairs. Every query is compared with every row's product.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genfilt_server.judge.encoders import Encoder
-from genfilt_server.judge.scores import Floats
+from research.judge.scores import Floats
 
 BATCH = 32
 
@@ -18,18 +18,18 @@ Row = dict[str, Any]
 
 
 def answers(rows: Sequence[Row]) -> NDArray[np.bool_]:
-    """[queries, products] bool, the truth: has the product every label that the query asks for?"""
+    """[queries, products] bool, the truth: whether the product has every label that the query asks for."""
     return np.array([[all(p["labels"][k] == v for k, v in q["asked"].items()) for p in rows] for q in rows])
 
 
 def off_diagonal(matrix: NDArray[Any]) -> NDArray[Any]:
-    """A query's own product is no in-batch negative."""
+    """The [pairs] of different rows: a query's own product is no in-batch negative. matrix: [rows, rows, ...]."""
     flat: NDArray[Any] = matrix[~np.eye(len(matrix), dtype=bool)]
     return flat
 
 
 def duplicates(rows: Sequence[Row]) -> NDArray[np.bool_]:
-    """[queries, products] bool: the query's own product, or its text, drawn twice."""
+    """[queries, products] bool: whether the product's title, or the query's text, is a duplicate."""
     titles = [" ".join(row["title"].lower().split()) for row in rows]
     return np.array(
         [
@@ -46,7 +46,7 @@ def word_overlap(rows: Sequence[Row]) -> Floats:
     return np.array([[len(query & title) / len(query) for title in titles] for query in queries])
 
 
-def likeness(rows: Sequence[Row], encoder: Encoder) -> Floats:
+def similarity(rows: Sequence[Row], encoder: Encoder) -> Floats:
     """[queries, products]: cosine of the query and the title."""
     queries, titles = (_encoded([row[column] for row in rows], encoder) for column in ("query", "title"))
     return (queries @ titles.T).astype(float)

@@ -32,7 +32,7 @@ def vectors(encoder: Encoder, texts: Sequence[str]) -> dict[str, NDArray[np.floa
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Judge pairs by the likeness of their words alone.")
+    parser = argparse.ArgumentParser(description="Judge pairs by the similarity of their texts alone.")
     parser.add_argument("pairs", type=Path, help="Parquet with query and product_id")
     parser.add_argument("products", type=Path, help="Parquet with id and title")
     parser.add_argument("out", type=Path, help="Parquet to write")

@@ -142,7 +142,8 @@ def fill(collection: ScannableStore, data: Data) -> dict[str, float]:
 @contextlib.contextmanager
 def writing(collection: ScannableStore, data: Data) -> Iterator[list[int]]:
     """Rewrite rows in a thread, 512 at a time, for as long as the context lasts. Yields the counts that it wrote."""
-    ended, written = threading.Event(), []
+    ended = threading.Event()
+    written: list[int] = []
     ids, vectors, attributes = data.chunk(0)
 
     def write() -> None:

@@ -54,6 +54,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
         ("querylife-jobs", ["embed", "c.csv", "o.parquet", "--max-in-flight", "0"], "--max-in-flight: found 0"),
         ("querylife-jobs", ["embed", "c.csv", "o.parquet", "--token-file", "gone"], "gone: found no such file"),
         ("genfilt-server", ["--max-waiting", "0"], "--max-waiting: found 0, want at least 1"),
+        ("genfilt-server", ["--dtype", "int8"], "--dtype: found 'int8', want one of auto, bfloat16, float16, float32"),
         ("genfilt-server", ["--port", "70000"], "--port: found 70000, want 0 to 65535"),
         ("genfilt-server", ["--token-file", "gone"], "gone: cannot be read"),
         ("loadtest", ["steady", "--workers", "0"], "--workers: found 0, want at least 1"),

@@ -15,7 +15,7 @@ TOKEN = "a token for tests"
 
 @dataclass
 class Live:
-    """A running genfilt-server. work_s: processor time until it was ready. metrics, openai: ports on 127.0.0.1."""
+    """A running genfilt-server. work_s: processor time until it was ready. Ports on 127.0.0.1."""
 
     address: str
     process: subprocess.Popen[str]
@@ -23,6 +23,7 @@ class Live:
     work_s: float
     metrics: int
     openai: int
+    probes: int
 
     def close(self) -> None:
         """SIGKILL; may be called again."""
@@ -54,8 +55,9 @@ def start(folder: Path, *options: str) -> Live:
     token = folder / "token"
     token.write_text(TOKEN)
     log = folder / "server.log"
-    metrics, openai = (unused_port() for _ in range(2))
+    metrics, openai, probes = (unused_port() for _ in range(3))
     ports = ["--port", "0", "--metrics-port", str(metrics), "--openai-port", str(openai)]
+    ports += ["--probe-port", str(probes)]
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [str(BIN / "genfilt-server"), *options, *ports, "--token-file", str(token)],
@@ -65,7 +67,7 @@ def start(folder: Path, *options: str) -> Live:
         )
     assert process.stdout is not None
     line = process.stdout.readline()
-    live = Live(line.removeprefix("ready ").strip(), process, log, processor_s(process.pid), metrics, openai)
+    live = Live(line.removeprefix("ready ").strip(), process, log, processor_s(process.pid), metrics, openai, probes)
     if not line.startswith("ready 127.0.0.1:"):
         live.close()
         pytest.fail(f"server said {line!r}:\n{log.read_text()[-4000:]}")

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from words_server import WordGenerator
 
-from genfilt_server.generation.cached_generator import RecordedGenerator
+from genfilt_server.generation.cached_generator import CachedGenerator
 from genfilt_server.generation.pipeline import Generated
 from genfilt_server.judge.embedder import ThreadedEmbedder
 from genfilt_server.judge.encoders import checkpoint_folder, load_encoder, tower_identity
@@ -90,7 +90,7 @@ def test_a_recorded_generator_asks_for_what_its_file_lacks_only(tmp_path: Path) 
 
     def ask(made_by: str, *titles: str) -> list[Generated]:
         async def scenario() -> list[Generated]:
-            recorded = RecordedGenerator(tmp_path / "descriptions.jsonl", made_by, start)  # type: ignore[arg-type]
+            recorded = CachedGenerator(tmp_path / "descriptions.jsonl", made_by, start)  # type: ignore[arg-type]
             return [await recorded.generate(f"Title: {title}\nProduct:\n", None) for title in titles]
 
         return asyncio.run(scenario())

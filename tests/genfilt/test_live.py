@@ -81,6 +81,19 @@ def test_health_says_serving_without_a_token(live: Live) -> None:
         assert await_condition(serving, PATIENCE_S)
 
 
+@pytest.mark.parametrize("path", ["/live", "/ready"])
+def test_the_probe_port_says_well_without_a_token(live: Live, path: str) -> None:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{live.probes}{path}", timeout=PATIENCE_S) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:  # a probe that failed on a starved machine; the next one counts
+            error.close()
+            return False
+
+    assert await_condition(answers, PATIENCE_S)
+
+
 def post(live: Live, path: str, body: Any, token: str | None) -> tuple[int, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{live.openai}{path}", json.dumps(body).encode())
     request.add_header("content-type", "application/json")
@@ -106,7 +119,7 @@ def test_the_openai_routes_answer_behind_the_token(live: Live) -> None:
 def test_a_caller_who_leaves_frees_the_engine(live: Live) -> None:
     calls, size = 6, 64  # many seconds of work
     before = generated(live)
-    assert before > 0, "the canary's"
+    assert before > 0, "the probe"
 
     async def leave() -> None:
         async with grpc.aio.insecure_channel(live.address) as channel:

@@ -11,8 +11,8 @@ from genfilt_server.judge.evidence import Judge, Verdict, shipped_judge
 from querylife.errors import UnavailableError
 
 
-def describer(generator: WordGenerator, remembered: int = 100) -> Describer:
-    return Describer(generator, TUNED, remembered)
+def describer(generator: WordGenerator, cache_size: int = 100) -> Describer:
+    return Describer(generator, TUNED, cache_size)
 
 
 async def settle() -> None:
@@ -28,12 +28,12 @@ def test_a_product_asked_for_by_many_at_once_is_generated_once() -> None:
         subject = describer(generator)
         return await asyncio.gather(*(subject.product(Product(b"Red Dress")) for _ in range(20)))
 
-    found = asyncio.run(scenario())
+    results = asyncio.run(scenario())
     assert len(generator.seen) == 1
-    assert all(isinstance(each, Described) and each.description == Description("dress", "red") for each in found)
+    assert all(isinstance(each, Described) and each.description == Description("dress", "red") for each in results)
 
 
-def test_a_remembered_product_costs_no_tokens() -> None:
+def test_a_cached_product_costs_no_tokens() -> None:
     generator = WordGenerator()
 
     async def scenario() -> Described | Failure:
@@ -51,7 +51,7 @@ def test_memory_is_bounded() -> None:
     generator = WordGenerator()
 
     async def scenario() -> None:
-        subject = describer(generator, remembered=2)
+        subject = describer(generator, cache_size=2)
         for title in (b"one", b"two", b"three", b"one"):
             await subject.product(Product(title))
 
@@ -71,9 +71,9 @@ def test_memory_is_bounded() -> None:
     ],
 )
 def test_an_item_at_fault_says_which_fault(product: Product, fault: str) -> None:
-    found = asyncio.run(describer(WordGenerator()).product(product))
-    assert isinstance(found, Failure)
-    assert found.fault == fault
+    failure = asyncio.run(describer(WordGenerator()).product(product))
+    assert isinstance(failure, Failure)
+    assert failure.fault == fault
 
 
 def test_a_title_cannot_leave_its_line_of_the_prompt() -> None:

@@ -14,7 +14,7 @@ from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
 from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
-from genfilt_server.listening import SERVICE
+from genfilt_server.golden_probe import SERVICE
 
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -154,9 +154,9 @@ def test_a_stream_is_slowed_down_and_never_refused() -> None:
 
         server.generator.gate.clear()
         opening = asyncio.create_task(open_gate())
-        found = [result async for result in stub.DescribeStream(items())]
+        results = [result async for result in stub.DescribeStream(items())]
         await opening
-        assert {result.id for result in found} == {str(number) for number in range(40)}
+        assert {result.id for result in results} == {str(number) for number in range(40)}
         assert server.generator.most == 4
         await until(lambda: server.admission.taken == 0)
 
@@ -207,10 +207,10 @@ def test_judge_and_filter_stream() -> None:
     run(scenario)
 
 
-def test_health_is_what_the_canary_heard() -> None:
+def test_health_is_what_the_golden_probe_saw() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
         assert await health_of(channel) == NOT_SERVING
-        assert await server.canary.sing()
+        assert await server.golden_probe.probe()
         assert await health_of(channel) == SERVING
 
     run(scenario)
@@ -221,21 +221,21 @@ async def health_of(channel: Any) -> Any:
     return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
 
 
-def test_a_busy_server_is_well_where_others_are_answered() -> None:
+def test_a_busy_server_is_healthy_where_others_are_answered() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
         for limit_s in (0.5, 2.5, 12.0, 60.0):  # until the other one is answered within it
             others = server.generator.gate = asyncio.Event()
             described = stub.Describe(titles(f"blue shirt {limit_s}"))
             await until(lambda: server.generator.running == 1)
-            server.generator.gate = asyncio.Event()  # the canary's, which stays closed
-            singing = asyncio.create_task(server.canary.sing(limit_s))
+            server.generator.gate = asyncio.Event()  # the probe's, which stays closed
+            probing = asyncio.create_task(server.golden_probe.probe(limit_s))
             await asyncio.sleep(0)  # it begins
             others.set()
-            is_well = await singing
+            is_healthy = await probing
             await described
-            if is_well:
+            if is_healthy:
                 break
-        assert is_well
+        assert is_healthy
         assert await health_of(channel) == SERVING
 
     run(scenario)
@@ -243,11 +243,11 @@ def test_a_busy_server_is_well_where_others_are_answered() -> None:
 
 def test_a_busy_server_that_answers_nobody_is_not_well() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
-        assert await server.canary.sing()
+        assert await server.golden_probe.probe()
         server.generator.gate = asyncio.Event()
         described = stub.Describe(titles("blue shirt"))
         await until(lambda: server.generator.running == 1)
-        assert not await server.canary.sing(0.5)
+        assert not await server.golden_probe.probe(0.5)
         assert await health_of(channel) == NOT_SERVING
         described.cancel()
 

@@ -5,7 +5,7 @@ import pytest
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.dtype import fastest_dtype
 from genfilt_server.generation.vllm_options import engine_options, environment
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 
 AVX2 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False, "cpu_name": "bf16"}
 AVX512 = AVX2 | {"avx512_f": True, "avx512_vnni": True}
@@ -73,5 +73,5 @@ def test_a_cpu_neither_compiles_nor_asks_for_gpu_memory() -> None:
     ],
 )
 def test_values_that_cannot_be_are_refused(changes: dict[str, object], name: str) -> None:
-    with pytest.raises(InvalidRequestError, match=name):
+    with pytest.raises(ConfigError, match=name):
         ServerConfig(**changes)  # type: ignore[arg-type]

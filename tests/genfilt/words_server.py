@@ -24,10 +24,12 @@ from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.pipeline import Describer, Filter, Generated, GenerationError, Usage
 from genfilt_server.generation.prompts import TUNED, schema
+from genfilt_server.golden_probe import GoldenProbe, ServerState
 from genfilt_server.judge.evidence import Judge, shipped_judge
-from genfilt_server.listening import Canary, listen
+from genfilt_server.listening import listen
 from genfilt_server.metrics import Metrics
 from genfilt_server.service import GenFiltService
+from querylife.errors import UnavailableError
 
 PALETTE = schema()["properties"]["colour"]["enum"]
 
@@ -42,8 +44,9 @@ def _open_gate() -> asyncio.Event:
 class WordGenerator:
     """The last word is the type; a title with the word "broken" fails.
 
-    delay_s: per generation. gate: generations wait until it is set, or hold_after so many for ever.
-    started: set when the first generation has begun. most: how many ran at once, at most.
+    delay_s: per generation, in seconds. gate: generations wait until it is set; hold_after: generations that may start
+    before it closes for ever. is_dead: every generation raises. started: set by the first generation. most: how many
+    ran at once, at most.
     """
 
     delay_s: float = 0.0
@@ -54,9 +57,12 @@ class WordGenerator:
     given_up: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=_open_gate)
+    is_dead: bool = False
     hold_after: int | None = None
 
     async def generate(self, prompt: str, image: bytes | None) -> Generated:
+        if self.is_dead:
+            raise UnavailableError("the engine has died")
         line = prompt.splitlines()[-2].partition(": ")[2].lower()
         self.seen.append(line)
         self.running += 1
@@ -75,13 +81,13 @@ class WordGenerator:
         words = re.findall("[a-z]+", line)
         if "broken" in words:
             raise GenerationError("the engine says: broken")
-        found = {
+        described = {
             "product_type": words[-1] if words else "thing",
             "colour": next((word for word in words if word in PALETTE), "unknown"),
             "gender": next((word for word in words if word in ("men", "women")), "unknown"),
             "use": "unknown",
         }
-        return Generated(json.dumps(found), -0.01, Usage(20, 10, 30))
+        return Generated(json.dumps(described), -0.01, Usage(20, 10, 30))
 
 
 class WordEmbedder:
@@ -104,7 +110,8 @@ class Hosted:
     admission: Admission
     server: Any
     health: Any
-    canary: Canary
+    golden_probe: GoldenProbe
+    state: ServerState
 
 
 @asynccontextmanager
@@ -117,7 +124,7 @@ async def hosted(
 ) -> AsyncIterator[Hosted]:
     config = config or ServerConfig(port=0)
     generator = WordGenerator(delay_s)
-    describer = Describer(generator, TUNED, config.remembered)
+    describer = Describer(generator, TUNED, config.cache_size)
     metrics = Metrics(registry or CollectorRegistry())
     admission = Admission(config.max_waiting)
     provenance = pb.Provenance(
@@ -126,9 +133,12 @@ async def hosted(
     filter_ = Filter(describer, WordEmbedder(), Judge.load(shipped_judge("minilm")))
     service = GenFiltService(describer, filter_, provenance, admission, metrics)
     server, health, port = await listen(config, service, token)
-    canary = Canary(generator, TUNED.of_title("red dress"), health, metrics, lambda: describer.generated)
+    state = ServerState()
+    golden_probe = GoldenProbe(
+        generator, TUNED.of_title("red dress"), health, metrics, lambda: describer.generated, state
+    )
     try:
-        yield Hosted(f"127.0.0.1:{port}", generator, admission, server, health, canary)
+        yield Hosted(f"127.0.0.1:{port}", generator, admission, server, health, golden_probe, state)
     finally:
         await server.stop(0)
 
@@ -138,7 +148,7 @@ async def _serve(config: ServerConfig, delay_s: float, hold_after: int | None) -
     if config.metrics_port is not None:
         start_http_server(config.metrics_port, addr="127.0.0.1", registry=registry)
     async with hosted(config, delay_s=delay_s, registry=registry) as server:
-        await server.canary.sing()
+        await server.golden_probe.probe()
         server.generator.hold_after = hold_after
         print(f"ready {server.address}", flush=True)
         await server.server.wait_for_termination()

@@ -10,10 +10,9 @@ import pytest
 from test_jobs import run, write_catalogue
 from words_process import Server
 
-from genfilt_protocol import genfilt_pb2 as pb
 from querylife.catalog.reader import CatalogProduct
+from querylife_client import AsyncClient, ClientConfig, GeneratorMetadata
 from querylife_jobs import filter_pairs
-from querylife_jobs.endpoint import GenFiltEndpoint
 from querylife_jobs.filter_pairs import PRODUCTS_PER_BLOCK, QUERIES_PER_BLOCK
 
 QUERIES = ["red dress", "blue shirt", "black shoes for men", "dress", "green bag", "shirt men"] * 2
@@ -21,7 +20,7 @@ QUERIES = ["red dress", "blue shirt", "black shoes for men", "dress", "green bag
 
 def units(pairs: list[tuple[str, str]]) -> list[Any]:
     catalogue = {product: CatalogProduct(product, f"title {product}") for _, product in pairs}
-    return filter_pairs.units(pairs, catalogue, pb.Provenance())
+    return filter_pairs.units(pairs, catalogue, GeneratorMetadata("", "", "", "", False))
 
 
 def judged(pairs: list[tuple[str, str]], catalogue: Path, folder: Path, server: Server) -> list[dict[str, Any]]:
@@ -50,7 +49,7 @@ def test_a_block_holds_no_more_than_one_request_may(pairs: list[tuple[str, str]]
     assert [unit for block in blocks for unit in block] == asked
     for block in blocks:
         assert len({unit.payload.query for unit in block}) <= QUERIES_PER_BLOCK
-        assert len({unit.payload.product.title for unit in block}) <= PRODUCTS_PER_BLOCK
+        assert len({unit.payload.product for unit in block}) <= PRODUCTS_PER_BLOCK
 
 
 def test_blocks_and_single_pairs_give_the_same_verdicts(server: Server, tmp_path: Path) -> None:
@@ -71,8 +70,8 @@ def test_more_scattered_pairs_than_a_request_may_list_are_asked_for_as_a_block(s
     assert len(asked) == 96
 
     async def records() -> list[Any]:
-        async with GenFiltEndpoint(server.address) as endpoint:
-            return await filter_pairs.work(endpoint, asked)
+        async with AsyncClient(genfilt=server.address, config=ClientConfig(genfilt_items=64)) as client:
+            return await filter_pairs.work(client, asked)
 
     found = asyncio.run(records())
     assert [record.key for record in found] == [unit.key for unit in asked]

@@ -9,19 +9,22 @@ import pytest
 from genfilt_server.generation.prompts import Description
 from genfilt_server.judge.encoders import checkpoint_folder, load_encoder, tower_identity
 from genfilt_server.judge.evidence import Evidence, Judge, Verdict, shipped_judge
-from genfilt_server.judge.scores import area, best_threshold, f1_gain, fit_logistic, mask_figures
 from querylife.errors import ArtifactError
+from querylife.evaluation.metrics import roc_auc
+from research.judge.scores import best_threshold, f1_gain, fit_logistic, mask_figures
 
 JUDGES = ("minilm", "querylife-mini")
 
 
-def evidence(query: Description, product: Description, likeness: float) -> Evidence:
-    return Evidence(query, product, likeness, likeness, likeness, query_confidence=-0.02, product_confidence=-0.02)
+def evidence(query: Description, product: Description, similarity: float) -> Evidence:
+    return Evidence(
+        query, product, similarity, similarity, similarity, query_confidence=-0.02, product_confidence=-0.02
+    )
 
 
 def test_area_is_the_share_of_pairs_in_the_right_order() -> None:
     scores = np.array([0.1, 0.4, 0.4, 0.9])
-    assert area(scores, np.array([False, False, True, True])) == pytest.approx(3.5 / 4)
+    assert roc_auc(scores, np.array([False, False, True, True])) == pytest.approx(3.5 / 4)
 
 
 def test_figures_of_a_mask() -> None:
@@ -55,7 +58,7 @@ def test_a_gain_over_oneself_is_nothing_and_over_no_mask_is_the_f1() -> None:
 
 @pytest.mark.parametrize("encoder", JUDGES)
 @pytest.mark.parametrize(
-    ("product", "likeness", "verdict"),
+    ("product", "similarity", "verdict"),
     [
         (Description("dress", "red", "women", "casual"), 0.9, Verdict.MATCH),
         (Description("dress", "black", "men", "sports"), 0.1, Verdict.NO_MATCH),
@@ -63,10 +66,10 @@ def test_a_gain_over_oneself_is_nothing_and_over_no_mask_is_the_f1() -> None:
     ],
 )
 def test_the_shipped_judges_on_plain_cases(
-    encoder: str, product: Description, likeness: float, verdict: Verdict
+    encoder: str, product: Description, similarity: float, verdict: Verdict
 ) -> None:
     query = Description("dress", "red", "women")
-    assert Judge.load(shipped_judge(encoder)).judge(evidence(query, product, likeness)).verdict is verdict
+    assert Judge.load(shipped_judge(encoder)).judge(evidence(query, product, similarity)).verdict is verdict
 
 
 @pytest.mark.parametrize("encoder", JUDGES)
@@ -80,14 +83,14 @@ def test_a_shipped_judge_weighs_features_that_exist(encoder: str) -> None:
 def test_the_shipped_judge_was_fitted_on_the_shipped_text_tower() -> None:
     """Where the weights are new: make genfilt-judge."""
     judge = Judge.load(shipped_judge("querylife-mini"))
-    assert judge.strangers(encoder=tower_identity(checkpoint_folder("querylife-mini"))) == []
+    assert judge.provenance_mismatches(encoder=tower_identity(checkpoint_folder("querylife-mini"))) == []
 
 
 def test_a_judge_names_both_where_it_was_fitted_on_something_else() -> None:
     judge = Judge(0.0, {}, 0.5, 0.5, {"encoder": "mine@1"})
-    assert judge.strangers(encoder="mine@1") == []
-    assert judge.strangers(encoder="mine@2") == ["the judge was fitted on the encoder mine@1, found mine@2"]
-    assert judge.strangers(generator="g@1") == ["the judge was fitted on the generator unknown, found g@1"]
+    assert judge.provenance_mismatches(encoder="mine@1") == []
+    assert judge.provenance_mismatches(encoder="mine@2") == ["the judge was fitted on the encoder mine@1, found mine@2"]
+    assert judge.provenance_mismatches(generator="g@1") == ["the judge was fitted on the generator unknown, found g@1"]
 
 
 def test_a_judge_is_read_as_it_was_written_and_other_numbers_are_another_version(tmp_path: Path) -> None:

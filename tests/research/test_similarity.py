@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from querylife_jobs.filter_pairs import SCHEMA
-from research.judge import similarity as likeness
+from research.judge import similarity
 
 
 def test_pairs_match_where_their_words_are_alike_enough(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_pairs_match_where_their_words_are_alike_enough(tmp_path: Path) -> None:
     products = {"id": ["1", "2"], "title": ["a red dress", "Titan men's watch"]}
     parquet.write_table(pyarrow.table(products), tmp_path / "products.parquet")
     places = [str(tmp_path / name) for name in ("pairs.parquet", "products.parquet", "out.parquet")]
-    likeness.main([*places, "--encoder", "minilm", "--match-from", "0.45"])
+    similarity.main([*places, "--encoder", "minilm", "--match-from", "0.45"])
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.schema.names == SCHEMA.names
     found = table.to_pydict()

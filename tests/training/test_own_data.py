@@ -63,8 +63,13 @@ def test_training_and_evaluation_take_it(own_data: tuple[Path, Path], tmp_path: 
     run = ["--start", str(start), "--out", str(out), "--steps", "2", "--batch", "4", "--keep-texts", "4"]
     assert training.main([*files, *run, "--text-layers", "1"]) == 0
     assert load_checkpoint(out).config.calibration != load_checkpoint(start).config.calibration
-    assert evaluation.main([*files, "--checkpoint", str(out), "--out", str(tmp_path / "report")]) == 0
-    assert "BM25 on titles" in (tmp_path / "report" / "report.md").read_text()
+    assert (
+        evaluation.main([*files, "--checkpoint", str(out), "--beside", str(start), "--out", str(tmp_path / "report")])
+        == 0
+    )
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "BM25 on titles" in report
+    assert "this model less the one beside it" in report
     assert (tmp_path / "report" / "calibration.png").exists()
 
 

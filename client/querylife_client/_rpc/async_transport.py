@@ -14,7 +14,7 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
 from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
-from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target, request_metadata
 from querylife_client._rpc.hedging import cancel_all, first_answer_async
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -34,7 +34,8 @@ class AsyncTransport:
     def __init__(
         self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
     ) -> None:
-        self.address = checked_address(address)
+        self.address = address
+        self._target = channel_target(address)
         self._served = served
         self._config = config
         self._statistics = statistics
@@ -89,38 +90,38 @@ class AsyncTransport:
 
     async def answers(
         self,
-        parts: Iterator[Sendable[A]],
+        batches: Iterator[Sendable[A]],
         deadlines: Deadlines,
         *,
         reads_files: bool,
         streamed: bool = False,
     ) -> AsyncGenerator[A, None]:
-        """The answers to parts, in order, with at most config.concurrency requests in flight.
+        """The answers to batches, in order, with at most config.concurrency requests in flight.
 
         A request that fails ends the call at once; streamed: once the answers before it have been yielded.
-        reads_files: building a part may wait for a disk, so it is done in a thread.
+        reads_files: building a batch may wait for a disk, so it is done in a thread.
         """
         next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[asyncio.Task[A]] = deque()
         try:
-            while (part := await _next(parts, reads_files)) is not None:
+            while (batch := await _next(batches, reads_files)) is not None:
                 if len(window) == self._config.concurrency:
                     yield await next_answer(window)
                 if any(map(_has_failed, window)):
                     break
-                window.append(asyncio.ensure_future(self._answer(part, deadlines())))
+                window.append(asyncio.ensure_future(self._answer(batch, deadlines())))
             while window:
                 yield await next_answer(window)
         finally:
             await cancel_all(window)
 
     async def collect(
-        self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
+        self, batches: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
     ) -> list[S]:
         """Every answer, in order. A call that runs out of time says what was done."""
         answers: list[S] = []
         try:
-            async for answer in self.answers(parts, deadlines, reads_files=reads_files):
+            async for answer in self.answers(batches, deadlines, reads_files=reads_files):
                 answers.append(answer)
         except DeadlineExceededError as error:
             raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
@@ -144,14 +145,14 @@ class AsyncTransport:
             return await asyncio.to_thread(_hang_up.explained, failure, self.address, self._config.tls, timeout_s)
         return failure
 
-    async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
+    async def _answer(self, batch: Sendable[A], deadline: Deadline) -> A:
         """Sends the request again where the server was restarted with another model meanwhile."""
         self._statistics.add("requests")
         while True:
             model = await self.model(deadline)
-            response = await self.call(part.rpc, part.request(), deadline)
+            response = await self.call(batch.rpc, batch.request(), deadline)
             if await self.model(deadline) == model:
-                return part.read(response, model)
+                return batch.read(response, model)
 
     async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
         stub, metadata = self._stub(rpc), self._metadata()
@@ -177,7 +178,7 @@ class AsyncTransport:
             raise ContractError("found another event loop than in the first call, want an AsyncClient for each loop")
         self._loop = loop
         if not self._channels:
-            self._channels = [_open(self.address, self._config) for _ in range(self._config.channels)]
+            self._channels = [_open(self._target, self._config) for _ in range(self._config.channels)]
         if rpc.path not in self._stubs:
             self._stubs[rpc.path] = itertools.cycle(
                 [
@@ -212,14 +213,14 @@ def _has_failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
+async def _next(batches: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
     if reads_files:
-        return await asyncio.to_thread(next, parts, None)
-    return next(parts, None)
+        return await asyncio.to_thread(next, batches, None)
+    return next(batches, None)
 
 
-def _open(address: str, config: ClientConfig) -> Any:
+def _open(target: str, config: ClientConfig) -> Any:
     options = channel_options(config)
     if config.tls is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, channel_credentials(config.tls), options=options)
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, channel_credentials(config.tls), options=options)

@@ -1,5 +1,6 @@
 """How to connect: channel options, credentials, and the metadata of a request. Shared by both clients."""
 
+import ipaddress
 from pathlib import Path
 
 import grpc
@@ -11,20 +12,45 @@ from querylife_client.errors import CredentialsError
 Metadata = tuple[tuple[str, str], ...]
 
 _WINDOW_BYTES = 4 * 1024 * 1024
+_ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
+_RESOLUTION_MS = 1000  # at least, between two look-ups of a name; gRPC's own 30 s are long for a server that is new
 _MAX_MESSAGE_BYTES = 2**31 - 1  # the answer's size is the request's, which is limited
 
 
-def checked_address(address: str) -> str:
-    """Raises ValueError for what is neither host:port nor one of gRPC's own addresses (dns:///host:port, unix:path)."""
-    host, _, port = address.rpartition(":")
-    is_grpcs = address.startswith(("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "passthrough:"))
-    if not is_grpcs and (not host or not port.isdecimal() or "/" in address or address.split() != [address]):
-        raise ValueError(f"address: found {address!r}, want host:port")
-    return address
+def channel_target(address: str) -> str:
+    """What gRPC connects to: host:port, IP addresses with ports separated by commas, or one of gRPC's own addresses
+    (dns:///host:port, unix:path).
+
+    Raises ValueError for anything else.
+    """
+    if address.startswith(("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "passthrough:")):
+        return address
+    parts = address.split(",")
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdecimal() or "/" in part or part.split() != [part]:
+            raise ValueError(f"address: found {address!r}, want host:port")
+    if len(parts) == 1:
+        return address
+    versions = {_ip_version(part) for part in parts}
+    if len(versions) > 1 or None in versions:
+        raise ValueError(f"address: found {address!r}, want IP addresses in a list, or one name that stands for all")
+    return f"ipv{versions.pop()}:{address}"
+
+
+def _ip_version(part: str) -> int | None:
+    """4 or 6; None for a name."""
+    try:
+        return ipaddress.ip_address(part.rpartition(":")[0].strip("[]")).version
+    except ValueError:
+        return None
 
 
 def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
-    """A lost server is noticed by keepalive and looked for again within a second, not gRPC's two minutes."""
+    """A lost server is noticed by keepalive and looked for again within a second, not gRPC's two minutes.
+
+    Requests go to the addresses of a name or a list in turn. A name is looked up again when a connection ends.
+    """
     options: list[tuple[str, object]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -42,6 +68,8 @@ def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
         ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.optimization_target", "latency"),
+        ("grpc.service_config", _ROUND_ROBIN),
+        ("grpc.dns_min_time_between_resolutions_ms", _RESOLUTION_MS),
     ]
     if config.tls is not None and config.tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", config.tls.server_name))

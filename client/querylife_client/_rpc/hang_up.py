@@ -10,19 +10,20 @@ import ssl
 from querylife_client.config import Tls
 from querylife_client.errors import CredentialsError, Failure
 
-_PATIENCE_S = 2.0
+_MAX_WAIT_S = 2.0
 
 
 def is_hang_up(failure: Failure) -> bool:
     text = str(failure.error)
-    return "failed to connect to all addresses" in text and ("closed" in text or "reset" in text)
+    is_connecting = "failed to connect to all addresses" in text or "connections to all backends failing" in text
+    return is_connecting and ("closed" in text or "reset" in text)
 
 
 def explained(failure: Failure, address: str, tls: Tls | None, timeout_s: float) -> Failure:
     """The same failure, or a CredentialsError that says what the server wants. Connects up to twice."""
     try:
         for _ in range(2):  # one that is going away may take a handshake and hang up, but hardly two
-            wish = _wish(address, tls, min(_PATIENCE_S, max(0.01, timeout_s)))
+            wish = _wish(address, tls, min(_MAX_WAIT_S, max(0.01, timeout_s)))
             if wish is None:
                 return failure
     except (OSError, ValueError):  # nobody there, no answer, an address that only gRPC can read

@@ -15,7 +15,7 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import ContractError
 from querylife_client._rpc import hang_up as _hang_up
 from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
-from querylife_client._rpc.channel import channel_credentials, channel_options, checked_address, request_metadata
+from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target, request_metadata
 from querylife_client._rpc.hedging import first_answer
 from querylife_client._rpc.tracing import trace_metadata
 from querylife_client.config import ClientConfig
@@ -71,12 +71,13 @@ class Transport:
     def __init__(
         self, address: str, config: ClientConfig, statistics: Statistics, served: ServedModel | None = None
     ) -> None:
-        self.address = checked_address(address)
+        self.address = address
+        self._target = channel_target(address)
         self._served = served
         self._config = config
         self._statistics = statistics
         self._budget = RetryBudget(config.retry)
-        self._channels = [_open(address, config) for _ in range(config.channels)]
+        self._channels = [_open(self._target, config) for _ in range(config.channels)]
         self._stubs: dict[str, itertools.cycle[Any]] = {}
         self._scopes: set[Scope] = set()
         self._closing = threading.Event()
@@ -127,35 +128,35 @@ class Transport:
             raise self._failure(error, timeout_s).error from error
 
     def answers(
-        self, parts: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
+        self, batches: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
     ) -> Generator[A, None, None]:
-        """The answers to parts, in order, with at most config.concurrency requests in flight.
+        """The answers to batches, in order, with at most config.concurrency requests in flight.
 
         A request that fails ends the call at once; streamed: once the answers before it have been yielded.
         """
-        head = list(itertools.islice(parts, 2))
+        head = list(itertools.islice(batches, 2))
         if len(head) < 2:
-            for part in head:
-                yield self._answer(part, deadlines(), None)
+            for batch in head:
+                yield self._answer(batch, deadlines(), None)
             return
         next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[Future[A]] = deque()
         with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
-            for part in itertools.chain(head, parts):
+            for batch in itertools.chain(head, batches):
                 if len(window) == self._config.concurrency:
                     yield next_answer(window)
                 if any(map(_has_failed, window)):
                     break
                 context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
-                window.append(pool.submit(context.run, self._answer, part, deadlines(), scope))
+                window.append(pool.submit(context.run, self._answer, batch, deadlines(), scope))
             while window:
                 yield next_answer(window)
 
-    def collect(self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
+    def collect(self, batches: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
         """Every answer, in order. A call that runs out of time says what was done."""
         answers: list[S] = []
         try:
-            for answer in self.answers(parts, deadlines):
+            for answer in self.answers(batches, deadlines):
                 answers.append(answer)
         except DeadlineExceededError as error:
             raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
@@ -188,14 +189,14 @@ class Transport:
             return _hang_up.explained(failure, self.address, self._config.tls, timeout_s)
         return failure
 
-    def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
+    def _answer(self, batch: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
         """Sends the request again where the server was restarted with another model meanwhile."""
         self._statistics.add("requests")
         while True:
             model = self.model(deadline, scope)
-            response = self.call(part.rpc, part.request(), deadline, scope)
+            response = self.call(batch.rpc, batch.request(), deadline, scope)
             if self.model(deadline, scope) == model:
-                return part.read(response, model)
+                return batch.read(response, model)
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
         stub = self._stub(rpc)
@@ -259,8 +260,8 @@ def _has_failed(future: Future[Any]) -> bool:
     return future.done() and future.exception() is not None
 
 
-def _open(address: str, config: ClientConfig) -> grpc.Channel:
+def _open(target: str, config: ClientConfig) -> grpc.Channel:
     options = channel_options(config)
     if config.tls is None:
-        return grpc.insecure_channel(address, options)
-    return grpc.secure_channel(address, channel_credentials(config.tls), options)
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, channel_credentials(config.tls), options)

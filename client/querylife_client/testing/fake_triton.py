@@ -29,13 +29,20 @@ Outputs = dict[str, NDArray[Any] | list[bytes]]
 
 
 class FakeTriton(LocalServer):
-    """width: of its vectors. token: refuse callers without it. credentials: serve TLS with them.
+    """width: of its vectors. token: refuse callers without it. credentials: serve TLS with them. address,
+    max_connection_age_s: see LocalServer.
 
     model: the one that it says it serves; may be changed while it runs.
     """
 
     def __init__(
-        self, *, width: int = 32, token: str | None = None, credentials: grpc.ServerCredentials | None = None
+        self,
+        *,
+        width: int = 32,
+        token: str | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+        address: str = "127.0.0.1:0",
+        max_connection_age_s: float | None = None,
     ) -> None:
         self.model = ModelIdentity("fake", "0" * 64, "words 1", "fp32", width, Calibration())
         service = _Service(self, width)
@@ -43,6 +50,8 @@ class FakeTriton(LocalServer):
             lambda server: service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server),
             Script(token, TOKEN_HEADER, (grpc.StatusCode.UNAVAILABLE, _RESTRICTED)),
             credentials,
+            address,
+            max_connection_age_s,
         )
 
 

@@ -22,18 +22,29 @@ class LocalServer:
     """What FakeTriton and FakeGenFilt have in common. register: adds their service to a server."""
 
     def __init__(
-        self, register: Callable[[grpc.Server], None], script: Script, credentials: grpc.ServerCredentials | None
+        self,
+        register: Callable[[grpc.Server], None],
+        script: Script,
+        credentials: grpc.ServerCredentials | None,
+        address: str = "127.0.0.1:0",
+        max_connection_age_s: float | None = None,
     ) -> None:
+        """address: IP:port to listen on; port 0: any free one. max_connection_age_s: connections end gracefully after
+        this time, so that clients look up their server's name again; None: never.
+        """
         self._register = register
         self._credentials = credentials
         self._script = script
-        self._port = 0
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        age_ms = -1 if max_connection_age_s is None else int(1000 * max_connection_age_s)
+        self._options = [*_OPTIONS, *([("grpc.max_connection_age_ms", age_ms)] if age_ms > 0 else [])]
         self.start()
 
     @property
     def address(self) -> str:
         """host:port, the same after a restart."""
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     @property
     def received(self) -> list[Received]:
@@ -54,9 +65,9 @@ class LocalServer:
         self._script.add(faults)
 
     def start(self) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
+        self._server = grpc.server(ThreadPoolExecutor(_THREADS), options=self._options)
         self._register(self._server)
-        address = f"127.0.0.1:{self._port}"
+        address = self.address
         if self._credentials is None:
             self._port = self._server.add_insecure_port(address)
         else:
@@ -66,6 +77,10 @@ class LocalServer:
     def stop(self) -> None:
         """Stop at once; requests under way are cut off."""
         self._server.stop(0).wait()
+
+    def drain(self) -> None:
+        """Refuse new requests, finish those under way, and stop."""
+        self._server.stop(60).wait()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,8 @@ from querylife.catalog.reader import Catalog, CatalogProduct, load_catalog
 from querylife.catalog.sample_catalog import drawn_products
 from querylife_gateway.config import GatewayConfig
 from querylife_gateway.server import serve
-from querylife_jobs.index import IndexConfig, run_index
+from querylife_jobs.index import run_index
+from querylife_jobs.index_config import IndexConfig
 
 
 def write_drawn_catalog(path: Path) -> Path:

@@ -25,8 +25,8 @@ from querylife_client.vector_store import (
     StoredRow,
     StoreError,
     StoreIdentity,
-    StoreUnavailableError,
 )
+from querylife_jobs.stores.postgres_sql import lock_holder, sql_quoted, sql_typed, sql_where, translated, words_table
 from querylife_jobs.stores.postgres_vectors import register_vectors
 from querylife_jobs.stores.rows import (
     CONTENT,
@@ -43,14 +43,11 @@ from querylife_jobs.stores.rows import (
 STATE_TABLE = "querylife_state"
 LOCK_KEY = 0x71756572796C  # of pg_advisory_lock: "queryl"
 SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double precision", "boolean": "boolean"}
-SIGNS = {"eq": "=", "ne": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes milliseconds and is exact
 EF_SEARCH = 200  # candidates that the HNSW index keeps while it searches
 BUILD_MEMORY = "1GB"
 CONNECT_TIMEOUT_S = 10
 SCAN_ROWS = 4096
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError)
-REFUSED = ("DiskFull", "ReadOnlySqlTransaction", "InsufficientPrivilege", "OutOfMemory", "ConfigurationLimitExceeded")
 
 
 class PostgresDatabase:
@@ -78,7 +75,7 @@ class PostgresDatabase:
         except psycopg.Error as error:
             if connection is not None:
                 connection.close()
-            raise _translated(error) from error
+            raise translated(error) from error
         finally:
             if connection is not None and not connection.closed:
                 self._idle.put(connection)
@@ -113,7 +110,7 @@ class PostgresDatabase:
                 )
             )
             connection.execute(
-                sql.SQL("CREATE TABLE {} (word text PRIMARY KEY, rows integer NOT NULL)").format(_words_table(name))
+                sql.SQL("CREATE TABLE {} (word text PRIMARY KEY, rows integer NOT NULL)").format(words_table(name))
             )
         return PostgresCollection(self, name, identity)
 
@@ -123,7 +120,7 @@ class PostgresDatabase:
     def drop(self, name: str) -> None:
         with self.connection() as connection:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_words_table(name)))
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(words_table(name)))
 
     def read_state(self) -> dict[str, Any] | None:
         with self.connection() as connection:
@@ -144,11 +141,11 @@ class PostgresDatabase:
         try:
             session = psycopg.connect(self._url, autocommit=True, application_name=f"querylife-jobs {os.getpid()}")
         except psycopg.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         with contextlib.closing(session):
             row = session.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
             if row != (True,):
-                raise StoreError(f"another job writes to it: {_lock_holder(session)}")
+                raise StoreError(f"another job writes to it: {lock_holder(session, LOCK_KEY)}")
             yield
 
     def close(self) -> None:
@@ -193,7 +190,7 @@ class PostgresCollection:
                 copy.set_types(["float8" if kind == "double precision" else kind for kind in kinds])
                 for row_id, vector, row in zip(ids, vectors, rows, strict=True):
                     copy.write_row(
-                        [row_id, vector, *(_typed(row[n], k) for n, k in zip(names[2:], kinds[2:], strict=True))]
+                        [row_id, vector, *(sql_typed(row[n], k) for n, k in zip(names[2:], kinds[2:], strict=True))]
                     )
             connection.execute(
                 sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM incoming ON CONFLICT ({2}) DO UPDATE SET {3}").format(
@@ -209,7 +206,7 @@ class PostgresCollection:
         self, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = (), *, fingerprint: str
     ) -> list[Hit]:
         check_fingerprint(self._identity, fingerprint, "query vector")
-        where, values = _where(filters)
+        where, values = sql_where(filters)
         query = np.asarray(vector, np.float32)
         statement = sql.SQL("SELECT id, vector <#> %s AS distance, {} FROM {} {} ORDER BY distance LIMIT %s").format(
             self._columns(), self._table, where
@@ -231,13 +228,13 @@ class PostgresCollection:
             weights = self._word_weights(connection, text)
             if not weights:
                 return []
-            where, values = _where(filters, sql.SQL("words @@ %s::tsquery"))
+            where, values = sql_where(filters, sql.SQL("words @@ %s::tsquery"))
             terms = sql.SQL(" + ").join([sql.SQL("(words @@ %s::tsquery)::int * %s::float8")] * len(weights))
             statement = sql.SQL(
                 "SELECT id, vector <#> %s, {}, ({}) / (1.2 + 0.1 * length(words)) AS score FROM {} {} "
                 "ORDER BY score DESC, id LIMIT %s"
             ).format(self._columns(), terms, self._table, where)
-            words = [_quoted(word) for word in weights]
+            words = [sql_quoted(word) for word in weights]
             scoring = [item for pair in zip(words, weights.values(), strict=True) for item in pair]
             parameters = [np.asarray(vector, np.float32), *scoring, " | ".join(words), *values, k]
             rows = connection.execute(statement, parameters, binary=True).fetchall()
@@ -248,7 +245,7 @@ class PostgresCollection:
         statement = sql.SQL(
             "SELECT word, coalesce(w.rows, 1), (SELECT max(rows) FROM {0} WHERE word = '') "
             "FROM unnest(tsvector_to_array(to_tsvector('english', %s))) AS word LEFT JOIN {0} w USING (word)"
-        ).format(_words_table(self._name))
+        ).format(words_table(self._name))
         found = connection.execute(statement, [text]).fetchall()
         return {word: math.log(1 + ((total or rows) - rows + 0.5) / (rows + 0.5)) for word, rows, total in found}
 
@@ -282,7 +279,7 @@ class PostgresCollection:
 
     def optimize(self) -> None:
         """Build the indexes where they are missing, and count in how many rows each word is."""
-        words = _words_table(self._name)
+        words = words_table(self._name)
         is_large = self.count() >= INDEX_FROM_ROWS
         with self._database.connection() as connection:
             connection.execute(f"SET LOCAL maintenance_work_mem = '{BUILD_MEMORY}'")
@@ -307,45 +304,3 @@ class PostgresCollection:
 
     def _hit(self, row: Sequence[Any]) -> Hit:
         return Hit(row[0], -float(row[1]), self._attributes(row))
-
-
-def _words_table(name: str) -> sql.Identifier:
-    return sql.Identifier(f"{name}_words")
-
-
-def _typed(value: Any, kind: str) -> Any:
-    return float(value) if kind == "double precision" and value is not None else value
-
-
-def _where(filters: Sequence[Condition], *further: Any) -> tuple[Any, list[Any]]:
-    """The clause, and the values of its placeholders after those of the further conditions."""
-    parts, values = list(further), []
-    for column, operator, value in filters:
-        if operator == "in":
-            parts.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
-            values.append(list(value))
-        else:
-            parts.append(sql.SQL("{} {} %s").format(sql.Identifier(column), sql.SQL(SIGNS[operator])))
-            values.append(value)
-    clause = sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(parts)) if parts else sql.SQL("")
-    return clause, values
-
-
-def _quoted(word: str) -> str:
-    """A word as a tsquery of its own."""
-    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _lock_holder(session: Any) -> str:
-    row = session.execute(
-        "SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32 | l.objid::bigint) = %s",
-        [LOCK_KEY],
-    ).fetchone()
-    return "it has just ended" if row is None else f"{row[0]}, since {row[1]:%Y-%m-%d %H:%M:%S}"
-
-
-def _translated(error: psycopg.Error) -> StoreError | StoreUnavailableError:
-    message = f"PostgreSQL: {str(error).strip()}"
-    is_refusal = type(error).__name__ in REFUSED or not isinstance(error, UNAVAILABLE)
-    return StoreError(message) if is_refusal else StoreUnavailableError(message)

@@ -9,13 +9,10 @@ import contextlib
 import functools
 import json
 import os
-import re
 import socket
 import threading
 import time
 import uuid
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +30,7 @@ from querylife_client.vector_store import (
     StoreIdentity,
     StoreUnavailableError,
 )
+from querylife_jobs.stores.qdrant_queries import payload_filter, payload_path, word_vector
 from querylife_jobs.stores.rows import (
     CONTENT,
     FINGERPRINT,
@@ -57,7 +55,6 @@ KIND_INDEXES = {
     "number": models.PayloadSchemaType.FLOAT,
     "boolean": models.PayloadSchemaType.BOOL,
 }
-SATURATION, LENGTH_WEIGHT, MEAN_LENGTH = 1.2, 0.75, 8.0  # of BM25; titles have about eight words
 TIMEOUT_S = 60
 SCAN_ROWS = 4096
 HEARTBEAT_S, STALE_S = 10.0, 60.0
@@ -216,7 +213,7 @@ class QdrantCollection:
         check_fingerprint(self._identity, fingerprint, "query vector")
         found = self._database.call(
             lambda: self._client.query_points(
-                self._name, query=vector.tolist(), using=VECTOR, limit=k, query_filter=_filter(filters)
+                self._name, query=vector.tolist(), using=VECTOR, limit=k, query_filter=payload_filter(filters)
             )
         )
         return [Hit(point.payload[ID], point.score, self._visible(point.payload)) for point in found.points]
@@ -233,7 +230,7 @@ class QdrantCollection:
                 query=words,
                 using=WORDS,
                 limit=k,
-                query_filter=_filter(filters),
+                query_filter=payload_filter(filters),
                 with_vectors=[VECTOR],
             )
         )
@@ -269,7 +266,7 @@ class QdrantCollection:
         if self._database.is_local:
             return
         for column, kind in columns.items():
-            arguments = (self._name, _path(column), KIND_INDEXES[kind])
+            arguments = (self._name, payload_path(column), KIND_INDEXES[kind])
             self._database.call(functools.partial(self._client.create_payload_index, *arguments))
 
     def optimize(self) -> None:
@@ -283,24 +280,6 @@ class QdrantCollection:
         return visible(payload, self._identity.columns)
 
 
-def word_vector(text: str, *, is_query: bool = False) -> models.SparseVector:
-    """BM25's term weights by hashed word; Qdrant multiplies them by the words' rarity."""
-    counts = Counter(words(text))
-    length = sum(counts.values())
-    norm = SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * length / MEAN_LENGTH)
-    weights = {
-        zlib.crc32(word.encode()): 1.0 if is_query else count * (SATURATION + 1) / (count + norm)
-        for word, count in counts.items()
-    }
-    return models.SparseVector(indices=list(weights), values=list(weights.values()))
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words, a plural s dropped."""
-    found = re.findall(r"[^\W_]+", text.lower())
-    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in found]
-
-
 def _is_gone(other: Mapping[str, Any], holder: Mapping[str, Any]) -> bool:
     """Whether the job that holds the lock has ended without letting it go."""
     if other.get("host") == holder["host"] and other.get("process") != holder["process"]:
@@ -310,33 +289,3 @@ def _is_gone(other: Mapping[str, Any], holder: Mapping[str, Any]) -> bool:
 
 def _point_id(row_id: str) -> str:
     return str(uuid.uuid5(IDS, f"row {row_id}"))
-
-
-def _path(column: str) -> str:
-    return column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", column) else f'"{column}"'
-
-
-def _filter(filters: Sequence[Condition]) -> models.Filter | None:
-    if not filters:
-        return None
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for column, operator, value in filters:
-        key = _path(column)
-        if operator == "ne":
-            must_not += [_equals(key, value), models.IsEmptyCondition(is_empty=models.PayloadField(key=key))]
-        elif operator == "in":
-            must.append(models.Filter(should=[_equals(key, item) for item in value]))
-        elif operator == "eq":
-            must.append(_equals(key, value))
-        elif isinstance(value, (int, float)):
-            must.append(models.FieldCondition(key=key, range=models.Range(**{operator: value})))
-        else:
-            raise StoreError(f"{column}: Qdrant compares numbers only, found {operator} {value!r}")
-    return models.Filter(must=must, must_not=must_not)
-
-
-def _equals(key: str, value: Any) -> models.FieldCondition:
-    if isinstance(value, float):  # Qdrant matches no floats
-        return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
