@@ -208,6 +208,7 @@ gpu-check: $(GPU_INSTALLED) ## half-precision parity and latency of the towers o
 # Ten minutes on an H100. DEVICE=cpu runs each step that a processor can stand in for.
 gpu-proof: repository $(if $(filter cpu,$(DEVICE)),,$(GPU_INSTALLED)) ## all that needs a GPU, measured on the one here; figures to out/gpu-proof
 	$(if $(filter cpu,$(DEVICE)),$(BIN),$(GPU)/bin)/python -m querylife_build gpu-proof --device $(or $(DEVICE),cuda)
+	$(if $(filter cpu,$(DEVICE)),$(BIN),$(GPU)/bin)/python -m research.gpu.serving --device $(or $(DEVICE),cuda)
 
 gpu-proof-pack: $(INSTALLED) ## the same for a machine without internet: parts of at most 24 MB in out/gpu-proof-pack
 	PIP=$(BIN)/pip deploy/gpu_proof/pack.sh

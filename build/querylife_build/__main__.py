@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
         ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
-        ("gpu-proof", _gpu_proof, "all that needs a GPU: parity, latency, serving, decoding; results as JSON lines"),
+        ("gpu-proof", _gpu_proof, "all that needs a GPU but serving: parity, latency, decoding; results as JSON lines"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_proof_options(command)
         if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check, _gpu_proof):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
-        if step not in (_onnx, _compile_gate, _gpu_check):
+        if step not in (_onnx, _compile_gate, _gpu_check, _gpu_proof):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
         if step in (_engines, _refit):
             command.add_argument(
@@ -223,7 +223,6 @@ def _gpu_proof(options: argparse.Namespace) -> None:
         checkpoint=_checkpoint(options),
         out=options.out,
         folder=options.folder,
-        repository=options.repository,
         device=options.device,
         steps=tuple(options.steps),
     )

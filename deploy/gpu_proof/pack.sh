@@ -36,6 +36,7 @@ python3 -m venv --system-site-packages .venv-gpu
 .venv-gpu/bin/pip install --quiet --no-index --no-deps wheels/*.whl
 .venv-gpu/bin/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 .venv-gpu/bin/querylife-build repository
-exec .venv-gpu/bin/querylife-build gpu-proof "$@"
+.venv-gpu/bin/querylife-build gpu-proof "$@"
+exec .venv-gpu/bin/python -m research.gpu.serving "$@"
 RUN
 ls -l "$PACK"

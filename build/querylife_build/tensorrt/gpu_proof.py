@@ -2,8 +2,9 @@
 
     querylife-build gpu-proof [--device cuda|cpu] [--out DIR]
 
-Each step stands alone: one that fails leaves its error in results.jsonl, and the next one runs. "cpu" runs what a
-processor can stand in for, which proves the steps and not the chip.
+Serving is measured beside it, by `python -m research.gpu.serving`, which needs the client. Each step stands alone: one
+that fails leaves its error in results.jsonl, and the next one runs. "cpu" runs what a processor can stand in for, which
+proves the steps and not the chip.
 """
 
 import json
@@ -55,7 +56,6 @@ class ProofConfig:
     checkpoint: Path | None
     out: Path = Path("out/gpu-proof")
     folder: Path = Path("out/onnx")
-    repository: Path = Path("model_repository")
     device: str = "cuda"
     steps: tuple[str, ...] = field(default=())  # none: all
 
@@ -190,13 +190,6 @@ def nvimagecodec(config: ProofConfig) -> Iterator[Result]:
     yield {"images_per_s": round(len(pictures) / seconds, 1), "failed": missing, "fails_alone": missing == [7]}
 
 
-def serving(config: ProofConfig) -> Iterator[Result]:
-    """The GPU configs through the wheel's Triton with the towers in torch: rates, batches, a kill."""
-    from querylife_build.tensorrt.serving_proof import measure_serving  # noqa: PLC0415
-
-    yield from measure_serving(config.checkpoint, config.repository, config.folder, config.out, config.device)
-
-
 def rtx(config: ProofConfig) -> Iterator[Result]:
     """Whether TensorRT for RTX compiles the towers for this chip, and loads them."""
     files = {tower: config.folder / "fp16" / f"{tower.name}.onnx" for tower in TOWERS}
@@ -213,7 +206,6 @@ STEPS: dict[str, Step] = {
     "large_pictures": large_pictures,
     "decoding": decoding,
     "nvimagecodec": nvimagecodec,
-    "serving": serving,
     "rtx": rtx,
 }
 

@@ -1,6 +1,13 @@
-"""The GPU profile's serving path without TensorRT: the wheel's Triton, the GPU configs, and the towers in torch."""
+"""The GPU profile's serving path without TensorRT: the wheel's Triton, the GPU configs, and the towers in torch.
 
+    python -m research.gpu.serving [--device cuda|cpu] [--out DIR]
+
+Prints one JSON line per figure, and adds it to results.jsonl in DIR.
+"""
+
+import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -130,3 +137,26 @@ def _healed_s(process: "subprocess.Popen[str]", address: str) -> float:
         except ServiceError:
             time.sleep(0.1)
     raise RuntimeError(f"found no answer for {READY_S:g} s after a kill")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of the towers")
+    parser.add_argument("--out", type=Path, default=Path("out/gpu-proof"), metavar="DIR", help="for results.jsonl")
+    parser.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "results.jsonl").open("a") as file:
+        for figures in measure_serving(
+            options.checkpoint, options.repository, options.folder, options.out, options.device
+        ):
+            line = json.dumps({"step": "serving", "device": options.device, **figures})
+            file.write(line + "\n")
+            file.flush()
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
