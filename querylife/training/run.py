@@ -1,11 +1,12 @@
-"""What a training run is made of and needs to go on after a kill: configuration, parameters, optimizer, step, log."""
+"""A training run: its configuration, and the state that resumes it (parameters, optimizer, step, log)."""
 
 import csv
 import dataclasses
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,45 +23,52 @@ MAY_CHANGE = {"cache", "data", "threads", "out", "gate_steps", "gate_rate"}  # i
 SCALE_LIMIT = 50.0  # of the losses' inverse temperatures
 
 
+def option(default: Any, text: str) -> Any:
+    """A field of TrainingConfig with the help text of its command line option."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
-    data: str = "../shared/data"
-    catalog: str = ""
-    pairs: str = ""
-    cache: str = "out/features"
-    out: str = "out/querylife-mini"
-    name: str = "querylife-mini"
-    steps: int = 1500
-    batch: int = 96
-    seed: int = 0
-    start: str = ""
-    threads: int = 2
-    bfloat16: bool = True
-    text_layers: int = 5
-    text_rate: float = 8e-5
-    vision_layers: int = 2
-    vision_rate: float = 1e-4
-    head_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    filter: str = "duplicates"
-    ledger: str = ""
-    modalities: str = "both"
-    mix: str = "gated"
-    product_type: bool = True
-    qmf: float = 1.0
-    qma: float = 0.2
-    qma_graded: float = 0.5
-    itc: float = 0.1
-    keep: float = 1.0
-    general: str = ""
-    keep_texts: int = 64
-    products: int = 0
-    save_every: int = 100
-    hold_back: bool = True
-    gate_steps: int = 300
-    gate_rate: float = 3e-4
+    """One option of `querylife train` for each field. Raises ConfigError for values that cannot be used."""
+
+    data: str = option("../shared/data", "folder of the shared fashion data; unused with --pairs")
+    catalog: str = option("", "your own catalogue: a file or folder")
+    pairs: str = option("", "your own judgements: a file with query, product_id and grade")
+    cache: str = option("out/features", "folder where image features are kept")
+    out: str = option("out/querylife-mini", "folder of the checkpoint, training.pt and log.csv")
+    name: str = option("querylife-mini", "the model's name in the checkpoint")
+    steps: int = option(1500, "optimizer steps")
+    batch: int = option(96, "queries in one step, over all processes")
+    seed: int = option(0, "of everything random")
+    start: str = option("", "checkpoint folder to start from; empty: the pretrained encoders")
+    threads: int = option(2, "processor threads of each process")
+    bfloat16: bool = option(True, "compute in bfloat16 where autocast allows")
+    text_layers: int = option(5, "trained last layers of the text encoder, 0 to 6")
+    text_rate: float = option(8e-5, "peak learning rate of the text encoder's layers")
+    vision_layers: int = option(2, "trained last layers of the vision encoder, 0 to 12; needs its own --cache")
+    vision_rate: float = option(1e-4, "peak learning rate of the vision encoder's layers")
+    head_rate: float = option(1e-3, "peak learning rate of heads, colour stem, fusion tower and loss scales")
+    warmup: int = option(100, "steps of linear warm-up, before cosine decay")
+    weight_decay: float = option(0.01, "AdamW's weight decay, per step and unit of learning rate")
+    clip: float = option(1.0, "largest norm of the gradient")
+    filter: str = option("duplicates", f"which false negatives leave the loss: {', '.join(FILTERS)}")
+    ledger: str = option("", "verdicts of `querylife-jobs filter`, for --filter genfilt")
+    modalities: str = option("both", "what products show: both, title or image")
+    fusion_mode: str = option("gated", "gated, or mean: the mean of title and image, without attention")
+    product_type: bool = option(True, "let the model read product types")
+    qmf: float = option(1.0, "weight of graded matching on the fused vector")
+    qma: float = option(0.2, "weight of InfoNCE of the query with title, image and product")
+    qma_graded: float = option(0.5, "weight of graded matching on title and image alone")
+    itc: float = option(0.1, "weight of InfoNCE of title with image")
+    distill_weight: float = option(1.0, "weight of the distillation on general texts; 0: none")
+    general: str = option("", "table of query and title from elsewhere; empty: Home Depot's, beside the shared data")
+    distill_texts: int = option(64, "general texts in one step")
+    products: int = option(0, "use the first N products only; 0: all")
+    save_every: int = option(100, "steps between checkpoints of the run")
+    gate_split: bool = option(True, "fit the gate on products and phrases that take no part in the steps")
+    gate_steps: int = option(300, "optimizer steps of the gate's fit; 0: leave the gate as trained")
+    gate_rate: float = option(3e-4, "learning rate of the gate's fit")
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
