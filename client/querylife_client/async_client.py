@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from concurrent.futures import Future
 from itertools import chain
 from typing import Self
 
@@ -11,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.errors import ContractError, FingerprintMismatchError, ServerFaultError, ServiceError
+from querylife.errors import FingerprintMismatchError, ServerFaultError
 from querylife_client import search as _search
-from querylife_client._requests import batches as _parts
+from querylife_client._requests import batches as _batches
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
-from querylife_client._rpc.async_transport import AsyncTransport
+from querylife_client._requests import results as _results
 from querylife_client._rpc.calls import SERVER_METADATA, Work
+from querylife_client._rpc.servers import AsyncServers
 from querylife_client._rpc.tracing import span
 from querylife_client.client import TIMEOUT_S
 from querylife_client.config import ClientConfig
@@ -25,9 +25,8 @@ from querylife_client.descriptions import Description, FilteredPairs, FilteredTi
 from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_generator, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
-from querylife_client.query_cache import QueryCache
+from querylife_client.query_cache import Claim, QueryCache, wait_for_vector
 from querylife_client.retry import Deadline, Deadlines, call_deadlines
-from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Counts, Statistics
 from querylife_client.vector_store import Collections, VectorStore, Where
 
@@ -50,9 +49,7 @@ class AsyncClient:
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
         self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
-        served = ServedModel(self._config.model_recheck_s)
-        self._triton = AsyncTransport(address, self._config, self._statistics, served) if address else None
-        self._genfilt = AsyncTransport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
+        self._servers = AsyncServers(address, genfilt, self._config, self._statistics)
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,8 +59,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; calls that are under way raise ContractError."""
-        for transport in filter(None, (self._triton, self._genfilt)):
-            await transport.close()
+        await self._servers.close()
         for other in self._others.values():
             await other.close()
 
@@ -76,9 +72,11 @@ class AsyncClient:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
         deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            parts = _parts.product_parts(products, self._config.limits)
+            batches = _batches.product_batches(products, self._config.limits)
             work = Work(len(products), "products", "stream_products")
-            return _parts.join_products(await self._transport().collect(parts, deadlines, work, reads_files=True))
+            return _results.join_products(
+                await self._servers.triton.collect(batches, deadlines, work, reads_files=True)
+            )
 
     async def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -87,11 +85,13 @@ class AsyncClient:
 
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
-        parts = _parts.product_parts(products, self._config.limits)
-        answers = self._transport().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        batches = _batches.product_batches(products, self._config.limits)
+        answers = self._servers.triton.answers(
+            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
+        )
         async with contextlib.aclosing(answers):
             async for answer in answers:
-                yield _parts.join_products([answer])
+                yield _results.join_products([answer])
 
     async def score(
         self,
@@ -190,9 +190,11 @@ class AsyncClient:
         """What each product is, from GenFilt. One that cannot be described says why in .error."""
         deadlines = self._deadlines(timeout_s)
         with span("describe", items=len(products)):
-            parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+            batches = _genfilt.describe_batches(products, self._config.genfilt_limits)
             work = Work(len(products), "products", "stream_descriptions")
-            return list(chain.from_iterable(await self._generator().collect(parts, deadlines, work, reads_files=True)))
+            return list(
+                chain.from_iterable(await self._servers.genfilt.collect(batches, deadlines, work, reads_files=True))
+            )
 
     async def stream_descriptions(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -201,8 +203,10 @@ class AsyncClient:
 
         timeout_s holds for each request.
         """
-        parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
-        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        batches = _genfilt.describe_batches(products, self._config.genfilt_limits)
+        answers = self._servers.genfilt.answers(
+            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
+        )
         async with contextlib.aclosing(answers):
             async for descriptions in answers:
                 yield descriptions
@@ -213,16 +217,20 @@ class AsyncClient:
         """Whether each product answers the query in the same place, from GenFilt."""
         deadlines = self._deadlines(timeout_s)
         with span("judge", items=len(products)):
-            parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+            batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
             work = Work(len(products), "pairs", "stream_judgements")
-            return list(chain.from_iterable(await self._generator().collect(parts, deadlines, work, reads_files=True)))
+            return list(
+                chain.from_iterable(await self._servers.genfilt.collect(batches, deadlines, work, reads_files=True))
+            )
 
     async def stream_judgements(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> AsyncIterator[list[Judgement]]:
         """judge, yielding the judgements of one request after another, in order. timeout_s holds for each request."""
-        parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
-        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
+        answers = self._servers.genfilt.answers(
+            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
+        )
         async with contextlib.aclosing(answers):
             async for judgements in answers:
                 yield judgements
@@ -234,9 +242,9 @@ class AsyncClient:
         deadlines = self._deadlines(timeout_s)
         with span("filter_pairs", items=len(queries) * len(products)):
             pairs = FilteredPairs.unfilled(len(queries), len(products))
-            parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+            batches = _genfilt.filter_batches(queries, products, self._config.genfilt_limits)
             work = Work(len(pairs), "pairs", "stream_filtered_pairs")
-            for tile in await self._generator().collect(parts, deadlines, work, reads_files=True):
+            for tile in await self._servers.genfilt.collect(batches, deadlines, work, reads_files=True):
                 pairs.fill(tile)
             return pairs
 
@@ -244,33 +252,28 @@ class AsyncClient:
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> AsyncIterator[FilteredTile]:
         """filter_pairs, yielding the tile of one request after another. timeout_s holds for each request."""
-        parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
-        answers = self._generator().answers(parts, self._request_deadlines(timeout_s), reads_files=True, streamed=True)
+        batches = _genfilt.filter_batches(queries, products, self._config.genfilt_limits)
+        answers = self._servers.genfilt.answers(
+            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
+        )
         async with contextlib.aclosing(answers):
             async for tile in answers:
                 yield tile
 
     async def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
-        try:
-            if self._triton is not None:
-                await self._triton.once(*_parts.canary(), timeout_s)
-            if self._genfilt is not None:
-                await self._genfilt.once(_genfilt.METADATA, _genfilt.METADATA.message(), timeout_s)
-        except ServiceError:
-            return False
-        return True
+        return await self._servers.are_ready(timeout_s)
 
     async def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
         """Which server answers, and with which model."""
         deadlines = self._deadlines(timeout_s)
-        probe = await self._embed_uncached([_parts.PROBE], deadlines)
-        response = await self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
+        probe = await self._embed_uncached([_batches.PROBE], deadlines)
+        response = await self._servers.triton.call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
         return read_metadata(response, probe)
 
     async def model_identity(self, *, timeout_s: float | None = None) -> ModelIdentity:
         """The model that the server serves now. Raises ServerFaultError where the server does not say."""
-        transport = self._transport()
+        transport = self._servers.triton
         response = await transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadlines(timeout_s)())
         identity = read_identity(response)
         if identity is None:
@@ -280,7 +283,7 @@ class AsyncClient:
     async def generator_metadata(self, *, timeout_s: float | None = None) -> GeneratorMetadata:
         """What GenFilt answers with now: its generator, prompts and judge."""
         message, deadline = _genfilt.METADATA.message(), self._deadlines(timeout_s)()
-        return read_generator(await self._generator().call(_genfilt.METADATA, message, deadline))
+        return read_generator(await self._servers.genfilt.call(_genfilt.METADATA, message, deadline))
 
     @property
     def counts(self) -> Counts:
@@ -296,56 +299,48 @@ class AsyncClient:
         return self._others[address]
 
     async def _embed_queries(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
-        model = await self._transport().model(deadlines()) if self._cache is not None and queries else None
+        model = await self._servers.triton.model(deadlines()) if self._cache is not None and queries else None
         if self._cache is None or model is None:  # a server that does not name its model is not cached
             return await self._embed_uncached(queries, deadlines)
         claim = self._cache.claim(queries, model)
         try:
-            claim.fulfil(await self._embed_uncached(claim.missing, deadlines))
-            async with asyncio.timeout(deadlines().check()):
-                for future in claim.futures:
-                    await _known(future)
-        except BaseException as error:
-            claim.fail(error)
-            if isinstance(error, Exception):  # another caller's request, or an index counted among the missing only
-                return await self._embed_uncached(queries, deadlines)
-            raise
+            await self._fulfil(claim, deadlines)
+        except Exception:  # of another caller's request; or it names an index among the missing queries
+            return await self._embed_uncached(queries, deadlines)
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
+    async def _fulfil(self, claim: Claim, deadlines: Deadlines) -> None:
+        """Ask for the claim's missing vectors, and wait for those that other callers have asked for."""
+        with claim.reported():
+            claim.fulfil(await self._embed_uncached(claim.missing, deadlines))
+            async with asyncio.timeout(deadlines().check()):
+                for future in claim.futures:
+                    await wait_for_vector(future)
+
     async def _embed_uncached(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
-        parts = _parts.query_parts(queries, self._config.limits)
+        batches = _batches.query_batches(queries, self._config.limits)
         work = Work(len(queries), "queries")
-        return _parts.join_queries(await self._transport().collect(parts, deadlines, work, reads_files=False))
+        return _results.join_queries(await self._servers.triton.collect(batches, deadlines, work, reads_files=False))
 
     async def _score(
         self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
-        parts = _parts.score_parts(query, products, self._config.limits)
+        batches = _batches.score_batches(query, products, self._config.limits)
         work = Work(len(products), "products")
-        answers = await self._transport().collect(parts, deadlines, work, reads_files=True)
+        answers = await self._servers.triton.collect(batches, deadlines, work, reads_files=True)
         if isinstance(query, (str, bytes)):
-            _parts.check_one_query(answers)
-        return _parts.join_scores(answers)
+            _results.check_one_query(answers)
+        return _results.join_scores(answers)
 
     async def _score_vectors(
         self, queries: Embeddings, products: Embeddings, deadlines: Deadlines
     ) -> NDArray[np.float32]:
         """queries: [1, D] or [n, D]. products: [n, D]. Returns [n] float32."""
-        parts = _parts.relevance_parts(queries, products, self._config.limits)
+        batches = _batches.relevance_batches(queries, products, self._config.limits)
         work = Work(len(products), "products")
-        answers = await self._transport().collect(parts, deadlines, work, reads_files=False)
-        return _parts.join_scores(answers, vectors_of=products.fingerprint)
-
-    def _transport(self) -> AsyncTransport:
-        if self._triton is None:
-            raise ContractError("found no Triton address, want AsyncClient(address)")
-        return self._triton
-
-    def _generator(self) -> AsyncTransport:
-        if self._genfilt is None:
-            raise ContractError("found no GenFilt address, want AsyncClient(genfilt=address)")
-        return self._genfilt
+        answers = await self._servers.triton.collect(batches, deadlines, work, reads_files=False)
+        return _results.join_scores(answers, vectors_of=products.fingerprint)
 
     def _deadlines(self, timeout_s: float | None) -> Deadlines:
         """Of one call: for the whole of it where the caller gives timeout_s, otherwise for each request."""
@@ -353,12 +348,3 @@ class AsyncClient:
 
     def _request_deadlines(self, timeout_s: float | None) -> Deadlines:
         return call_deadlines(None, self._timeout_s if timeout_s is None else timeout_s)
-
-
-async def _known(vector: "Future[NDArray[np.float32]]") -> None:
-    """Wait for what another call asked for; leaving it ends the wait alone. Raises what that call failed with."""
-    if not vector.done():
-        arrival = asyncio.wrap_future(vector)
-        arrival.add_done_callback(lambda done: done.exception())  # seen, though its caller may have left
-        await asyncio.wait([arrival])
-    vector.result()

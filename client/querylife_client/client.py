@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.errors import ContractError, FingerprintMismatchError, ServerFaultError, ServiceError
+from querylife.errors import FingerprintMismatchError, ServerFaultError
 from querylife_client import search as _search
-from querylife_client._requests import batches as _parts
+from querylife_client._requests import batches as _batches
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
+from querylife_client._requests import results as _results
 from querylife_client._rpc.calls import SERVER_METADATA, Work
+from querylife_client._rpc.servers import Servers
 from querylife_client._rpc.tracing import span
-from querylife_client._rpc.transport import Transport
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
 from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_generator, read_identity, read_metadata
 from querylife_client.products import EmbeddedProducts, Product, Text
-from querylife_client.query_cache import QueryCache
+from querylife_client.query_cache import Claim, QueryCache
 from querylife_client.retry import Deadline, Deadlines, call_deadlines
-from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Counts, Statistics
 from querylife_client.vector_store import Collections, VectorStore, Where
 
@@ -54,9 +54,7 @@ class Client:
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
         self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
-        served = ServedModel(self._config.model_recheck_s)
-        self._triton = Transport(address, self._config, self._statistics, served) if address else None
-        self._genfilt = Transport(genfilt, self._config.for_genfilt(), self._statistics) if genfilt else None
+        self._servers = Servers(address, genfilt, self._config, self._statistics)
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +64,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; calls that are under way raise ContractError."""
-        for transport in filter(None, (self._triton, self._genfilt)):
-            transport.close()
+        self._servers.close()
         for other in self._others.values():
             other.close()
 
@@ -80,9 +77,9 @@ class Client:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
         deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            parts = _parts.product_parts(products, self._config.limits)
+            batches = _batches.product_batches(products, self._config.limits)
             work = Work(len(products), "products", "stream_products")
-            return _parts.join_products(self._transport().collect(parts, deadlines, work))
+            return _results.join_products(self._servers.triton.collect(batches, deadlines, work))
 
     def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -91,11 +88,11 @@ class Client:
 
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
-        parts = _parts.product_parts(products, self._config.limits)
-        answers = self._transport().answers(parts, self._request_deadlines(timeout_s), streamed=True)
+        batches = _batches.product_batches(products, self._config.limits)
+        answers = self._servers.triton.answers(batches, self._request_deadlines(timeout_s), streamed=True)
         with contextlib.closing(answers):
             for answer in answers:
-                yield _parts.join_products([answer])
+                yield _results.join_products([answer])
 
     def score(
         self,
@@ -185,9 +182,9 @@ class Client:
         """What each product is, from GenFilt. One that cannot be described says why in .error."""
         deadlines = self._deadlines(timeout_s)
         with span("describe", items=len(products)):
-            parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
+            batches = _genfilt.describe_batches(products, self._config.genfilt_limits)
             work = Work(len(products), "products", "stream_descriptions")
-            return list(chain.from_iterable(self._generator().collect(parts, deadlines, work)))
+            return list(chain.from_iterable(self._servers.genfilt.collect(batches, deadlines, work)))
 
     def stream_descriptions(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -196,8 +193,8 @@ class Client:
 
         timeout_s holds for each request.
         """
-        parts = _genfilt.describe_parts(products, self._config.genfilt_limits)
-        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
+        batches = _genfilt.describe_batches(products, self._config.genfilt_limits)
+        yield from self._servers.genfilt.answers(batches, self._request_deadlines(timeout_s), streamed=True)
 
     def judge(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
@@ -205,16 +202,16 @@ class Client:
         """Whether each product answers the query in the same place, from GenFilt."""
         deadlines = self._deadlines(timeout_s)
         with span("judge", items=len(products)):
-            parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
+            batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
             work = Work(len(products), "pairs", "stream_judgements")
-            return list(chain.from_iterable(self._generator().collect(parts, deadlines, work)))
+            return list(chain.from_iterable(self._servers.genfilt.collect(batches, deadlines, work)))
 
     def stream_judgements(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> Iterator[list[Judgement]]:
         """judge, yielding the judgements of one request after another, in order. timeout_s holds for each request."""
-        parts = _genfilt.judge_parts(queries, products, self._config.genfilt_limits)
-        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
+        batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
+        yield from self._servers.genfilt.answers(batches, self._request_deadlines(timeout_s), streamed=True)
 
     def filter_pairs(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
@@ -223,9 +220,9 @@ class Client:
         deadlines = self._deadlines(timeout_s)
         with span("filter_pairs", items=len(queries) * len(products)):
             pairs = FilteredPairs.unfilled(len(queries), len(products))
-            parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
+            batches = _genfilt.filter_batches(queries, products, self._config.genfilt_limits)
             work = Work(len(pairs), "pairs", "stream_filtered_pairs")
-            for tile in self._generator().collect(parts, deadlines, work):
+            for tile in self._servers.genfilt.collect(batches, deadlines, work):
                 pairs.fill(tile)
             return pairs
 
@@ -233,30 +230,23 @@ class Client:
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> Iterator[FilteredTile]:
         """filter_pairs, yielding the tile of one request after another. timeout_s holds for each request."""
-        parts = _genfilt.filter_parts(queries, products, self._config.genfilt_limits)
-        yield from self._generator().answers(parts, self._request_deadlines(timeout_s), streamed=True)
+        batches = _genfilt.filter_batches(queries, products, self._config.genfilt_limits)
+        yield from self._servers.genfilt.answers(batches, self._request_deadlines(timeout_s), streamed=True)
 
     def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s."""
-        try:
-            if self._triton is not None:
-                self._triton.once(*_parts.canary(), timeout_s)
-            if self._genfilt is not None:
-                self._genfilt.once(_genfilt.METADATA, _genfilt.METADATA.message(), timeout_s)
-        except ServiceError:
-            return False
-        return True
+        return self._servers.are_ready(timeout_s)
 
     def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
         """Which server answers, and with which model."""
         deadlines = self._deadlines(timeout_s)
-        probe = self._embed_uncached([_parts.PROBE], deadlines)
-        response = self._transport().call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
+        probe = self._embed_uncached([_batches.PROBE], deadlines)
+        response = self._servers.triton.call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())
         return read_metadata(response, probe)
 
     def model_identity(self, *, timeout_s: float | None = None) -> ModelIdentity:
         """The model that the server serves now. Raises ServerFaultError where the server does not say."""
-        transport = self._transport()
+        transport = self._servers.triton
         response = transport.call(SERVER_METADATA, SERVER_METADATA.message(), self._deadlines(timeout_s)())
         identity = read_identity(response)
         if identity is None:
@@ -266,7 +256,7 @@ class Client:
     def generator_metadata(self, *, timeout_s: float | None = None) -> GeneratorMetadata:
         """What GenFilt answers with now: its generator, prompts and judge."""
         message, deadline = _genfilt.METADATA.message(), self._deadlines(timeout_s)()
-        return read_generator(self._generator().call(_genfilt.METADATA, message, deadline))
+        return read_generator(self._servers.genfilt.call(_genfilt.METADATA, message, deadline))
 
     @property
     def counts(self) -> Counts:
@@ -282,52 +272,44 @@ class Client:
         return self._others[address]
 
     def _embed_queries(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
-        model = self._transport().model(deadlines()) if self._cache is not None and queries else None
+        model = self._servers.triton.model(deadlines()) if self._cache is not None and queries else None
         if self._cache is None or model is None:  # a server that does not name its model is not cached
             return self._embed_uncached(queries, deadlines)
         claim = self._cache.claim(queries, model)
         try:
-            claim.fulfil(self._embed_uncached(claim.missing, deadlines))
-            for future in claim.futures:
-                future.result(deadlines().check())
-        except BaseException as error:
-            claim.fail(error)
-            if isinstance(error, Exception):  # another caller's request, or an index counted among the missing only
-                return self._embed_uncached(queries, deadlines)
-            raise
+            self._fulfil(claim, deadlines)
+        except Exception:  # of another caller's request; or it names an index among the missing queries
+            return self._embed_uncached(queries, deadlines)
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
+    def _fulfil(self, claim: Claim, deadlines: Deadlines) -> None:
+        """Ask for the claim's missing vectors, and wait for those that other callers have asked for."""
+        with claim.reported():
+            claim.fulfil(self._embed_uncached(claim.missing, deadlines))
+            for future in claim.futures:
+                future.result(deadlines().check())
+
     def _embed_uncached(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
-        parts = _parts.query_parts(queries, self._config.limits)
+        batches = _batches.query_batches(queries, self._config.limits)
         work = Work(len(queries), "queries")
-        return _parts.join_queries(self._transport().collect(parts, deadlines, work))
+        return _results.join_queries(self._servers.triton.collect(batches, deadlines, work))
 
     def _score(
         self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
-        parts = _parts.score_parts(query, products, self._config.limits)
-        answers = self._transport().collect(parts, deadlines, Work(len(products), "products"))
+        batches = _batches.score_batches(query, products, self._config.limits)
+        answers = self._servers.triton.collect(batches, deadlines, Work(len(products), "products"))
         if isinstance(query, (str, bytes)):
-            _parts.check_one_query(answers)
-        return _parts.join_scores(answers)
+            _results.check_one_query(answers)
+        return _results.join_scores(answers)
 
     def _score_vectors(self, queries: Embeddings, products: Embeddings, deadlines: Deadlines) -> NDArray[np.float32]:
         """queries: [1, D] or [n, D]. products: [n, D]. Returns [n] float32."""
-        parts = _parts.relevance_parts(queries, products, self._config.limits)
+        batches = _batches.relevance_batches(queries, products, self._config.limits)
         work = Work(len(products), "products")
-        answers = self._transport().collect(parts, deadlines, work)
-        return _parts.join_scores(answers, vectors_of=products.fingerprint)
-
-    def _transport(self) -> Transport:
-        if self._triton is None:
-            raise ContractError("found no Triton address, want Client(address)")
-        return self._triton
-
-    def _generator(self) -> Transport:
-        if self._genfilt is None:
-            raise ContractError("found no GenFilt address, want Client(genfilt=address)")
-        return self._genfilt
+        answers = self._servers.triton.collect(batches, deadlines, work)
+        return _results.join_scores(answers, vectors_of=products.fingerprint)
 
     def _deadlines(self, timeout_s: float | None) -> Deadlines:
         """Of one call: for the whole of it where the caller gives timeout_s, otherwise for each request."""

@@ -87,13 +87,13 @@ def describe(arguments: list[str]) -> int:
 def _embedded(client: Client, products: list[CatalogProduct]) -> Iterable[dict[str, object]]:
     left = iter(products)
     for piece in client.stream_products(iter(_products(products))):
-        for place, product in enumerate(islice(left, len(piece))):
-            error = piece.errors.get(place)
+        for index, product in enumerate(islice(left, len(piece))):
+            error = piece.errors.get(index)
             yield {
                 "id": product.id,
-                "vector": piece.vectors[place].tolist(),
-                "title_used": bool(piece.title_used[place]),
-                "image_used": bool(piece.image_used[place]),
+                "vector": piece.vectors[index].tolist(),
+                "title_used": bool(piece.title_used[index]),
+                "image_used": bool(piece.image_used[index]),
                 "error": None if error is None else str(error),
             }
 

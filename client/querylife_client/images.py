@@ -42,8 +42,8 @@ def image_bytes(source: "ImageSource | None") -> bytes:
         return _within_limit(_read(source, str(getattr(source, "name", "file object"))))
     if hasattr(source, "getbands"):  # a PIL image, without importing Pillow for those who send bytes
         return _encode(source)
-    found = type(source).__name__
-    raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, f"found {found}, want bytes, path, file, array or PIL image")
+    kind = type(source).__name__
+    raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, f"found {kind}, want bytes, path, file, array or PIL image")
 
 
 def _read_path(path: Path) -> bytes:

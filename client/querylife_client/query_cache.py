@@ -6,10 +6,12 @@ another model, the cache is emptied. Callers who ask for the same new query at t
 flight).
 """
 
+import asyncio
+import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -87,11 +89,17 @@ class Claim:
         for future, vector in zip(self.owned, np.asarray(vectors), strict=True):
             future.set_result(vector.copy())
 
-    def fail(self, error: BaseException) -> None:
-        """Tell those who wait for this caller's request; what was answered stays.
+    @contextlib.contextmanager
+    def reported(self) -> Iterator[None]:
+        """Tell an error of the block to those who wait for this caller's request."""
+        try:
+            yield
+        except BaseException as error:
+            self._fail(error)
+            raise
 
-        A caller who was cancelled or interrupted is no reason for them to be.
-        """
+    def _fail(self, error: BaseException) -> None:
+        """What was answered stays. A caller who was cancelled or interrupted is no reason for others to be."""
         told = error if isinstance(error, Exception) else UnavailableError("the caller who asked has left")
         for future in self.owned:
             if not future.done():
@@ -100,3 +108,12 @@ class Claim:
     def stack(self) -> Embeddings:
         """[queries, D] float32, once every future is done."""
         return Embeddings(np.stack([future.result() for future in self.futures]), self.fingerprint)
+
+
+async def wait_for_vector(vector: "Future[Vector]") -> None:
+    """Wait for what another call asked for; leaving it ends the wait alone. Raises what that call failed with."""
+    if not vector.done():
+        arrival = asyncio.wrap_future(vector)
+        arrival.add_done_callback(lambda done: done.exception())  # retrieved, though its caller may have left
+        await asyncio.wait([arrival])
+    vector.result()

@@ -38,15 +38,15 @@ def fetch_image(url: str, guard: UrlGuard | None = None) -> bytes:
     guard = guard or UrlGuard()
     end = time.monotonic() + guard.timeout_s
     for _ in range(guard.max_redirects + 1):
-        found = _fetch_once(url, guard, end)
-        if isinstance(found, bytes):
-            return found
-        url = urljoin(url, found)
+        content_or_location = _fetch_once(url, guard, end)
+        if isinstance(content_or_location, bytes):
+            return content_or_location
+        url = urljoin(url, content_or_location)
     raise _refused(f"found more than {guard.max_redirects} redirects")
 
 
 def _fetch_once(url: str, guard: UrlGuard, end: float) -> bytes | str:
-    """The content, or the place that a redirect names."""
+    """The content, or the URL that a redirect names."""
     parts, address, port = _checked(url, guard)
     connection = _connection(parts, address, port, _remaining_s(end))
     try:
@@ -85,13 +85,13 @@ def _checked(url: str, guard: UrlGuard) -> tuple[SplitResult, str, int]:
 
 def _address(host: str, port: int, guard: UrlGuard) -> str:
     try:
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         raise _refused(f"cannot resolve {host}: {error}") from error
-    private = [address for address in found if not is_public(address)]
+    private = [address for address in addresses if not is_public(address)]
     if private and guard.allowed_hosts is None:
         raise _refused(f"{host} has the address {private[0]}, want public ones")
-    return found[0]
+    return addresses[0]
 
 
 def is_public(address: str) -> bool:

@@ -17,7 +17,7 @@ from querylife_client.embeddings import Embeddings
 
 
 class VectorIndex:
-    """Product vectors by place, 0 to n - 1. Rows of zeros (nothing usable) take a place but are never found."""
+    """Product vectors by index, 0 to n - 1. Rows of zeros (nothing usable) have an index but are never found."""
 
     def __init__(self, index: Any, rows: int, fingerprint: str) -> None:
         """fingerprint: of the model that made the vectors."""
@@ -68,12 +68,12 @@ class VectorIndex:
         return self._rows
 
     def nearest(self, query: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
-        """Places of about the top_k nearest rows. query: [D] float32, unit."""
+        """Indices of about the top_k nearest rows. query: [D] float32, unit."""
         if query.shape != (self._index.ndim,):
             raise ValueError(f"vectors: found width {self._index.ndim}, want {len(query)}")
         return np.asarray(self._index.search(query, top_k).keys, np.intp)
 
-    def __getitem__(self, places: NDArray[np.intp]) -> Embeddings:
-        """[places, D] float32, unit rows."""
-        found = np.asarray(self._index.get(places.astype(np.uint64)), np.float32).reshape(len(places), -1)
-        return Embeddings(found / np.linalg.norm(found, axis=1, keepdims=True), self.fingerprint)
+    def __getitem__(self, indices: NDArray[np.intp]) -> Embeddings:
+        """[indices, D] float32, unit rows."""
+        stored = np.asarray(self._index.get(indices.astype(np.uint64)), np.float32).reshape(len(indices), -1)
+        return Embeddings(stored / np.linalg.norm(stored, axis=1, keepdims=True), self.fingerprint)

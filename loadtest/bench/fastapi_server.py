@@ -37,7 +37,7 @@ def service(checkpoint: Path | None) -> FastAPI:
 
     @app.post("/queries")
     def embed_queries(body: Queries) -> Any:
-        tokens = tokenizer.encode(body.texts)
+        tokens = tokenizer.encode_queries(body.texts)
         with torch.inference_mode():
             vectors = model.embed_query(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.segments))
         return {"vectors": vectors.tolist()}

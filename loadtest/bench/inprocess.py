@@ -28,7 +28,7 @@ class TextTower:
         """Encoded queries, each batch of one length, as the server's batches are."""
         waiting: dict[int, list[Encoded]] = {}
         for query in queries():
-            tokens = self._tokenizer.encode([query])
+            tokens = self._tokenizer.encode_queries([query])
             same = waiting.setdefault(tokens.token_ids.shape[1], [])
             same.append((tokens.token_ids, tokens.segments))
             if len(same) == size:
@@ -36,7 +36,7 @@ class TextTower:
                 same.clear()
 
     def encode(self, query: str) -> Encoded:
-        tokens = self._tokenizer.encode([query])
+        tokens = self._tokenizer.encode_queries([query])
         return tokens.token_ids, tokens.segments
 
     def run(self, encoded: Encoded) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ from querylife.training.false_negatives import NAMES as FILTERS
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = {"cache", "data", "threads", "out", "gate_steps", "gate_rate"}  # in a run that goes on
+Value = TypeVar("Value")
+
 SCALE_LIMIT = 50.0  # of the losses' inverse temperatures
 
 
-def option(default: Any, text: str) -> Any:
-    """A field of TrainingConfig with the help text of its command line option."""
-    return field(default=default, metadata={"help": text})
+def option(default: Value, text: str) -> Value:
+    """A field with the text that --help shows for it."""
+    value: Value = field(default=default, metadata={"help": text})
+    return value
 
 
 @dataclass(frozen=True)

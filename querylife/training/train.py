@@ -210,13 +210,11 @@ def parse(arguments: Sequence[str] | None) -> TrainingConfig:
     """One option per field of TrainingConfig."""
     parser = argparse.ArgumentParser(prog="querylife train", description=__doc__.splitlines()[0] if __doc__ else "")
     for field in dataclasses.fields(TrainingConfig):
-        option = "--" + field.name.replace("_", "-")
-        kind = type(field.default)
-        text = f"{field.metadata['help']} (default: {field.default if field.default != '' else 'none'})"
-        if kind is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+        name, default, text = "--" + field.name.replace("_", "-"), field.default, field.metadata["help"]
+        if isinstance(default, bool):
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
-            parser.add_argument(option, type=kind, default=field.default, metavar=kind.__name__, help=text)
+            parser.add_argument(name, type=type(default), default=default, help=f"{text} (default {default!r})")
     return TrainingConfig(**vars(parser.parse_args(arguments)))
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from servers import REPOSITORY
-from serving.strangers import column, embed_queries, infer
+from serving.strangers import column, embed_queries, infer, score
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
@@ -140,3 +140,13 @@ def refusal(client: InferenceServerClient, model: Model, inputs: dict[str, np.nd
     assert "\n" not in message
     assert "/" not in message
     return message
+
+
+def test_a_misspelt_query_gets_the_vector_and_scores_of_what_was_meant(client):
+    typed, meant = b"blak leather shoos", b"black leather shoes"
+    vectors = embed_queries(client, [typed, meant])["query_embedding"]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+    products = [(b"black leather shoes", b"", b"Formal Shoes"), (b"blak leather shoos", b"", b"")]
+    scores = [score(client, query, products)["score"] for query in (typed, meant)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+    assert scores[0][0] > scores[0][1], "titles are not corrected"

@@ -50,13 +50,13 @@ def test_a_table_without_titles_is_refused(tmp_path: Path) -> None:
 def test_the_anchor_pulls_a_strayed_tower_back(tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     tower, tokenizer = model.text, model_tokenizer(model)
-    anchor = Distillation(TextTower(model.config.text), tokenizer, WordSalads(tokenizer), count=16, seed=0)
+    distillation = Distillation(TextTower(model.config.text), tokenizer, WordSalads(tokenizer), count=16, seed=0)
     with torch.no_grad():
         tower.head.weight[0] += 3  # every text now looks in one direction
     optimizer = torch.optim.Adam(tower.parameters(), lr=3e-3)
     losses = []
     for _ in range(40):
-        loss = anchor.loss(tower, 0, (0, 1), bfloat16=False)
+        loss = distillation.loss(tower, 0, (0, 1), bfloat16=False)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

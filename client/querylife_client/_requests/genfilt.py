@@ -1,6 +1,6 @@
 """GenFilt's requests and answers. No I/O but reading pictures.
 
-As in _parts: one class per kind of request, sent by both clients in the same way.
+As in batches: one class per kind of request, sent by both clients in the same way.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from genfilt_protocol import genfilt_pb2 as genfilt
 from querylife.contract import IMAGE, PRODUCT_TYPE, QUERY, TITLE
 from querylife.errors import ItemError, ServerFaultError, ServiceError
-from querylife_client._requests.batches import Item, product_item, query_item, split
+from querylife_client._requests.items import Item, product_item, query_item, split
 from querylife_client._rpc.calls import Rpc
 from querylife_client.config import Limits
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict
@@ -32,7 +32,7 @@ METADATA = Rpc(f"{_SERVICE}Metadata", genfilt.MetadataRequest, genfilt.Provenanc
 
 
 @dataclass(frozen=True)
-class DescribePart:
+class DescribeBatch:
     """items: the products."""
 
     items: Sequence[Item]
@@ -47,7 +47,7 @@ class DescribePart:
 
 
 @dataclass(frozen=True)
-class JudgePart:
+class JudgeBatch:
     """items: the pairs, each a query and a product."""
 
     items: Sequence[Item]
@@ -63,7 +63,7 @@ class JudgePart:
 
 
 @dataclass(frozen=True)
-class FilterPart:
+class FilterBatch:
     """One tile of the matrix. row, column: where it begins."""
 
     row: int
@@ -93,19 +93,19 @@ class FilterPart:
         return FilteredTile(rows, range(self.column, self.column + shape[1]), pairs)
 
 
-def describe_parts(products: Iterable[Product], limits: Limits) -> Iterator[DescribePart]:
-    return map(DescribePart, split(map(product_item, products), limits))
+def describe_batches(products: Iterable[Product], limits: Limits) -> Iterator[DescribeBatch]:
+    return map(DescribeBatch, split(map(product_item, products), limits))
 
 
-def judge_parts(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[JudgePart]:
+def judge_batches(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[JudgeBatch]:
     if len(queries) != len(products):
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one for each")
     pairs = zip(enumerate(queries), products, strict=True)
     items = (query_item(index, query).beside(product_item(product)) for (index, query), product in pairs)
-    return map(JudgePart, split(items, limits))
+    return map(JudgeBatch, split(items, limits))
 
 
-def filter_parts(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[FilterPart]:
+def filter_batches(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[FilterBatch]:
     """Tiles, row by row. Pictures are read once."""
     rows = list(split((query_item(index, query) for index, query in enumerate(queries)), limits))
     columns = list(split(map(product_item, products), limits))
@@ -113,7 +113,7 @@ def filter_parts(queries: Sequence[Text], products: Sequence[Product], limits: L
     for query_tile in rows:
         column = 0
         for product_tile in columns:
-            yield FilterPart(row, column, query_tile, product_tile)
+            yield FilterBatch(row, column, query_tile, product_tile)
             column += len(product_tile)
         row += len(query_tile)
 

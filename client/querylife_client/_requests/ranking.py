@@ -14,14 +14,14 @@ StoredVectors = Embeddings | EmbeddedProducts | VectorIndex
 
 
 def best(
-    scores: NDArray[np.float32], top_k: int | None, places: NDArray[np.intp] | None = None
+    scores: NDArray[np.float32], top_k: int | None, indices: NDArray[np.intp] | None = None
 ) -> list[tuple[int, float]]:
     """[(index, score), ...] best first; equal scores by index; NaN left out.
 
-    scores: [n] float32. places: the index that each score stands for, where that is not its place.
+    scores: [n] float32. indices: [n], the products that the scores are of; None: all products, in order.
     """
     order = np.argsort(-scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))][:top_k]
-    return [(int(places[place]) if places is not None else int(place), float(scores[place])) for place in order]
+    return [(int(row if indices is None else indices[row]), float(scores[row])) for row in order]
 
 
 def checked_vectors(vectors: StoredVectors) -> Embeddings | VectorIndex:
@@ -58,7 +58,7 @@ def check_models(queries: Embeddings, vectors: Embeddings | VectorIndex) -> None
 
 
 def nearest(query: NDArray[np.float32], vectors: Embeddings | VectorIndex, top_k: int | None) -> NDArray[np.intp]:
-    """The places of the top_k rows with the largest cosine to the query, best first.
+    """Indices of the top_k rows with the largest cosine to the query, best first.
 
     query: [D] float32, unit. vectors: [n, D] float32, unit rows, or an index of them; rows of zeros are left out.
     """
@@ -69,11 +69,11 @@ def nearest(query: NDArray[np.float32], vectors: Embeddings | VectorIndex, top_k
     cosines = vectors @ query
     zeros = np.flatnonzero(cosines == 0)
     cosines[zeros[~vectors[zeros].any(axis=1)]] = -np.inf
-    places = np.arange(len(vectors))
+    indices = np.arange(len(vectors))
     if top_k is not None and top_k < len(vectors):
-        places = np.sort(np.argpartition(-cosines, top_k)[:top_k])
-    places = places[np.isfinite(cosines[places])]
-    return places[np.argsort(-cosines[places], kind="stable")]
+        indices = np.sort(np.argpartition(-cosines, top_k)[:top_k])
+    indices = indices[np.isfinite(cosines[indices])]
+    return indices[np.argsort(-cosines[indices], kind="stable")]
 
 
 def check_arguments(products: object, vectors: object, top_k: object = None) -> None:

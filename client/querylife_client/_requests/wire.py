@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as triton
 
 from querylife.contract import DType, Model, Tensor
-from querylife.errors import ContractError, ServerFaultError
+from querylife.errors import ContractError, ItemError, ItemFault, ServerFaultError
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -49,15 +49,15 @@ def read_response(model: Model, response: triton.ModelInferResponse, batch: int)
 
     Raises ServerFaultError when the answer is not what the contract promises for this batch.
     """
-    found = [output.name for output in response.outputs]
-    if len(response.raw_output_contents) != len(found):
-        raise ServerFaultError(f"{model.name}: found {len(response.raw_output_contents)} buffers for outputs {found}")
-    place = {name: index for index, name in enumerate(found)}
+    names = [output.name for output in response.outputs]
+    if len(response.raw_output_contents) != len(names):
+        raise ServerFaultError(f"{model.name}: found {len(response.raw_output_contents)} buffers for outputs {names}")
+    indices = {name: index for index, name in enumerate(names)}
     rows: dict[str, Row] = {}
     for tensor in model.outputs:
-        if tensor.name not in place:
-            raise ServerFaultError(f"{model.name}: found outputs {found}, want {tensor.name}")
-        index = place[tensor.name]
+        if tensor.name not in indices:
+            raise ServerFaultError(f"{model.name}: found outputs {names}, want {tensor.name}")
+        index = indices[tensor.name]
         try:
             rows[tensor.name] = _read(tensor, response.outputs[index], response.raw_output_contents[index], batch)
         except (ContractError, ValueError, struct.error) as error:
@@ -76,6 +76,14 @@ def _read(tensor: Tensor, header: triton.ModelInferResponse.InferOutputTensor, r
     array = np.frombuffer(raw, tensor.dtype.numpy).reshape(shape)
     tensor.check(array)
     return array[:, 0] if tensor.shape == (1,) else array
+
+
+def parse_fault(fault: bytes) -> ItemError:
+    """Read one value of a fault tensor. Raises ServerFaultError for an unknown fault."""
+    try:
+        return ItemError.parse(fault.decode("utf-8"))
+    except ValueError as error:
+        raise ServerFaultError(f"found fault {fault!r}, want one of {', '.join(ItemFault)}") from error
 
 
 def _read_bytes(name: str, raw: bytes, batch: int) -> list[bytes]:

@@ -90,38 +90,38 @@ class AsyncTransport:
 
     async def answers(
         self,
-        parts: Iterator[Sendable[A]],
+        batches: Iterator[Sendable[A]],
         deadlines: Deadlines,
         *,
         reads_files: bool,
         streamed: bool = False,
     ) -> AsyncGenerator[A, None]:
-        """The answers to parts, in order, with at most config.concurrency requests in flight.
+        """The answers to batches, in order, with at most config.concurrency requests in flight.
 
         A request that fails ends the call at once; streamed: once the answers before it have been yielded.
-        reads_files: building a part may wait for a disk, so it is done in a thread.
+        reads_files: building a batch may wait for a disk, so it is done in a thread.
         """
         next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[asyncio.Task[A]] = deque()
         try:
-            while (part := await _next(parts, reads_files)) is not None:
+            while (batch := await _next(batches, reads_files)) is not None:
                 if len(window) == self._config.concurrency:
                     yield await next_answer(window)
                 if any(map(_has_failed, window)):
                     break
-                window.append(asyncio.ensure_future(self._answer(part, deadlines())))
+                window.append(asyncio.ensure_future(self._answer(batch, deadlines())))
             while window:
                 yield await next_answer(window)
         finally:
             await cancel_all(window)
 
     async def collect(
-        self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
+        self, batches: Iterator[Sendable[S]], deadlines: Deadlines, work: Work, *, reads_files: bool
     ) -> list[S]:
         """Every answer, in order. A call that runs out of time says what was done."""
         answers: list[S] = []
         try:
-            async for answer in self.answers(parts, deadlines, reads_files=reads_files):
+            async for answer in self.answers(batches, deadlines, reads_files=reads_files):
                 answers.append(answer)
         except DeadlineExceededError as error:
             raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
@@ -145,14 +145,14 @@ class AsyncTransport:
             return await asyncio.to_thread(_hang_up.explained, failure, self.address, self._config.tls, timeout_s)
         return failure
 
-    async def _answer(self, part: Sendable[A], deadline: Deadline) -> A:
+    async def _answer(self, batch: Sendable[A], deadline: Deadline) -> A:
         """Sends the request again where the server was restarted with another model meanwhile."""
         self._statistics.add("requests")
         while True:
             model = await self.model(deadline)
-            response = await self.call(part.rpc, part.request(), deadline)
+            response = await self.call(batch.rpc, batch.request(), deadline)
             if await self.model(deadline) == model:
-                return part.read(response, model)
+                return batch.read(response, model)
 
     async def _send(self, rpc: Rpc, request: Any, timeout_s: float, state: CallState) -> Any:
         stub, metadata = self._stub(rpc), self._metadata()
@@ -213,10 +213,10 @@ def _has_failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-async def _next(parts: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
+async def _next(batches: Iterator[Sendable[A]], reads_files: bool) -> Sendable[A] | None:
     if reads_files:
-        return await asyncio.to_thread(next, parts, None)
-    return next(parts, None)
+        return await asyncio.to_thread(next, batches, None)
+    return next(batches, None)
 
 
 def _open(target: str, config: ClientConfig) -> Any:

@@ -10,7 +10,7 @@ import ssl
 from querylife_client.config import Tls
 from querylife_client.errors import CredentialsError, Failure
 
-_PATIENCE_S = 2.0
+_MAX_WAIT_S = 2.0
 
 
 def is_hang_up(failure: Failure) -> bool:
@@ -23,7 +23,7 @@ def explained(failure: Failure, address: str, tls: Tls | None, timeout_s: float)
     """The same failure, or a CredentialsError that says what the server wants. Connects up to twice."""
     try:
         for _ in range(2):  # one that is going away may take a handshake and hang up, but hardly two
-            wish = _wish(address, tls, min(_PATIENCE_S, max(0.01, timeout_s)))
+            wish = _wish(address, tls, min(_MAX_WAIT_S, max(0.01, timeout_s)))
             if wish is None:
                 return failure
     except (OSError, ValueError):  # nobody there, no answer, an address that only gRPC can read

@@ -32,9 +32,9 @@ def traceparent(value: str) -> Iterator[None]:
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
     """The trace context of the running span, as gRPC metadata."""
-    given = _traceparent.get()
-    if given is not None:
-        return (("traceparent", given),)
+    value = _traceparent.get()
+    if value is not None:
+        return (("traceparent", value),)
     if not OPENTELEMETRY:
         return ()
     carrier: dict[str, str] = {}

@@ -128,35 +128,35 @@ class Transport:
             raise self._failure(error, timeout_s).error from error
 
     def answers(
-        self, parts: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
+        self, batches: Iterator[Sendable[A]], deadlines: Deadlines, *, streamed: bool = False
     ) -> Generator[A, None, None]:
-        """The answers to parts, in order, with at most config.concurrency requests in flight.
+        """The answers to batches, in order, with at most config.concurrency requests in flight.
 
         A request that fails ends the call at once; streamed: once the answers before it have been yielded.
         """
-        head = list(itertools.islice(parts, 2))
+        head = list(itertools.islice(batches, 2))
         if len(head) < 2:
-            for part in head:
-                yield self._answer(part, deadlines(), None)
+            for batch in head:
+                yield self._answer(batch, deadlines(), None)
             return
         next_answer = _next_in_order if streamed else _next_unless_failed
         window: deque[Future[A]] = deque()
         with ThreadPoolExecutor(self._config.concurrency, "querylife-client") as pool, self._scope() as scope:
-            for part in itertools.chain(head, parts):
+            for batch in itertools.chain(head, batches):
                 if len(window) == self._config.concurrency:
                     yield next_answer(window)
                 if any(map(_has_failed, window)):
                     break
                 context = contextvars.copy_context()  # a thread of the pool belongs to the caller's trace
-                window.append(pool.submit(context.run, self._answer, part, deadlines(), scope))
+                window.append(pool.submit(context.run, self._answer, batch, deadlines(), scope))
             while window:
                 yield next_answer(window)
 
-    def collect(self, parts: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
+    def collect(self, batches: Iterator[Sendable[S]], deadlines: Deadlines, work: Work) -> list[S]:
         """Every answer, in order. A call that runs out of time says what was done."""
         answers: list[S] = []
         try:
-            for answer in self.answers(parts, deadlines):
+            for answer in self.answers(batches, deadlines):
                 answers.append(answer)
         except DeadlineExceededError as error:
             raise unfinished(error, sum(map(len, answers)), *work) from error.__cause__
@@ -189,14 +189,14 @@ class Transport:
             return _hang_up.explained(failure, self.address, self._config.tls, timeout_s)
         return failure
 
-    def _answer(self, part: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
+    def _answer(self, batch: Sendable[A], deadline: Deadline, scope: Scope | None) -> A:
         """Sends the request again where the server was restarted with another model meanwhile."""
         self._statistics.add("requests")
         while True:
             model = self.model(deadline, scope)
-            response = self.call(part.rpc, part.request(), deadline, scope)
+            response = self.call(batch.rpc, batch.request(), deadline, scope)
             if self.model(deadline, scope) == model:
-                return part.read(response, model)
+                return batch.read(response, model)
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, scope: Scope | None, state: CallState) -> Any:
         stub = self._stub(rpc)

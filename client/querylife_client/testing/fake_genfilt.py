@@ -84,11 +84,11 @@ def _filter(request: Any) -> Any:
         (response.query_errors, request.queries, _asked),
         (response.product_errors, request.products, _words),
     ):
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             try:
                 check(item)
             except ItemError as error:
-                errors[place].CopyFrom(_error(error))
+                errors[index].CopyFrom(_error(error))
     for row, query in enumerate(request.queries):
         for column, product in enumerate(request.products):
             faulty = row in response.query_errors or column in response.product_errors
