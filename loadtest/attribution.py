@@ -35,8 +35,8 @@ def read_statistics(address: str) -> Any:
 def stage_times(before: Any, after: Any) -> list[StageTime]:
     """Models that worked in between, in the order of the time they took."""
     earlier = {model.name: model for model in before.model_stats}
-    found = [_stage(earlier.get(model.name), model) for model in after.model_stats]
-    worked = [stage for stage in found if stage.requests > 0]
+    stages = [_stage(earlier.get(model.name), model) for model in after.model_stats]
+    worked = [stage for stage in stages if stage.requests > 0]
     return sorted(worked, key=lambda stage: -stage.requests * (stage.queue_ms + stage.compute_infer_ms))
 
 

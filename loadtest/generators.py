@@ -47,11 +47,11 @@ class Generators:
 
         Raises ServerFaultError when there were none.
         """
-        found = self.folder / CAPACITY_NAME
-        found.unlink(missing_ok=True)
+        report = self.folder / CAPACITY_NAME
+        report.unlink(missing_ok=True)
         saturating = replace(scenario, stages=(Stage(CAPACITY_S),))
         self._run(saturating, {SATURATE_VARIABLE: str(IN_FLIGHT)}, workers=1)
-        capacity_per_s = float(found.read_text()) if found.exists() else 0.0
+        capacity_per_s = float(report.read_text()) if report.exists() else 0.0
         if capacity_per_s <= 0:
             raise ServerFaultError(f"found no answer in {CAPACITY_S:g} s: see {self.folder / 'locust.log'}")
         return capacity_per_s

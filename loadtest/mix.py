@@ -65,5 +65,5 @@ class Mix(User):
 
         gevent.joinall([gevent.spawn(call) for _ in range(callers)], raise_error=True)
         ended, warm_s = time.monotonic() - started, WARM_UP * scenario.seconds
-        found = sum(begun >= warm_s for begun in answered) / (ended - warm_s)
-        Path(os.environ[FOLDER_VARIABLE], CAPACITY_NAME).write_text(f"{found:.3f}")
+        capacity_per_s = sum(begun >= warm_s for begun in answered) / (ended - warm_s)
+        Path(os.environ[FOLDER_VARIABLE], CAPACITY_NAME).write_text(f"{capacity_per_s:.3f}")

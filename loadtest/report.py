@@ -96,13 +96,13 @@ def _rows(path: Path) -> list[list[str]]:
 def _latency_series(samples: Samples) -> Series:
     """p50 and p99 of every second of intended starts."""
     seconds = samples.intended_s.astype(int)
-    found: Series = {}
+    series: Series = {}
     for percentile in (50, 99):
         pairs = [
             (float(s), float(np.percentile(samples.latency_ms[seconds == s], percentile))) for s in np.unique(seconds)
         ]
-        found[f"p{percentile}"] = ([x for x, _ in pairs], [y for _, y in pairs])
-    return found
+        series[f"p{percentile}"] = ([x for x, _ in pairs], [y for _, y in pairs])
+    return series
 
 
 def _rate_series(samples: Samples, scenario: Scenario) -> Series:

@@ -68,14 +68,14 @@ class StageResult:
 
 
 def by_stage(samples: Samples, scenario: Scenario) -> list[StageResult]:
-    found, begins_s = [], 0.0
+    results, begins_s = [], 0.0
     for stage in scenario.stages:
         inside = samples.only((samples.intended_s >= begins_s) & (samples.intended_s < begins_s + stage.seconds))
         p50, p95, p99, _ = percentiles(inside.latency_ms[inside.ok])
         counts = (len(inside.outcome), int((~inside.ok).sum()), goodput(inside, scenario.objectives.good_ms))
-        found.append(StageResult(stage.seconds, stage.arrivals_per_s, *counts, p50, p95, p99))
+        results.append(StageResult(stage.seconds, stage.arrivals_per_s, *counts, p50, p95, p99))
         begins_s += stage.seconds
-    return found
+    return results
 
 
 def read_samples(folder: Path) -> Samples:
@@ -126,13 +126,13 @@ def invalid_because(samples: Samples, scenario: Scenario) -> list[str]:
 
 
 def missed_objectives(samples: Samples, memory: Memory, objectives: Objectives) -> list[str]:
-    found = {
+    measured = {
         "p99_ms": percentiles(samples.latency_ms[samples.ok])[2],
         "error_rate": float((~samples.ok).mean()) if len(samples.outcome) else 1.0,
     }
-    found |= {f"memory_growth of the {name}": memory.growth(name) for name in memory.megabytes}
+    measured |= {f"memory_growth of the {name}": memory.growth(name) for name in memory.megabytes}
     missed = []
-    for name, value in found.items():
+    for name, value in measured.items():
         limit = getattr(objectives, name.partition(" ")[0])
         if limit is not None and not value <= limit:
             missed.append(f"{name}: found {value:.4g}, want at most {limit:g}")

@@ -163,11 +163,11 @@ def _facts(options: argparse.Namespace, scenario: Scenario) -> dict[str, str]:
 
 
 def _say(samples: Samples, verdict: list[str], memory: Memory, folder: Path) -> None:
-    found = percentiles(samples.latency_ms[samples.ok])
+    values = percentiles(samples.latency_ms[samples.ok])
     print(
         f"{len(samples.outcome)} arrivals, {int(samples.ok.sum())} answered; latency from intended start, ms:", end=" "
     )
-    print(", ".join(f"p{name} {value:.0f}" for name, value in zip(("50", "95", "99", "99.9"), found, strict=True)))
+    print(", ".join(f"p{name} {value:.0f}" for name, value in zip(("50", "95", "99", "99.9"), values, strict=True)))
     growth = {name: round(memory.growth(name), 4) for name in memory.megabytes}
     print(json.dumps({"memory_growth": growth, "passed": not verdict}))
     for line in verdict:

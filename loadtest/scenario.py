@@ -75,13 +75,13 @@ def _at(stage: Stage, capacity_per_s: float) -> Stage:
 def load_scenario(path: Path) -> Scenario:
     """Raises InputFileError when the file is no scenario."""
     try:
-        found = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text())
         return Scenario(
             name=path.stem,
-            stages=tuple(Stage(**stage) for stage in found.pop("stages")),
-            mix=found.pop("mix"),
-            objectives=Objectives(**found.pop("objectives", {})),
-            **found,
+            stages=tuple(Stage(**stage) for stage in document.pop("stages")),
+            mix=document.pop("mix"),
+            objectives=Objectives(**document.pop("objectives", {})),
+            **document,
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise InputFileError(f"{path}: found no scenario: {type(error).__name__}: {error}") from error

@@ -40,7 +40,7 @@ class Vocabulary:
         return corrected if corrected != query else None
 
     def _replacement(self, word: str, *, may_be_unfinished: bool) -> str | None:
-        if word in self._counts or (word in self._known and not may_be_unfinished):
+        if word in self._counts:
             return None
         completion = self._completion(word) if may_be_unfinished else None
         if completion or word in self._known or len(word) < MIN_LENGTH:

@@ -3,11 +3,12 @@
     .venv-bench/bin/python -m loadtest.bench --rounds 5 --seconds 3 --out bench.json        (make bench OUT=bench.json)
 
 The limit is the same ONNX session, called in-process by the server's own code. The peers have the same weights: eager
-PyTorch behind FastAPI, and for text infinity with either of its engines, and sentence-transformers in-process. In each
-round every contestant works alone for the same time; a figure is the median over rounds of the ratio within a round,
-low and high the lowest and highest, so a machine that slows down slows both sides. Figures named ..._cpu_... compare
-items per second of processor time, of all processes together, which a busy machine distorts least. --only measures a
-part, for machines that are quiet for short times. --out writes {name: {value, low, high, unit, command}}.
+PyTorch behind FastAPI, and for text infinity with either of its engines; sentence-transformers and fastembed run
+in-process. In each round every contestant works alone for the same time; a figure is the median over rounds of the
+ratio within a round, low and high the lowest and highest, so a machine that slows down slows both sides. Figures named
+..._cpu_... compare items per second of processor time, of all processes together, which a busy machine distorts least.
+--only measures a part, for machines that are quiet for short times. --out writes {name: {value, low, high, unit,
+command}}.
 """
 
 import argparse
@@ -96,8 +97,8 @@ def _compared(kind: str, contestants: dict[str, Rate], options: argparse.Namespa
         f"{kind}_cpu_over_best_peer": ratios(per_cpu, "served", "peer"),
     }
     figures = {name: _figure(values, "ratio") for name, values in compared.items()}
-    for found, unit in ((rates, "items/s"), (per_cpu, "items/cpu-s")):
-        figures |= {f"{name} {unit}": _figure(values, unit) for name, values in found.items()}
+    for by_name, unit in ((rates, "items/s"), (per_cpu, "items/cpu-s")):
+        figures |= {f"{name} {unit}": _figure(values, unit) for name, values in by_name.items()}
     return figures
 
 
@@ -141,8 +142,8 @@ def _rounds(contestants: dict[str, Rate], options: argparse.Namespace) -> tuple[
             items = rates[name][-1] * (time.perf_counter() - started)
             used_s = _cpu_s() - cpu_s
             per_cpu[name].append(items / used_s if used_s > 0 else math.nan)  # a server that was restarted took its own
-            found = f"{rates[name][-1]:8.1f} items/s {per_cpu[name][-1]:8.1f} items/cpu-s"
-            print(f"round {number + 1}: {name:40} {found}", file=sys.stderr, flush=True)
+            result = f"{rates[name][-1]:8.1f} items/s {per_cpu[name][-1]:8.1f} items/cpu-s"
+            print(f"round {number + 1}: {name:40} {result}", file=sys.stderr, flush=True)
     return rates, per_cpu
 
 

@@ -1,6 +1,6 @@
 """What a team would write without querylife: the same weights in eager PyTorch, behind FastAPI and JSON.
 
-    python bench_peer.py PORT [CHECKPOINT]
+    python -m loadtest.bench.fastapi_server PORT [CHECKPOINT]
 
 Prints "ready" and serves POST /queries {"texts": [...]} and POST /products {"products": [{title, image, type}]}.
 """

@@ -2,7 +2,7 @@
 
     .venv-infinity/bin/python -m loadtest.bench.infinity_server PORT FOLDER torch|optimum
 
-Prints "ready" and serves FOLDER, which bench_tower.py wrote, at POST /embeddings.
+Prints "ready" and serves FOLDER, which tower.py wrote, at POST /embeddings.
 """
 
 import logging

@@ -3,8 +3,8 @@
     .venv/bin/python -m loadtest.bench.latency_breakdown --seconds 4
 
 Starts a supervised server, keeps 32 single queries in flight and prints microseconds of processor time per query for
-the client, tritonserver, each backend and the supervisor (whose canary asks once a second). Then one query at a time:
-medians of a call that does nothing, of each step by itself, of the ensemble, of our client, and of the session
+the client, tritonserver, each backend and the supervisor (whose golden probe asks once a second). Then one query at a
+time: medians of a call that does nothing, of each step by itself, of embed_query, of our client, and of the session
 in-process.
 """
 

@@ -53,8 +53,8 @@ def main() -> None:
         sides.reverse()  # neither always goes first
         pairs.append((loads["client"], loads["perf_analyzer"]))
         for name, load in loads.items():
-            found = f"{load.requests_per_s:8.1f} requests/s, p95 {load.p95_ms:7.2f} ms, itself {load.own_us:4.0f} us"
-            print(f"round {number + 1}: {name:14} {found}")
+            result = f"{load.requests_per_s:8.1f} requests/s, p95 {load.p95_ms:7.2f} ms, itself {load.own_us:4.0f} us"
+            print(f"round {number + 1}: {name:14} {result}")
     for name in ("requests_per_s", "p95_ms", "own_us"):
         ratios = [getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs]
         print(f"{name}: ours / theirs {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]")

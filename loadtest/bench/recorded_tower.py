@@ -24,9 +24,9 @@ class TritonPythonModel(original.TritonPythonModel):
         used = inputs["segments"].any(axis=0)
         ids, segments = (inputs[name][:, used] for name in ("token_ids", "segments"))
         keys = [row.tobytes().rstrip(b"\0") for row in ids]
-        for place, key in enumerate(keys):
+        for row, key in enumerate(keys):
             if key not in self.rows:
-                row = {"token_ids": ids[place : place + 1], "segments": segments[place : place + 1]}
-                self.rows[key] = self.compute_row(row, wanted)["text_embedding"][0]
+                inputs = {"token_ids": ids[row : row + 1], "segments": segments[row : row + 1]}
+                self.rows[key] = self.compute_row(inputs, wanted)["text_embedding"][0]
         time.sleep(len(keys) * float("ROW_S"))
         return {"text_embedding": np.stack([self.rows[key] for key in keys])}

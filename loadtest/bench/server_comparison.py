@@ -8,7 +8,8 @@ and all are loaded in turns with 32 single queries in flight; the order changes 
 text towers repeat what they once computed, after so many milliseconds of sleep a row: what is left is the way around
 them, and batches form as they do behind a tower. Prints microseconds of processor time per query, by process, in
 medians with the lowest and the highest, the ratio to the first server within a round, and what each server takes in a
-second without queries, which is its probe.
+second without queries, which is its probe. Also the processor time of a start, until the server is ready, and memory
+after the first load (proportional set size: shared pages count once).
 """
 
 import argparse
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -41,8 +42,11 @@ Costs = dict[str, float]  # process -> microseconds of processor time per query,
 
 @dataclass(frozen=True)
 class Server:
+    """start_s: seconds of processor time, of all its processes, until it was ready."""
+
     address: str
     supervisor: psutil.Process
+    start_s: float
 
 
 def main() -> None:
@@ -58,6 +62,7 @@ def main() -> None:
         for name, server in servers.items():
             asyncio.run(_load(server.address, 3.0))
             idle[name] = _idle(server, options.idle_seconds)
+            print(f"{name}: {server.start_s:.1f} s of processor time to start, {_megabytes(server):.0f} MB")
         for number in range(options.rounds):
             for name in list(servers)[:: 1 if number % 2 == 0 else -1]:
                 rounds[name].append(_measure(servers[name], options.seconds))
@@ -74,7 +79,9 @@ def _server(text: str, recorded_ms: float) -> Iterator[Server]:
         settings = argparse.Namespace(server_python=python, repository=path, extra=extra.split())
         with triton(settings) as (address, _):
             (supervisor,) = (child for child in psutil.Process().children() if child.pid not in known)
-            yield Server(address, supervisor)
+            server = Server(address, supervisor, start_s=0.0)
+            spent = _processor_s(server)
+            yield replace(server, start_s=sum(spent.values()) - spent["client"])
 
 
 def _with_recorded_towers(repository: Path, folder: Path, recorded_ms: float) -> Path:
@@ -138,6 +145,12 @@ def _processor_s(server: Server) -> dict[str, float]:
         name = next((model.name for model in MODELS if model.name in folders), "tritonserver")
         spent[name] = spent.get(name, 0.0) + sum(process.cpu_times()[:2])
     return spent
+
+
+def _megabytes(server: Server) -> float:
+    """Memory of all its processes; pages that some of them share count once."""
+    processes = (server.supervisor, *server.supervisor.children(recursive=True))
+    return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
 def _report(rounds: dict[str, list[Costs]], idle: dict[str, Costs]) -> None:

@@ -30,14 +30,14 @@ def start_to_ready_s(options: argparse.Namespace) -> float:
 
 @contextlib.contextmanager
 def fastapi(checkpoint: Path | None) -> Iterator[int]:
-    """The peer of bench_peer.py: its port."""
+    """The peer of fastapi_server.py: its port."""
     with _script(sys.executable, "fastapi_server", *([str(checkpoint)] if checkpoint else [])) as port:
         yield port
 
 
 @contextlib.contextmanager
 def infinity(python: str, folder: Path) -> Iterator[dict[str, int]]:
-    """infinity with each of its engines, serving a folder of bench_tower.py: engine and threads -> port.
+    """infinity with each of its engines, serving a folder that tower.py wrote: engine and threads -> port.
 
     Torch is also given one thread: the fastest of the two depends on what else wants the cores.
     """
@@ -63,9 +63,9 @@ def _until_ready(command: list[str], line: str, environment: dict[str, str] | No
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
-            found = process.stdout.readline().strip()
-            if found != line:
-                raise RuntimeError(f"{command}: found {found!r}, want {line!r}")
+            first_line = process.stdout.readline().strip()
+            if first_line != line:
+                raise RuntimeError(f"{command}: found {first_line!r}, want {line!r}")
             yield
         finally:
             process.terminate()

@@ -25,7 +25,7 @@ def text_peers(fastapi_port: int, infinity_ports: dict[str, int], tower: Written
     peers = service("text peer fastapi", ask_fastapi, fastapi_port, FASTAPI_IN_FLIGHT, tower)
     for engine, port in infinity_ports.items():
         peers |= service(f"text peer infinity {engine}", ask_infinity, port, (IN_FLIGHT,), tower)
-    return peers | _sentence_transformers(tower)
+    return peers | _sentence_transformers(tower) | _fastembed(tower)
 
 
 async def ask_fastapi(connection: Connection, text: str) -> Vector:
@@ -87,3 +87,23 @@ def _sentence_transformers(tower: Written) -> dict[str, Rate]:
         return timed
 
     return {f"{name} t1 b32": rate(1), f"{name} tall b32": rate(every)}
+
+
+def _fastembed(tower: Written) -> dict[str, Rate]:
+    """fastembed in-process with our graph: one session, 32 texts at a time."""
+    from fastembed import TextEmbedding  # noqa: PLC0415  # slow to import
+    from fastembed.common.model_description import ModelSource, PoolingType  # noqa: PLC0415
+
+    name = "text peer fastembed"
+    TextEmbedding.add_custom_model(
+        model=str(tower.folder),
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(url="local"),  # it wants one, and reads the folder
+        dim=tower.vectors.shape[1],
+        model_file="model.onnx",
+    )
+    encoder = TextEmbedding(str(tower.folder), specific_model_path=str(tower.folder))
+    tower.check(name, np.stack(list(encoder.embed(list(PROBES)))))
+    asked = queries()
+    return {f"{name} b32": loop(lambda: list(encoder.embed(itertools.islice(asked, 32), batch_size=32)), 32)}

@@ -29,9 +29,9 @@ class Written:
     folder: Path
     vectors: Tensor
 
-    def check(self, peer: str, found: NDArray) -> None:
-        """found: [probes, width]. Raises RuntimeError where the peer does not give the vectors of our weights."""
-        cosines = torch.cosine_similarity(torch.tensor(found), self.vectors)
+    def check(self, peer: str, vectors: NDArray) -> None:
+        """vectors: [probes, width]. Raises RuntimeError where the peer does not give the vectors of our weights."""
+        cosines = torch.cosine_similarity(torch.tensor(vectors), self.vectors)
         if not cosines.min() > LEAST_COSINE:
             raise RuntimeError(
                 f"{peer}: found a cosine of {cosines.min():.4f} to our vectors, want more than {LEAST_COSINE}"
@@ -65,8 +65,8 @@ def write_tower(tower: TextTower, folder: Path) -> None:
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": tower.config.max_tokens})
     steps = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize"))
     modules = [
-        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for place, (path, kind) in enumerate(steps)
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(steps)
     ]
     _write_json(folder / "modules.json", modules)
     export(tower, folder / "model.onnx")

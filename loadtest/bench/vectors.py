@@ -22,10 +22,10 @@ TOP_K = 10
 
 
 def vectors(rows: int, random: np.random.Generator) -> NDArray[np.float32]:
-    kinds = random.standard_normal((max(1, rows // 200), WIDTH), np.float32)
-    found = kinds[random.integers(0, len(kinds), rows)] + random.standard_normal((rows, WIDTH), np.float32) * 0.7
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    return found
+    centres = random.standard_normal((max(1, rows // 200), WIDTH), np.float32)
+    vectors = centres[random.integers(0, len(centres), rows)] + random.standard_normal((rows, WIDTH), np.float32) * 0.7
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def main() -> None:
@@ -43,8 +43,8 @@ def main() -> None:
     started = time.perf_counter()
     index = VectorIndex.build(np.array_split(products, max(1, options.rows // 50_000)))
     print(f"index built in {time.perf_counter() - started:.0f} s", flush=True)
-    index_s, found = _timed(lambda query: index.nearest(query, TOP_K), queries)
-    shared = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(exact, found, strict=True))
+    index_s, by_index = _timed(lambda query: index.nearest(query, TOP_K), queries)
+    shared = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(exact, by_index, strict=True))
     print(
         f"{options.rows} rows: index {1000 * index_s:.2f} ms, recall {shared / (TOP_K * len(queries)):.3f}", flush=True
     )

@@ -195,7 +195,7 @@ function heatMap(heat, image) {
 
 function showFacets() {
   const values = state.index.values;
-  const offered = FACETS.filter((name) => values[name]);
+  const offered = FACETS.filter((name) => values[name] && !(name === "articleType" && values.product_type));
   $("facets").replaceChildren(...offered.map((name) => facet(name, values[name])));
   showActive();
 }

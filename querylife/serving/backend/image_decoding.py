@@ -21,7 +21,7 @@ class Pictures:
 
 
 class PictureDecoder:
-    """Decodes on all processors that this process may use; Pillow lets go of the interpreter lock."""
+    """Decodes on all processors that this process may use; Pillow releases the interpreter lock."""
 
     def __init__(self, size: int) -> None:
         """size: side of the square that the vision tower takes, in pixels."""
@@ -35,11 +35,11 @@ class PictureDecoder:
         faults: dict[int, ItemError] = {}
         present = [row for row, image in enumerate(images) if image]
         decoded = self._pool.map(self._decode, (images[row] for row in present))
-        for row, found in zip(present, decoded, strict=True):
-            if isinstance(found, ItemError):
-                faults[row] = found
+        for row, result in zip(present, decoded, strict=True):
+            if isinstance(result, ItemError):
+                faults[row] = result
             else:
-                pixels[row], used[row] = found, True
+                pixels[row], used[row] = result, True
         return Pictures(pixels, used, faults)
 
     def _decode(self, image: bytes) -> NDArray[np.uint8] | ItemError:

@@ -1,0 +1,1 @@
+"""A smaller text tower for queries: distilled, measured beside the large one."""
