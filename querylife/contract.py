@@ -101,6 +101,9 @@ QUERY = Tensor("query", DType.BYTES, (1,))  # UTF-8
 TITLE = Tensor("title", DType.BYTES, (1,))  # UTF-8, empty where missing
 PRODUCT_TYPE = Tensor("product_type", DType.BYTES, (1,))  # UTF-8, empty where missing
 IMAGE = Tensor("image", DType.BYTES, (1,))  # an encoded picture, empty where missing
+# In its stead, from callers that decode (querylife.preprocessing.image.decode): RGB planes of the lock's image_size.
+DECODED_IMAGE = Tensor("decoded_image", DType.UINT8, (3, None, None))
+HAS_IMAGE = Tensor("has_image", DType.BOOL, (1,))  # false where a picture is missing; its planes are not looked at
 
 # What a caller gets. A fault is "" or "fault: detail" (querylife.errors.ItemError).
 QUERY_EMBEDDING = Tensor("query_embedding", DType.FP32, (None,))  # unit, or zeros where nothing was usable
@@ -130,6 +133,9 @@ TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY
 DECODE_IMAGE = Model(
     "decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT), after=(TEXT_EMBEDDING,)
 )
+CHECK_PIXELS = Model(
+    "check_pixels", inputs=(DECODED_IMAGE, HAS_IMAGE), outputs=(PIXELS, IMAGE_USED), after=(TEXT_EMBEDDING,)
+)
 TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, SEGMENTS), outputs=(TEXT_STATES, TEXT_EMBEDDING))
 VISION_TOWER = Model("vision_tower", inputs=(PIXELS, IMAGE_USED), outputs=(PATCH_STATES, IMAGE_EMBEDDING))
 FUSION_TOWER = Model(
@@ -145,6 +151,11 @@ EMBED_PRODUCT = Model(
     inputs=(TITLE, IMAGE, PRODUCT_TYPE),
     outputs=(PRODUCT_EMBEDDING, TITLE_USED, IMAGE_USED, TEXT_FAULT, IMAGE_FAULT),
 )
+EMBED_DECODED_PRODUCT = Model(
+    "embed_decoded_product",
+    inputs=(TITLE, DECODED_IMAGE, HAS_IMAGE, PRODUCT_TYPE),
+    outputs=(PRODUCT_EMBEDDING, TITLE_USED, IMAGE_USED, TEXT_FAULT),
+)
 SCORE_PRODUCTS = Model(
     "score",
     inputs=(QUERY, TITLE, IMAGE, PRODUCT_TYPE),
@@ -152,6 +163,6 @@ SCORE_PRODUCTS = Model(
 )
 
 TOWERS = (TEXT_TOWER, VISION_TOWER, FUSION_TOWER)
-STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, *TOWERS, RELEVANCE)
-ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, SCORE_PRODUCTS)
+STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, CHECK_PIXELS, *TOWERS, RELEVANCE)
+ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, EMBED_DECODED_PRODUCT, SCORE_PRODUCTS)
 MODELS = (*STEPS, *ENSEMBLES)

@@ -69,8 +69,8 @@ class Explainer:
         with attention(self._model.fusion) as weights:
             vectors = self._model.fusion(text_states, segments, text, patches, image, used)
         cosines = dict(zip(variants, (vectors @ query_vector).tolist(), strict=True))
-        found = self._model.fusion.found(text_states[:1], segments[:1], patches[:1], used[:1])
-        seen = self._model.fusion.seen(text_states[:1], segments[:1], text[:1], image[:1], used[:1])
+        found = self._model.fusion.attended(text_states[:1], segments[:1], patches[:1], used[:1])
+        seen = self._model.fusion.gate_features(text_states[:1], segments[:1], text[:1], image[:1], used[:1])
         return Explanation(
             probability=self._probability(cosines["all"]),
             cosine=cosines["all"],
@@ -142,7 +142,7 @@ def _shares(
     fusion: FusionTower, query: Tensor, text: Tensor, image: Tensor, found: Tensor, seen: Tensor
 ) -> dict[str, float]:
     """The cosine, taken apart: the product's vector is a weighted sum of three, scaled to unit length."""
-    if fusion.config.mix == "mean":
+    if fusion.config.fusion_mode == "mean":
         parts = torch.stack([text, image, torch.zeros_like(found)])
     else:
         parts = torch.sigmoid(fusion.gate(seen))[0].unsqueeze(-1) * torch.stack([text, image, found])

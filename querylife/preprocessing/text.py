@@ -45,15 +45,24 @@ class Tokens:
 class Tokenizer:
     """Turns texts, each with an optional product type, into padded token ids."""
 
-    def __init__(self, path: Path, max_tokens: int, spelling: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_tokens: int,
+        spelling: Mapping[str, int] | None = None,
+        *,
+        pads_to_longest: bool = False,
+    ) -> None:
         """path: a Hugging Face tokenizer.json. max_tokens: special tokens included; longer texts are cut.
 
         spelling: word to count, the vocabulary that queries are corrected to; None: what spelling.txt beside path has.
+        pads_to_longest: all rows get max_tokens, instead of the next of LENGTH_BUCKETS.
         """
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
-        self._buckets = (*(length for length in LENGTH_BUCKETS if length < max_tokens), max_tokens)
+        shorter = () if pads_to_longest else tuple(length for length in LENGTH_BUCKETS if length < max_tokens)
+        self._buckets = (*shorter, max_tokens)
         self._pad_id = _pad_id(self._tokenizer)
         vocabulary = path.with_name(SPELLING_NAME)
         if spelling is None and vocabulary.is_file():

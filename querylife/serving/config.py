@@ -19,6 +19,8 @@ class ServerConfig:
 
     repository: Path = Path("model_repository")
     profile: str = "cpu"
+    tritonserver: Path | None = None  # None: NVIDIA's container, else the wheel
+    gpu: str = ""  # index or UUID; "": the first of CUDA_VISIBLE_DEVICES, else 0
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_host: str = "127.0.0.1"

@@ -20,7 +20,7 @@ from querylife.evaluation.report import Cell, Table
 from querylife.model.embed import by_length
 from querylife.preprocessing.image import decode
 from querylife.preprocessing.text import Tokenizer
-from querylife_build.parity.backends import Array, onnx_runner
+from querylife_build.parity.backends import Array, onnx_backend
 from querylife_build.parity.gate import order_agreement
 
 log = logging.getLogger(__name__)
@@ -218,5 +218,5 @@ class _Planes:
 
 @cache
 def _run(tower: Model, path: Path) -> Callable[[list[Array]], list[Array]]:
-    run = onnx_runner({tower: path}, "fp32")
+    run = onnx_backend({tower: path}, "fp32")
     return lambda inputs: run(tower, inputs)

@@ -33,7 +33,7 @@ from querylife.model.text_tower import TextTower
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import OnnxTower
 from querylife_build.export.towers import export_tower
-from querylife_build.export.unpad import run_on_rows
+from querylife_build.export.unpad import unpad
 from research.query_tower.distill import small_tower
 
 BATCHES = (1, 8, 32)
@@ -95,7 +95,7 @@ def _processor_us(tower: nn.Module, tokenizer: Tokenizer, seconds: float) -> dic
         example = tokenizer.encode(list(itertools.islice(queries(), 3)))
         inputs = torch.from_numpy(example.token_ids), torch.from_numpy(example.segments)
         export_tower(TEXT_TOWER, tower, inputs, max_tokens=64, precision="fp32", path=path)
-        run_on_rows(path)
+        unpad(path)
         session = OnnxTower(path, "1")
         costs = {}
         for size in BATCHES:

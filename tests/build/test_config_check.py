@@ -32,8 +32,8 @@ FAULTS = {
     ),
     "preferred": (
         "text_tower/config.pbtxt",
-        "[ 8, 16, 32, 64 ]",
-        "[ 8, 128 ]",
+        "max_queue_delay_microseconds: 0",
+        "preferred_batch_size: [ 8, 128 ]",
         "preferred_batch_size: found 128, want 1 to max_batch_size 64",
     ),
     "type": (

@@ -13,8 +13,8 @@ from querylife.contract import TEXT_TOWER, Segment
 from querylife.model.query_life import QueryLife
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import export_tower
-from querylife_build.export.unpad import run_on_rows
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.export.unpad import unpad
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.repository import tower_files
 
 
@@ -43,10 +43,10 @@ def test_rows_answer_as_the_eager_tower(tmp_path, encoder, batch, length):
     tower, path = randomised(QueryLife(config)).text, tmp_path / "text_tower.onnx"
     example = tuple(map(torch.from_numpy, padded(3, 8)))
     export_tower(TEXT_TOWER, tower, example, max_tokens=MAX_TOKENS, precision="fp32", path=path)
-    run_on_rows(path)
+    unpad(path)
     check_graph(TEXT_TOWER, path)
     token_ids, segments = padded(batch, length, seed=batch)
-    states, embedding = onnx_runner({TEXT_TOWER: path}, "fp32")(TEXT_TOWER, [token_ids, segments])
+    states, embedding = onnx_backend({TEXT_TOWER: path}, "fp32")(TEXT_TOWER, [token_ids, segments])
     with torch.no_grad():
         want_states, want = (t.numpy() for t in tower(torch.from_numpy(token_ids), torch.from_numpy(segments)))
     used = segments != Segment.PADDING
@@ -56,7 +56,7 @@ def test_rows_answer_as_the_eager_tower(tmp_path, encoder, batch, length):
 
 def test_rows_without_any_token_are_zeros(built):
     nothing = np.zeros((3, 8), np.int32)
-    states, embedding = onnx_runner(tower_files(built), "fp32")(TEXT_TOWER, [nothing, nothing])
+    states, embedding = onnx_backend(tower_files(built), "fp32")(TEXT_TOWER, [nothing, nothing])
     assert states.shape[:2] == (3, 8)
     assert np.isfinite(states).all()
     assert not embedding.any()

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Eager:
+class ReferenceOutputs:
     """outputs: tower -> its outputs for the sample's products. query: [queries, width], for the sample's queries."""
 
     sample: Sample
@@ -41,7 +41,7 @@ def tower_modules(model: QueryLife) -> dict[Model, nn.Module]:
     return {TEXT_TOWER: model.text, VISION_TOWER: model.vision, FUSION_TOWER: model.fusion}
 
 
-def run_eager(model: QueryLife, sample: Sample) -> Eager:
+def compute_reference(model: QueryLife, sample: Sample) -> ReferenceOutputs:
     """Run the three towers in float32 on the sample's products, and the text tower on its queries."""
     with torch.no_grad():
         states, text = model.text(sample.token_ids, sample.segments)
@@ -49,7 +49,7 @@ def run_eager(model: QueryLife, sample: Sample) -> Eager:
         product = model.fusion(states, sample.segments, text, patches, image, sample.image_used)
         query = model.embed_query(sample.query_token_ids, sample.query_segments)
     outputs = {TEXT_TOWER: [states, text], VISION_TOWER: [patches, image], FUSION_TOWER: [product]}
-    return Eager(
+    return ReferenceOutputs(
         sample=sample,
         outputs={tower: [tensor.numpy() for tensor in tensors] for tower, tensors in outputs.items()},
         query=query.numpy(),

@@ -14,7 +14,7 @@ class TokenizingAdapter(Adapter):
     merges_requests = False  # each request is padded to its own longest row
 
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
-        self.tokenizer = repository_tokenizer(version_folder)
+        self.tokenizer = repository_tokenizer(version_folder, pads_to_longest=parameters.get("pad") == "longest")
 
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
         columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]

@@ -14,14 +14,17 @@ import time
 import grpc
 
 from querylife.artifacts.model_identity import identity
-from querylife.artifacts.repository_lock import verify
+from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.auth import Access, Renewal
 from querylife.serving.supervisor.drain import RepositoryControl
 from querylife.serving.supervisor.golden_probe import CanaryCaller
+from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
+from querylife.serving.supervisor.installation import find_installation
 from querylife.serving.supervisor.liveness import Idleness, Vitals
 from querylife.serving.supervisor.probe_server import Health, ProbeServer
+from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.shared_memory import check_shared_memory
 from querylife.serving.supervisor.telemetry import Telemetry
 from querylife.serving.supervisor.tracing import trace_options
@@ -29,7 +32,6 @@ from querylife.serving.supervisor.triton import (
     SHARED_MEMORY,
     TritonOptions,
     TritonProcess,
-    find_installation,
     remove_stale_shared_memory,
 )
 
@@ -52,7 +54,7 @@ class Supervisor:
         self._reason = "starting"
         self._looked = time.monotonic()
         self._telemetry = Telemetry()
-        self._installation = find_installation()
+        self._installation = find_installation(config.tritonserver)
         remove_stale_shared_memory()
         check_shared_memory(SHARED_MEMORY)
 
@@ -133,6 +135,7 @@ class Supervisor:
         control = RepositoryControl(self.config.address, access)
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
+        gpu, gpu_options = self._gpu(lock)
         model = identity(lock, self.config.profile)
         options = TritonOptions(
             repository=self.config.repository,
@@ -147,8 +150,10 @@ class Supervisor:
                 *control.options(),
                 *access.options,
                 *trace_options(self.config.trace_endpoint, self.config.trace_rate),
+                *gpu_options,
                 *self.config.triton,
             ),
+            gpu=gpu,
         )
         process = TritonProcess(self._installation, options)
         self._telemetry.server_started(
@@ -159,9 +164,9 @@ class Supervisor:
                 "profile": self.config.profile,
             }
         )
-        canary = CanaryCaller(self.config.address, lock.canary, access)
+        canary = CanaryCaller(self.config.address, lock.served_canary(self.config.profile), access)
         try:
-            reason = self._await_ready(process, canary)
+            reason = self._await_ready(process, canary) or check_processor(self.config, lock, access)
             if reason:
                 return reason, False
             process.hide_secrets()
@@ -178,6 +183,14 @@ class Supervisor:
             self.ready.clear()
             canary.close()
             process.kill()
+
+    def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
+        """The gpu profile's GPU, and options for its plans. Raises ArtifactError where plans and machine misfit."""
+        if self.config.profile != "gpu":
+            return "", []
+        gpu = visible_gpu(self.config.gpu)
+        plans = check_gpu_machine(lock, gpu, self._installation.environment()["LD_LIBRARY_PATH"])
+        return gpu, ["--backend-config=tensorrt,version-compatible=true"] if plans.version_compatible else []
 
     def _await_ready(self, process: TritonProcess, canary: CanaryCaller) -> str:
         """Returns "" once the canary is answered rightly, else why that will not happen."""
