@@ -87,7 +87,7 @@ class Model:
         return next(tensor for tensor in self.outputs if tensor.name == name)
 
 
-class Segment:
+class TokenRole:
     """What a token position holds."""
 
     PADDING = 0
@@ -120,7 +120,7 @@ IMAGE_FAULT = Tensor("image_fault", DType.BYTES, (1,))
 TEXT = Tensor("text", DType.BYTES, (1,))
 TEXT_USED = Tensor("text_used", DType.BOOL, (1,))
 TOKEN_IDS = Tensor("token_ids", DType.INT32, (None,))
-SEGMENTS = Tensor("segments", DType.INT32, (None,))  # one Segment per token
+TOKEN_ROLES = Tensor("token_roles", DType.INT32, (None,))  # one TokenRole per token
 PIXELS = Tensor("pixels", DType.UINT8, (3, None, None))  # RGB planes
 TEXT_STATES = Tensor("text_states", DType.FP32, (None, None))  # [tokens, text width]
 TEXT_EMBEDDING = Tensor("text_embedding", DType.FP32, (None,))
@@ -128,7 +128,7 @@ PATCH_STATES = Tensor("patch_states", DType.FP32, (None, None))  # [patches, vis
 IMAGE_EMBEDDING = Tensor("image_embedding", DType.FP32, (None,))
 
 # Two models, because Triton batches no request that has an optional input with one that lacks it.
-TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, SEGMENTS, TEXT_USED, TEXT_FAULT))
+TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, TOKEN_ROLES, TEXT_USED, TEXT_FAULT))
 TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY.outputs, after=(QUERY_EMBEDDING,))
 DECODE_IMAGE = Model(
     "decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT), after=(TEXT_EMBEDDING,)
@@ -136,11 +136,11 @@ DECODE_IMAGE = Model(
 CHECK_PIXELS = Model(
     "check_pixels", inputs=(DECODED_IMAGE, HAS_IMAGE), outputs=(PIXELS, IMAGE_USED), after=(TEXT_EMBEDDING,)
 )
-TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, SEGMENTS), outputs=(TEXT_STATES, TEXT_EMBEDDING))
+TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, TOKEN_ROLES), outputs=(TEXT_STATES, TEXT_EMBEDDING))
 VISION_TOWER = Model("vision_tower", inputs=(PIXELS, IMAGE_USED), outputs=(PATCH_STATES, IMAGE_EMBEDDING))
 FUSION_TOWER = Model(
     "fusion_tower",
-    inputs=(TEXT_STATES, SEGMENTS, TEXT_EMBEDDING, PATCH_STATES, IMAGE_EMBEDDING, IMAGE_USED),
+    inputs=(TEXT_STATES, TOKEN_ROLES, TEXT_EMBEDDING, PATCH_STATES, IMAGE_EMBEDDING, IMAGE_USED),
     outputs=(PRODUCT_EMBEDDING,),
 )
 RELEVANCE = Model("relevance", inputs=(QUERY_EMBEDDING, PRODUCT_EMBEDDING), outputs=(SCORE,))

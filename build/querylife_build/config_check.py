@@ -1,4 +1,4 @@
-"""What Triton's parser does not check in a config.pbtxt: whether it makes sense, and fits the graphs and the plans."""
+"""Semantic checks of config.pbtxt, beyond Triton's parser: consistency with the graphs and the plans."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The canary: one small product and query, and what the eager model and exported towers answer."""
+"""The golden probe: one small product and query, and what the eager model and exported towers answer."""
 
 import io
 
@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from querylife.artifacts.processor import instruction_sets
-from querylife.artifacts.repository_lock import Canary, GateRecord
+from querylife.artifacts.repository_lock import GateRecord, GoldenProbe
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing import image as pixels
@@ -33,26 +33,26 @@ TOLERANCES = {
 PROCESSOR_TOLERANCES = {"fp32": (1e-3, 1e-2), "int8": (8e-3, 5e-2)}
 
 
-def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
-    """Ask the eager model about the canary; float32, batch of one."""
+def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
+    """Ask the eager model about the golden probe; float32, batch of one."""
     image = draw_dress()
     query = tokenizer.encode_queries([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
     planes = pixels.decode(image, model.config.vision.image_size, max_decode_s=60.0)
     pixels_row = torch.from_numpy(planes)[None]
     with torch.no_grad():
-        query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.segments)).numpy()
+        query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.token_roles)).numpy()
         product_row, title_row = (
             model.embed_product(
                 torch.from_numpy(title.token_ids),
-                torch.from_numpy(title.segments),
+                torch.from_numpy(title.token_roles),
                 row,
                 torch.full((1, 1), is_used, dtype=torch.bool),
             ).numpy()
             for row, is_used in ((pixels_row, True), (torch.zeros_like(pixels_row), False))
         )
     calibration = model.config.calibration
-    return Canary(
+    return GoldenProbe(
         query=QUERY,
         title=TITLE,
         product_type=PRODUCT_TYPE,
@@ -64,15 +64,20 @@ def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
     )
 
 
-def gate_record(canary: Canary, model: QueryLife, tokenizer: Tokenizer, run: Backend, precision: str) -> GateRecord:
-    """What ONNX towers answer the canary on this processor. precision: theirs."""
-    query, title = tokenizer.encode([canary.query]), tokenizer.encode([canary.title], [canary.product_type])
-    planes = pixels.decode(canary.image, model.config.vision.image_size, max_decode_s=60.0)[None]
+def gate_record(
+    golden_probe: GoldenProbe, model: QueryLife, tokenizer: Tokenizer, run: Backend, precision: str
+) -> GateRecord:
+    """What ONNX towers answer the golden probe on this processor. precision: theirs."""
+    query, title = (
+        tokenizer.encode([golden_probe.query]),
+        tokenizer.encode([golden_probe.title], [golden_probe.product_type]),
+    )
+    planes = pixels.decode(golden_probe.image, model.config.vision.image_size, max_decode_s=60.0)[None]
     image_used = np.ones((1, 1), np.bool_)
-    query_row = run(TEXT_TOWER, [query.token_ids, query.segments])[1]
-    text_states, text = run(TEXT_TOWER, [title.token_ids, title.segments])
+    query_row = run(TEXT_TOWER, [query.token_ids, query.token_roles])[1]
+    text_states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])
     patch_states, image = run(VISION_TOWER, [planes, image_used])
-    (product_row,) = run(FUSION_TOWER, [text_states, title.segments, text, patch_states, image, image_used])
+    (product_row,) = run(FUSION_TOWER, [text_states, title.token_roles, text, patch_states, image, image_used])
     embedding_tolerance, score_tolerance = PROCESSOR_TOLERANCES[precision]
     return GateRecord(
         instruction_sets=instruction_sets(),

@@ -24,7 +24,7 @@ from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import OPSETS, export_towers
 from querylife_build.export.unpad import unpad
-from querylife_build.golden_probe import TOLERANCES, gate_record, make_canary
+from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
 from querylife_build.parity.backends import onnx_backend
 from querylife_build.parity.gate import Parity, check_parity
 from querylife_build.parity.reference import compute_reference
@@ -78,7 +78,7 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     for tower, parity in parities.items():
         figures = ", ".join(f"{name} {value:.8g}" for name, value in parity.figures().items())
         log.info("%s: fp32 parity: %s", tower.name, figures)
-    canary = make_canary(model, tokenizer)
+    golden_probe = make_golden_probe(model, tokenizer)
     path = tokenizer_path(repository)
     lock = EngineLock(
         name=config.name,
@@ -88,12 +88,12 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
         image_size=config.vision.image_size,
         max_tokens=config.text.max_tokens,
         calibration=config.calibration,
-        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, canary),
+        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, golden_probe),
         tokenizer_sha256=file_sha256(path),
         towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in parities.items()},
-        canary=canary,
+        golden_probe=golden_probe,
         source_sha256=source,
-        gate=gate_record(canary, model, tokenizer, run, "fp32"),
+        gate=gate_record(golden_probe, model, tokenizer, run, "fp32"),
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
@@ -120,8 +120,10 @@ def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) ->
             tower.name: TowerLock(file_sha256(files[tower]), "int8", OPSETS["fp32"], parity.figures())
             for tower, parity in parities.items()
         },
-        canary=replace(lock.canary, embedding_tolerance=embedding_tolerance, score_tolerance=score_tolerance),
-        gate=gate_record(lock.canary, model, tokenizer, run, "int8"),
+        golden_probe=replace(
+            lock.golden_probe, embedding_tolerance=embedding_tolerance, score_tolerance=score_tolerance
+        ),
+        gate=gate_record(lock.golden_probe, model, tokenizer, run, "int8"),
     )
     write_lock(locked, repository / LOCK_NAME)
     return locked

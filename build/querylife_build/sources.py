@@ -1,4 +1,4 @@
-"""What a build depends on, as one hash: the same hash means that there is nothing to rebuild."""
+"""One hash of everything that a build depends on: equal hashes mean that there is nothing to rebuild."""
 
 import ast
 import hashlib

@@ -39,7 +39,7 @@ class TowerLock:
 
 @dataclass(frozen=True)
 class PreprocessingLock:
-    """Versions of the preprocessing, and what it makes of the canary: equal hashes mean equal ids and pixels."""
+    """Versions of the preprocessing, and what it makes of the golden probe: equal hashes mean equal ids and pixels."""
 
     tokens_version: int
     tokens_sha256: str
@@ -48,7 +48,7 @@ class PreprocessingLock:
 
 
 @dataclass(frozen=True)
-class Canary:
+class GoldenProbe:
     """One small query and product, and the eager model's answer to them.
 
     image: an encoded PNG. The embeddings are unit vectors of the lock's embedding_width. The tolerances bound what
@@ -70,7 +70,7 @@ class Canary:
 
 @dataclass(frozen=True)
 class GateRecord:
-    """On which processor the ONNX towers passed the parity gate, and their own answers to the canary there.
+    """On which processor the ONNX towers passed the parity gate, and their own answers to the golden probe there.
 
     instruction_sets: querylife.artifacts.processor. The embeddings are unit vectors; the tolerances bound what another
     processor may answer instead: absolute differences of an embedding's component, and of the score.
@@ -109,7 +109,7 @@ class TensorRTLock:
     refit: bool
     optimization_level: int
     plans: dict[str, PlanLock]
-    embedding_tolerance: float = 1e-3  # of the canary's answers by these plans
+    embedding_tolerance: float = 1e-3  # of the golden probe's answers by these plans
     score_tolerance: float = 1e-2
 
 
@@ -133,24 +133,24 @@ class EngineLock:
     preprocessing: PreprocessingLock
     tokenizer_sha256: str
     towers: dict[str, TowerLock]
-    canary: Canary
+    golden_probe: GoldenProbe
     source_sha256: str
     tensorrt: TensorRTLock | None = None
     gate: GateRecord | None = None  # absent from locks that were written before there was one
 
-    def served_canary(self, profile: str) -> Canary:
-        """The canary with the tolerances of what a profile serves: the plans' on "gpu"."""
+    def served_canary(self, profile: str) -> GoldenProbe:
+        """The golden probe with the tolerances of what a profile serves: the plans' on "gpu"."""
         if profile != "gpu" or self.tensorrt is None:
-            return self.canary
+            return self.golden_probe
         tolerances = self.tensorrt.embedding_tolerance, self.tensorrt.score_tolerance
-        return replace(self.canary, embedding_tolerance=tolerances[0], score_tolerance=tolerances[1])
+        return replace(self.golden_probe, embedding_tolerance=tolerances[0], score_tolerance=tolerances[1])
 
-    def gate_canary(self) -> Canary | None:
-        """The canary with the ONNX towers' own answers at the gate, and how far another processor's may be."""
+    def gate_canary(self) -> GoldenProbe | None:
+        """The golden probe with the ONNX towers' own answers at the gate, and how far another processor's may be."""
         if self.gate is None:
             return None
         return replace(
-            self.canary, **{name: value for name, value in vars(self.gate).items() if name != "instruction_sets"}
+            self.golden_probe, **{name: value for name, value in vars(self.gate).items() if name != "instruction_sets"}
         )
 
 
@@ -174,7 +174,7 @@ def read_lock(path: Path) -> EngineLock:
 def write_lock(lock: EngineLock, path: Path) -> None:
     """Write a lock file, under a temporary name first. What a build without TensorRT lacks stays absent."""
     document = {"format": FORMAT, **asdict(lock)}
-    document["canary"]["image"] = base64.b64encode(lock.canary.image).decode()
+    document["golden_probe"]["image"] = base64.b64encode(lock.golden_probe.image).decode()
     for part in ("tensorrt", "gate"):
         if document[part] is None:
             del document[part]
@@ -201,25 +201,25 @@ def verify(repository: Path) -> EngineLock:
             _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
-    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)
+    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.golden_probe)
     for entry in fields(PreprocessingLock):
         _expect(f"preprocessing {entry.name}", getattr(installed, entry.name), getattr(lock.preprocessing, entry.name))
     return lock
 
 
-def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, canary: Canary) -> PreprocessingLock:
-    """What the installed preprocessing makes of the canary's texts and picture."""
+def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, golden_probe: GoldenProbe) -> PreprocessingLock:
+    """What the installed preprocessing makes of the golden probe's texts and picture."""
     # Imported here, so that a process that only reads the lock needs neither tokenizers nor Pillow.
     from querylife.preprocessing import image as pixels  # noqa: PLC0415
     from querylife.preprocessing import text as tokens  # noqa: PLC0415
 
     encode = tokens.Tokenizer(tokenizer, max_tokens).encode
-    encoded = encode([canary.query, canary.title], ["", canary.product_type])
+    encoded = encode([golden_probe.query, golden_probe.title], ["", golden_probe.product_type])
     return PreprocessingLock(
         tokens_version=tokens.VERSION,
-        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.segments),
+        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.token_roles),
         pixels_version=pixels.VERSION,
-        pixels_sha256=_array_sha256(pixels.decode(canary.image, image_size, max_decode_s=60.0)),
+        pixels_sha256=_array_sha256(pixels.decode(golden_probe.image, image_size, max_decode_s=60.0)),
     )
 
 
@@ -267,16 +267,16 @@ def _lock_from(document: dict[str, Any]) -> EngineLock:
             "calibration": Calibration(**document["calibration"]),
             "preprocessing": PreprocessingLock(**document["preprocessing"]),
             "towers": {name: TowerLock(**tower) for name, tower in document["towers"].items()},
-            "canary": _canary_from(document["canary"]),
+            "golden_probe": _golden_probe_from(document["golden_probe"]),
             "tensorrt": _tensorrt_from(document["tensorrt"]) if "tensorrt" in document else None,
             "gate": _gate_from(document["gate"]) if "gate" in document else None,
         }
     )
 
 
-def _canary_from(document: dict[str, Any]) -> Canary:
+def _golden_probe_from(document: dict[str, Any]) -> GoldenProbe:
     arrays = {name: tuple(document[name]) for name in ("query_embedding", "product_embedding")}
-    return Canary(**document | arrays | {"image": base64.b64decode(document["image"], validate=True)})
+    return GoldenProbe(**document | arrays | {"image": base64.b64decode(document["image"], validate=True)})
 
 
 def _gate_from(document: dict[str, Any]) -> GateRecord:

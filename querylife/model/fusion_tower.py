@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
 from querylife.model.text_tower import masked_mean
 
@@ -53,7 +53,7 @@ class FusionTower(nn.Module):
     def forward(
         self,
         text_states: Tensor,
-        segments: Tensor,
+        token_roles: Tensor,
         text_embedding: Tensor,
         patch_states: Tensor,
         image_embedding: Tensor,
@@ -61,15 +61,15 @@ class FusionTower(nn.Module):
     ) -> Tensor:
         """Fuse one title, image and product type per row; any of them may be missing.
 
-        text_states: [batch, length, text_width]. segments: [batch, length] int32, contract.Segment.
+        text_states: [batch, length, text_width]. token_roles: [batch, length] int32, contract.TokenRole.
         text_embedding: [batch, embedding_width]. patch_states: [batch, patches, vision_width].
         image_embedding: [batch, embedding_width]. image_used: [batch, 1] bool.
         Returns [batch, embedding_width] float32, unit rows; zeros where all three are missing.
         """
         if self.config.fusion_mode == "mean":
             return F.normalize(text_embedding + image_embedding, dim=-1)
-        attended = self.attended(text_states, segments, patch_states, image_used)
-        features = self.gate_features(text_states, segments, text_embedding, image_embedding, image_used)
+        attended = self.attended(text_states, token_roles, patch_states, image_used)
+        features = self.gate_features(text_states, token_roles, text_embedding, image_embedding, image_used)
         return self.combine(features, text_embedding, image_embedding, attended)
 
     def combine(self, features: Tensor, text_embedding: Tensor, image_embedding: Tensor, attended: Tensor) -> Tensor:
@@ -83,18 +83,23 @@ class FusionTower(nn.Module):
         return F.normalize(mixed, dim=-1) * torch.clamp(has_text + has_image, max=1.0)
 
     def gate_features(
-        self, text_states: Tensor, segments: Tensor, text_embedding: Tensor, image_embedding: Tensor, image_used: Tensor
+        self,
+        text_states: Tensor,
+        token_roles: Tensor,
+        text_embedding: Tensor,
+        image_embedding: Tensor,
+        image_used: Tensor,
     ) -> Tensor:
         """Input of the gate: product type, both embeddings, and three flags. [batch, ...]."""
-        is_type = segments == Segment.PRODUCT_TYPE
+        is_type = token_roles == TokenRole.PRODUCT_TYPE
         has_type = is_type.any(dim=1, keepdim=True).to(text_states.dtype)
-        has_text = (segments > Segment.SPECIAL).any(dim=1, keepdim=True).to(text_states.dtype)
+        has_text = (token_roles > TokenRole.SPECIAL).any(dim=1, keepdim=True).to(text_states.dtype)
         parts = [masked_mean(text_states, is_type), text_embedding, image_embedding, has_type, has_text]
         return torch.cat([*parts, image_used.to(text_states.dtype)], dim=-1)
 
-    def attended(self, text_states: Tensor, segments: Tensor, patch_states: Tensor, image_used: Tensor) -> Tensor:
+    def attended(self, text_states: Tensor, token_roles: Tensor, patch_states: Tensor, image_used: Tensor) -> Tensor:
         """The patches that title tokens and probes attend to. [batch, embedding_width]."""
-        content = segments > Segment.SPECIAL
+        content = token_roles > TokenRole.SPECIAL
         pooled: Tensor = self.head(self._attend(text_states, content, patch_states, image_used.to(text_states.dtype)))
         return pooled
 

@@ -44,16 +44,16 @@ class Distillation:
                 read[row] = with_typo(drawn[row], random_)
         mine = distributed.rank_slice(len(drawn), place)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            trained = self._rows(read[mine], lambda tokens, segments: tower(tokens, segments)[1])
+            trained = self._rows(read[mine], lambda tokens, token_roles: tower(tokens, token_roles)[1])
             with torch.no_grad():
                 start = self._rows(drawn[mine], self._published)
         wanted = wanted_similarities(distributed.all_gather(start), drawn, self._texts.group)
         return similarity_distillation_loss(distributed.all_gather(trained), wanted, self._texts.group)
 
-    def _published(self, tokens: Tensor, segments: Tensor) -> Tensor:
+    def _published(self, tokens: Tensor, token_roles: Tensor) -> Tensor:
         """The starting weights' own vectors, without our head."""
-        states, _ = self._start(tokens, segments)
-        return nn.functional.normalize(masked_mean(states.float(), segments > 0), dim=-1)
+        states, _ = self._start(tokens, token_roles)
+        return nn.functional.normalize(masked_mean(states.float(), token_roles > 0), dim=-1)
 
     def _rows(self, texts: list[str], embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """[texts, width] float32, in the order of texts; those of like length are embedded together."""

@@ -90,6 +90,8 @@ def gate_batch(
 
 def _parts(model: QueryLife, given: FusionInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     fusion = model.fusion
-    gate_features = fusion.gate_features(given.text_states, given.segments, given.title, given.image, given.image_used)
-    attended = fusion.attended(given.text_states, given.segments, given.patch_states, given.image_used)
+    gate_features = fusion.gate_features(
+        given.text_states, given.token_roles, given.title, given.image, given.image_used
+    )
+    attended = fusion.attended(given.text_states, given.token_roles, given.patch_states, given.image_used)
     return gate_features, given.title, given.image, attended

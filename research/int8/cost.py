@@ -40,7 +40,7 @@ def _feed(tower: Model, reference: ReferenceOutputs, batch: int) -> dict[str, Ar
     whole = np.flatnonzero(reference.sample.image_used.numpy()[:, 0])[:batch]
     feed = {tensor.name: array[whole] for tensor, array in zip(tower.inputs, reference.inputs(tower), strict=True)}
     if tower in (TEXT_TOWER, FUSION_TOWER):
-        cut = ("token_ids", "segments", "text_states")
+        cut = ("token_ids", "token_roles", "text_states")
         feed |= {name: feed[name][:, :TOKENS] for name in cut if name in feed}
     return feed
 

@@ -157,7 +157,7 @@ def _embed(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     parts = []
     for group in groups:
         found = tokenizer.encode([texts[place] for place in group])
-        parts.append(_run(TEXT_TOWER, path)([found.token_ids, found.segments])[1])
+        parts.append(_run(TEXT_TOWER, path)([found.token_ids, found.token_roles])[1])
     return np.concatenate(parts)[order.numpy()]
 
 
@@ -173,14 +173,14 @@ def _embed_products(
     for group in groups:
         tokens = tokenizer.encode([titles[place] for place in group])
         text = {
-            path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.segments])
+            path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])
             for path in {towers[TEXT_TOWER] for towers in variants.values()}
         }
         for name, towers in variants.items():
             states, embedding = text[towers[TEXT_TOWER]]
             patches, image, used = (array[group] for array in pictures[towers[VISION_TOWER]])
             run = _run(FUSION_TOWER, towers[FUSION_TOWER])
-            parts[name].append(run([states, tokens.segments, embedding, patches, image, used])[0])
+            parts[name].append(run([states, tokens.token_roles, embedding, patches, image, used])[0])
     return {name: np.concatenate(found)[order.numpy()] for name, found in parts.items()}
 
 

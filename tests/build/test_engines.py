@@ -149,7 +149,7 @@ def test_a_builder_level_that_does_not_exist_is_refused():
 
 def test_the_nearest_profile_is_chosen():
     profiles = tuple(
-        {name: ((1, 1), tuned, (64, 64)) for name in ("token_ids", "segments")}
+        {name: ((1, 1), tuned, (64, 64)) for name in ("token_ids", "token_roles")}
         for tuned in ((1, 16), (16, 16), (64, 64))
     )
     for shape, number in (((1, 8), 0), ((12, 24), 1), ((64, 64), 2)):

@@ -108,7 +108,7 @@ FAULTS = {
     ),
     "long graph": ("dim: [ 32 ]", "dim: [ 33 ]", "found token_ids of [33], the plan takes [1] to [32]"),
     "large graph": ("batch_size: 64 ", "batch_size: 65 ", "graph_spec of 65 rows: found batches of 33 to 65"),
-    "unknown input": ('input { key: "segments"', 'input { key: "types"', "found shapes for ['token_ids', 'types']"),
+    "unknown input": ('input { key: "token_roles"', 'input { key: "types"', "found shapes for ['token_ids', 'types']"),
 }
 
 
@@ -148,7 +148,7 @@ def test_answers_are_the_eager_models(server, model, source):
     queries = [" ".join(["red"] * words) for words in LENGTHS]
     rows = tokenizer.encode(queries)
     with torch.no_grad():
-        want = model.embed_query(torch.from_numpy(rows.token_ids), torch.from_numpy(rows.segments)).numpy()
+        want = model.embed_query(torch.from_numpy(rows.token_ids), torch.from_numpy(rows.token_roles)).numpy()
     with Client(server.address) as client:
         answers = client.embed_queries(queries)
         drawn = drawn_products()[:3]

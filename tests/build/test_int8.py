@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from querylife.artifacts.processor import instruction_sets
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Segment, Tensor
+from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Tensor, TokenRole
 from querylife_build.parity.gate import min_row_cosine
 from querylife_build.quantize.int8 import quantise, quantised_weight
 from querylife_build.repository import quantise_repository
@@ -85,9 +85,9 @@ def test_weights_that_use_all_levels_still_fit_in_pairs(inputs):
 
 
 def test_neighbours_and_padding_do_not_change_a_row(quantised, reference):
-    token_ids, segments = (array[:1] for array in reference.inputs(TEXT_TOWER))
-    length = int((segments != Segment.PADDING).sum())
-    alone = run(TEXT_TOWER, quantised[TEXT_TOWER], [token_ids[:, :length], segments[:, :length]])[1]
+    token_ids, token_roles = (array[:1] for array in reference.inputs(TEXT_TOWER))
+    length = int((token_roles != TokenRole.PADDING).sum())
+    alone = run(TEXT_TOWER, quantised[TEXT_TOWER], [token_ids[:, :length], token_roles[:, :length]])[1]
     together = run(TEXT_TOWER, quantised[TEXT_TOWER], reference.inputs(TEXT_TOWER))[1]
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_an_int8_repository_says_so_and_has_a_fingerprint_of_its_own(repository,
     assert verify(repository) == locked
     assert {tower.precision for tower in locked.towers.values()} == {"int8"}
     assert locked.model_fingerprint != before.model_fingerprint
-    assert locked.canary.embedding_tolerance > before.canary.embedding_tolerance
+    assert locked.golden_probe.embedding_tolerance > before.golden_probe.embedding_tolerance
     assert locked.gate.instruction_sets == instruction_sets()
     assert locked.gate.embedding_tolerance > before.gate.embedding_tolerance
 

@@ -13,7 +13,7 @@ from tiny import (
     tiny_config,
 )
 
-from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER, Segment
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, VISION_TOWER, TokenRole
 from querylife.errors import ParityError
 from querylife.model.query_life import QueryLife
 from querylife_build.export.graph_checks import check_graph
@@ -35,22 +35,22 @@ def test_any_batch_and_any_length_answer_as_eager(exports, model, precision, bat
     run = onnx_backend({tower: exports[precision].files[tower] for tower in (TEXT_TOWER, FUSION_TOWER)}, precision)
     random = np.random.default_rng(batch * 100 + length)
     token_ids = random.integers(1000, 20000, (batch, length)).astype(np.int32)
-    segments = np.full((batch, length), 2, np.int32)
-    segments[:, 0] = 1
-    segments[:: max(2, batch // 3), length // 2 + 1 :] = 0  # some rows are padded
+    token_roles = np.full((batch, length), 2, np.int32)
+    token_roles[:, 0] = 1
+    token_roles[:: max(2, batch // 3), length // 2 + 1 :] = 0  # some rows are padded
     with torch.no_grad():
-        states, text = (t.numpy() for t in model.text(torch.from_numpy(token_ids), torch.from_numpy(segments)))
+        states, text = (t.numpy() for t in model.text(torch.from_numpy(token_ids), torch.from_numpy(token_roles)))
         patches, image = random.normal(size=(batch, 16, 32)), random.normal(size=(batch, 16)) / 4
         fused = [
             states,
-            segments,
+            token_roles,
             text,
             patches.astype(np.float32),
             image.astype(np.float32),
             np.ones((batch, 1), bool),
         ]
         product = model.fusion(*(torch.from_numpy(array) for array in fused)).numpy()
-    np.testing.assert_allclose(run(TEXT_TOWER, [token_ids, segments])[1], text, atol=CLOSE[precision])
+    np.testing.assert_allclose(run(TEXT_TOWER, [token_ids, token_roles])[1], text, atol=CLOSE[precision])
     np.testing.assert_allclose(run(FUSION_TOWER, fused)[0], product, atol=CLOSE[precision])
 
 
@@ -131,7 +131,7 @@ def test_other_encoders_export_and_agree(tmp_path, reference, text, vision, prec
 def test_ids_outside_the_vocabulary_are_clipped_for_compilers(exports):
     """TensorRT would read what lies beside the table; ONNX Runtime would refuse."""
     run = onnx_backend({TEXT_TOWER: exports["fp16"].files[TEXT_TOWER]}, "fp16")
-    segments = np.full((1, 8), Segment.TEXT, np.int32)
+    token_roles = np.full((1, 8), TokenRole.TEXT, np.int32)
     outside = np.int32([[101, 10**6, -7, 2000, 2001, 2002, 2003, 102]])
     inside = np.int32([[101, 30521, 0, 2000, 2001, 2002, 2003, 102]])
-    np.testing.assert_array_equal(run(TEXT_TOWER, [outside, segments])[1], run(TEXT_TOWER, [inside, segments])[1])
+    np.testing.assert_array_equal(run(TEXT_TOWER, [outside, token_roles])[1], run(TEXT_TOWER, [inside, token_roles])[1])

@@ -42,18 +42,18 @@ def test_the_lock_says_nothing_of_tensorrt_where_there_was_none(repository):
 
 def test_the_exported_chain_answers_the_canary(repository, model):
     lock = read_lock(repository / LOCK_NAME)
-    canary, run = lock.canary, onnx_backend(tower_files(repository), "fp32")
+    golden_probe, run = lock.golden_probe, onnx_backend(tower_files(repository), "fp32")
     tokenizer = open_tokenizer(model, repository / "tokenize" / "1" / "tokenizer.json")
-    title = tokenizer.encode([canary.title], [canary.product_type])
-    planes = pixels.decode(canary.image, lock.image_size)[None]
+    title = tokenizer.encode([golden_probe.title], [golden_probe.product_type])
+    planes = pixels.decode(golden_probe.image, lock.image_size)[None]
     used = np.ones((1, 1), np.bool_)
-    states, text = run(TEXT_TOWER, [title.token_ids, title.segments])
+    states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])
     patches, image = run(VISION_TOWER, [planes, used])
-    (product,) = run(FUSION_TOWER, [states, title.segments, text, patches, image, used])
-    query = tokenizer.encode([canary.query])
-    _, asked = run(TEXT_TOWER, [query.token_ids, query.segments])
-    np.testing.assert_allclose(product[0], canary.product_embedding, atol=1e-5)
-    np.testing.assert_allclose(asked[0], canary.query_embedding, atol=1e-5)
+    (product,) = run(FUSION_TOWER, [states, title.token_roles, text, patches, image, used])
+    query = tokenizer.encode([golden_probe.query])
+    _, asked = run(TEXT_TOWER, [query.token_ids, query.token_roles])
+    np.testing.assert_allclose(product[0], golden_probe.product_embedding, atol=1e-5)
+    np.testing.assert_allclose(asked[0], golden_probe.query_embedding, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["text_tower/1/model.onnx", "fusion_tower/1/model.onnx", "tokenize/1/tokenizer.json"])

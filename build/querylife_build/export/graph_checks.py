@@ -1,4 +1,4 @@
-"""What an exported graph must be before anybody measures or compiles it."""
+"""Checks of an exported ONNX graph, before it is measured or compiled."""
 
 import hashlib
 from collections import Counter

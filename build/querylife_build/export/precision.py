@@ -52,8 +52,8 @@ class _ClippedIds(nn.Module):
         super().__init__()
         self.tower, self.vocabulary = tower, vocabulary
 
-    def forward(self, token_ids: Tensor, segments: Tensor) -> Any:
-        return self.tower(token_ids.clamp(0, self.vocabulary - 1), segments)
+    def forward(self, token_ids: Tensor, token_roles: Tensor) -> Any:
+        return self.tower(token_ids.clamp(0, self.vocabulary - 1), token_roles)
 
 
 def _vocabulary(module: nn.Module) -> int:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from querylife.contract import (
     MAX_BATCH,
-    SEGMENTS,
     TEXT_STATES,
     TOKEN_IDS,
+    TOKEN_ROLES,
     Model,
 )
 from querylife.model.query_life import QueryLife
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # spelled out, as 20 has it. Older opsets give invalid files, and bf16 convolutions need 22.
 OPSETS = {"fp32": 20, "fp16": 24, "bf16": 24}
 SPELLED_OPSETS = {"fp16": 20, "bf16": 22}
-WITH_LENGTH = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # their first axis after the batch
+WITH_LENGTH = (TOKEN_IDS, TOKEN_ROLES, TEXT_STATES)  # their first axis after the batch
 
 
 def export_tower(

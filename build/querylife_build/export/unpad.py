@@ -1,4 +1,4 @@
-"""Unpadding for the CPU profile's text tower: operators that treat every token alike run on [rows, width].
+"""Removes the padding inside the CPU profile's text tower: token-wise operators run on [tokens, width].
 
 Between attentions an encoder computes each token by itself. That is nearly all of its cost, a good quarter of it for
 padding, which attention ignores. Here padding is removed before the first such operator (rows), and put back, as any
@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from querylife.contract import SEGMENTS, Segment
+from querylife.contract import TOKEN_ROLES, TokenRole
 
 
 def unpad(path: Path) -> None:
-    """Rewrite in place an ONNX file that has the contract's segments among its inputs."""
+    """Rewrite in place an ONNX file that has the contract's token_roles among its inputs."""
     model = onnx.load(str(path))
     graph = model.graph
     nodes = _rewritten_nodes(graph)
@@ -50,7 +50,7 @@ class _Shapes:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.axes = {value.name: _axes(value) for value in (*graph.input, *graph.value_info, *graph.output)}
         self.weight_ranks = {weight.name: len(weight.dims) for weight in graph.initializer}
-        self._batch_and_length = self.axes[SEGMENTS.name]
+        self._batch_and_length = self.axes[TOKEN_ROLES.name]
 
     def is_tokenwise(self, node: NodeProto) -> bool:
         """Whether each token's result depends on that token and on weights alone."""
@@ -110,7 +110,7 @@ class _RowIndex:
 
     def sizes(self) -> str:
         """[2] int64: batch and length."""
-        return "rows_sizes" if "rows_sizes" in self._added else self.add("Shape", [SEGMENTS.name], "rows_sizes")
+        return "rows_sizes" if "rows_sizes" in self._added else self.add("Shape", [TOKEN_ROLES.name], "rows_sizes")
 
     def constant(self, name: str, value: int | list[int], dtype: type[np.integer[Any]] = np.int64) -> str:
         if name not in self._added:
@@ -127,8 +127,8 @@ class _RowIndex:
         """[batch * length] bool: tokens that are not padding, and each text's first, so that there always is a row."""
         if "rows_keep" not in self._added:
             zero, one = self.constant("rows_zero", 0), self.constant("rows_one", 1)
-            padding = self.constant("rows_padding", Segment.PADDING, np.int32)
-            used = self.add("Not", [self.add("Equal", [SEGMENTS.name, padding], "rows_padded")], "rows_used")
+            padding = self.constant("rows_padding", TokenRole.PADDING, np.int32)
+            used = self.add("Not", [self.add("Equal", [TOKEN_ROLES.name, padding], "rows_padded")], "rows_used")
             length = self.add("Gather", [self.sizes(), one], "rows_length")
             tokens = self.add("Range", [zero, length, one], "rows_tokens")
             either = self.add("Or", [used, self.add("Equal", [tokens, zero], "rows_start")], "rows_either")

@@ -1,4 +1,4 @@
-"""Ways to run a tower that are not the eager model: ONNX Runtime, and torch in other precisions."""
+"""Backends of the parity gate: ONNX Runtime, and PyTorch in other precisions."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The parity gate: an exported tower must answer as the eager one does, whatever the batch and the padding.
+"""The parity gate: an exported tower must answer as the PyTorch model does, at every batch size and padding.
 
 Rows are compared by cosine: pooled embeddings as they are, states token by token (or patch by patch), leaving out
 padding. Rankings are compared by the share of product pairs that keep their order for a query.
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from querylife.contract import FUSION_TOWER, MAX_BATCH, SEGMENTS, TEXT_TOWER, TOWERS, VISION_TOWER, Model, Segment
+from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOKEN_ROLES, TOWERS, VISION_TOWER, Model, TokenRole
 from querylife.errors import ParityError
 from querylife_build.export.towers import WITH_LENGTH
 from querylife_build.parity.backends import Array, Backend
@@ -114,10 +114,10 @@ def _in_batches(tower: Model, run: Backend, inputs: list[Array]) -> dict[int, li
 
 def _run_cut(tower: Model, run: Backend, inputs: list[Array]) -> list[Array]:
     """Outputs for a batch without the padding that all its rows share; states come back at the full length."""
-    if SEGMENTS not in tower.inputs:
+    if TOKEN_ROLES not in tower.inputs:
         return run(tower, inputs)
-    segments = inputs[tower.inputs.index(SEGMENTS)]
-    full, length = segments.shape[1], int((segments != Segment.PADDING).sum(axis=1).max())
+    token_roles = inputs[tower.inputs.index(TOKEN_ROLES)]
+    full, length = token_roles.shape[1], int((token_roles != TokenRole.PADDING).sum(axis=1).max())
     pairs = zip(tower.inputs, inputs, strict=True)
     cut = [array[:, :length] if tensor in WITH_LENGTH else array for tensor, array in pairs]
     outputs = run(tower, cut)
@@ -136,7 +136,7 @@ def _max_difference(batches: Mapping[int, list[Array]]) -> float:
 
 def _visible(tower: Model, inputs: list[Array]) -> Array | None:
     """[batch, tokens] bool, where states of padding, which nobody looks at, are to be left out; None keeps all."""
-    return inputs[tower.inputs.index(SEGMENTS)] != Segment.PADDING if tower is TEXT_TOWER else None
+    return inputs[tower.inputs.index(TOKEN_ROLES)] != TokenRole.PADDING if tower is TEXT_TOWER else None
 
 
 def min_row_cosine(actual: Array, want: Array, kept: Array | None = None) -> float:
@@ -157,9 +157,9 @@ def _chain(run: Backend, sample: Sample, by_tower: Mapping[Model, list[Array]]) 
     """Query embeddings, and each tower's embedding of the products; the fusion tower reads the others' outputs."""
     text_states, text = by_tower[TEXT_TOWER]
     patches, image = by_tower[VISION_TOWER]
-    segments, image_used = sample.segments.numpy(), sample.image_used.numpy()
-    product = run(FUSION_TOWER, [text_states, segments, text, patches, image, image_used])[0]
-    query = run(TEXT_TOWER, [sample.query_token_ids.numpy(), sample.query_segments.numpy()])[1]
+    token_roles, image_used = sample.token_roles.numpy(), sample.image_used.numpy()
+    product = run(FUSION_TOWER, [text_states, token_roles, text, patches, image, image_used])[0]
+    query = run(TEXT_TOWER, [sample.query_token_ids.numpy(), sample.query_token_roles.numpy()])[1]
     return query, {TEXT_TOWER: text, VISION_TOWER: image, FUSION_TOWER: product}
 
 

@@ -1,4 +1,4 @@
-"""ONNX to a TensorRT plan, by TensorRT 10, TensorRT 11 or TensorRT for RTX.
+"""ONNX to a TensorRT plan, for TensorRT 10, TensorRT 11 and TensorRT for RTX.
 
 Precision always comes from the graph: networks are strongly typed, which 10 offers, and 11 and RTX insist on. So
 none of the builder flags that 11 took away (FP16, BF16, INT8, precision constraints) is ever set, and TensorRTVersion

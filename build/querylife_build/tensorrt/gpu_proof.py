@@ -28,7 +28,7 @@ from querylife.preprocessing import image
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.precision import for_export
 from querylife_build.export.towers import WITH_LENGTH
-from querylife_build.golden_probe import TOLERANCES, gate_record, make_canary
+from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
 from querylife_build.parity.backends import torch_backend
 from querylife_build.parity.gate import measure_parity
 from querylife_build.parity.reference import ReferenceOutputs, compute_reference, tower_modules
@@ -110,23 +110,23 @@ def parity(config: ProofConfig) -> Iterator[Result]:
     """Half-precision towers against the eager model, in batches of 1, 7 and 64, and the golden probe's error."""
     model, reference = _reference(config)
     tokenizer = open_tokenizer(model, config.folder / "tokenizer.json")
-    canary = make_canary(model, tokenizer)
+    golden_probe = make_golden_probe(model, tokenizer)
     for precision in ("fp16", "bf16"):
         run = torch_backend(model, precision, config.device)
         for tower, figures in measure_parity(reference, run).items():
             yield {"precision": precision, "tower": tower.name, **figures.figures()}
-        answer = gate_record(canary, model, tokenizer, run, "fp32")
+        answer = gate_record(golden_probe, model, tokenizer, run, "fp32")
         errors = [
             float(np.abs(np.subtract(actual, expected)).max())
             for actual, expected in (
-                (answer.query_embedding, canary.query_embedding),
-                (answer.product_embedding, canary.product_embedding),
+                (answer.query_embedding, golden_probe.query_embedding),
+                (answer.product_embedding, golden_probe.product_embedding),
             )
         ]
         yield {
             "precision": precision,
             "probe_embedding_error": max(errors),
-            "probe_score_error": abs(answer.score - canary.score),
+            "probe_score_error": abs(answer.score - golden_probe.score),
             "probe_tolerances": TOLERANCES[precision],
         }
 

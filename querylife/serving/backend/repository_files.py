@@ -1,4 +1,4 @@
-"""What a Python backend finds in its model repository, from its own version folder."""
+"""Files of the model repository, located from a backend's version folder."""
 
 from pathlib import Path
 

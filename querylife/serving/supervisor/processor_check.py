@@ -1,7 +1,7 @@
-"""The check of a processor that the towers were not gated on: their answers at the gate, asked for once more.
+"""Checks the towers on a processor that they were not gated on, with the inputs and answers of the gate.
 
-Int8 products may go through other kernels there, which round and saturate otherwise. The canary alone does not tell: it
-compares with the eager model, whose answers int8 towers are further from than from their own.
+Int8 products may use other kernels there, which round and saturate differently. The golden probe is not enough: it
+compares with the PyTorch model, whose answers are further from int8 towers than those of the gate.
 """
 
 import logging
@@ -13,7 +13,7 @@ from querylife.artifacts.repository_lock import EngineLock
 from querylife.errors import ServerFaultError
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.auth import Access
-from querylife.serving.supervisor.golden_probe import CanaryCaller
+from querylife.serving.supervisor.golden_probe import ProbeCaller
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ def check_processor(config: ServerConfig, lock: EngineLock, access: Access) -> s
     Returns "" when the answers agree or nothing is to be checked, else what is wrong. The GPU profile's towers do not
     depend on the processor.
     """
-    canary = lock.gate_canary()
+    golden_probe = lock.gate_canary()
     here = instruction_sets()
-    if canary is None or lock.gate is None or config.profile == "gpu" or here == lock.gate.instruction_sets:
+    if golden_probe is None or lock.gate is None or config.profile == "gpu" or here == lock.gate.instruction_sets:
         return ""
     gated = ", ".join(lock.gate.instruction_sets) or "an unknown processor"
     log.info("the towers were gated on %s, this processor has %s: checking their answers", gated, ", ".join(here))
-    caller = CanaryCaller(config.address, canary, access)
+    caller = ProbeCaller(config.address, golden_probe, access)
     try:
         caller.call_all(TIMEOUT_S)
     except ServerFaultError as error:
