@@ -28,8 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC tells of every server that goes away
     configure_logs(as_json=os.environ.get("QUERYLIFE_LOG") == "json")
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
+        return run_command("querylife", _print_usage)
     verb = arguments[0]
     known = _verbs()
     return run_command(f"querylife {verb}" if verb in known else "querylife", lambda: _run(known, arguments))
@@ -54,11 +53,12 @@ def _run(verbs: dict[str, EntryPoint], arguments: list[str]) -> int:
     return status
 
 
-def _usage() -> str:
+def _print_usage() -> int:
     verbs = _verbs()
     width = max(map(len, verbs), default=0)
     lines = (f"  {name:<{width}}  {_summary(entry)}" for name, entry in verbs.items())
-    return "usage: querylife <verb> [options]\n\n" + "\n".join(lines)
+    print("usage: querylife <verb> [options]\n", *lines, sep="\n")
+    return 0
 
 
 def _summary(entry: EntryPoint) -> str:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "requirements" / "images"
 # image -> extras of querylife, and packages that go in without what they ask for
 IMAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "triton": (("server",), ("nvidia-pytriton",)),
-    "triton-gpu": (("server",), ()),
+    "triton": (("server",), ("nvidia-pytriton", "editdistpy")),  # editdistpy: symspellpy does not say that it needs it
+    "triton-gpu": (("server",), ("editdistpy",)),
     "gateway": (("gateway", "client"), ()),
     "jobs": (("jobs", "client", "stores"), ()),
 }

@@ -85,7 +85,7 @@ class Server(Process):
 
     @property
     def shared_memory(self) -> Path:
-        return Path(f"/proc/{self.popen.pid}/root/dev/shm")
+        return Path("/proc", str(self.popen.pid), "root", "dev", "shm")
 
 
 class Postgres:

@@ -5,6 +5,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from querylife.data.relevance import Request
 from querylife.data.vocabulary import Vocabulary, is_for_training, vocabulary
@@ -116,41 +117,13 @@ class QueryWriter:
         self, frame: str, given: dict[str, str], subject: Subject, german: bool, random_: random.Random
     ) -> tuple[str, Request]:
         """Fill a frame's slots from the subject, or empty them; the request holds what was filled."""
-        words, filled, request = self._words, dict(given), Request()
-        prefix = "german" if german else "names"
-        shades = words.german_shades if german else words.shades
-        shades_of = words.german_shades_of if german else words.shades_of
-        if "{colour}" in frame and subject.colour and shades.get(subject.colour) and random_.random() < 0.75:
-            own = shades[subject.colour]
-            shade = own[0] if random_.random() < 0.5 else random_.choice(own)
-            request = replace(request, colours=shades_of[shade])
-            filled["colour"] = _declined(shade, random_) if german else shade
-        if subject.gender and random_.random() < 0.8:
-            people = words.people[subject.gender]
-            possessive = "german_possessive" if german else "possessive"
-            filled["person"] = random_.choice(people[prefix].split("; "))
-            filled["possessive"] = random_.choice(people[possessive].split("; "))
-            if "{person}" in frame or "{possessive}" in frame:
-                request = replace(request, gender=subject.gender)
-        occasion = words.usages.get(subject.usage)
-        if occasion and "{usage}" in frame and random_.random() < 0.5:
-            filled["usage"] = random_.choice(occasion[prefix].split("; "))
-            request = replace(request, usage=subject.usage)
-        if "{after}" in frame:
-            if occasion and not german and random_.random() < 0.5:
-                filled["after"] = random_.choice(occasion["after"].split("; "))
-                request = replace(request, usage=subject.usage)
-            else:
-                filled["after"] = random_.choice(words.details["german_after" if german else "after"].split("; "))
-        season = words.seasons.get(subject.season)
-        if season and ("{season}" in frame or "{season_after}" in frame) and random_.random() < 0.6:
-            filled["season"] = random_.choice(season["names"].split("; "))
-            filled["season_after"] = random_.choice(season["after"].split("; "))
-            request = replace(request, season=subject.season)
-        if "{brand}" in frame and subject.brand:
-            filled["brand"] = subject.brand
-            request = replace(request, brand=subject.brand)
-        return _tidy(SLOT.sub(lambda slot: filled.get(slot[1], ""), _without_empty_people(frame, filled))), request
+        slots, asked = dict(given), dict[str, Any]()
+        for fill in (_fill_colour, _fill_people, _fill_usage, _fill_after, _fill_season, _fill_brand):
+            words, attributes = fill(self._words, frame, subject, german, random_)
+            slots |= words
+            asked |= attributes
+        text = SLOT.sub(lambda slot: slots.get(slot[1], ""), _without_empty_people(frame, slots))
+        return _tidy(text), Request(**asked)
 
     def _detailed(self, item: str, german: bool, random_: random.Random) -> str:
         details = self._words.details
@@ -173,6 +146,59 @@ class QueryWriter:
         if random_.random() < 0.05:
             text = text.capitalize() if random_.random() < 0.7 else text.upper()
         return text
+
+
+Filled = tuple[dict[str, str], dict[str, Any]]  # slots with their words, and what a Request then asks for
+
+
+def _fill_colour(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    shades = (words.german_shades if german else words.shades).get(subject.colour)
+    if not ("{colour}" in frame and subject.colour and shades and random_.random() < 0.75):
+        return {}, {}
+    shade = shades[0] if random_.random() < 0.5 else random_.choice(shades)
+    colours = (words.german_shades_of if german else words.shades_of)[shade]
+    return {"colour": _declined(shade, random_) if german else shade}, {"colours": colours}
+
+
+def _fill_people(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    if not (subject.gender and random_.random() < 0.8):
+        return {}, {}
+    people = words.people[subject.gender]
+    person = random_.choice(people["german" if german else "names"].split("; "))
+    possessive = random_.choice(people["german_possessive" if german else "possessive"].split("; "))
+    is_asked = "{person}" in frame or "{possessive}" in frame
+    return {"person": person, "possessive": possessive}, {"gender": subject.gender} if is_asked else {}
+
+
+def _fill_usage(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    occasion = words.usages.get(subject.usage)
+    if not (occasion and "{usage}" in frame and random_.random() < 0.5):
+        return {}, {}
+    return {"usage": random_.choice(occasion["german" if german else "names"].split("; "))}, {"usage": subject.usage}
+
+
+def _fill_after(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    """What follows the noun: an occasion, or a detail that asks for nothing."""
+    if "{after}" not in frame:
+        return {}, {}
+    occasion = words.usages.get(subject.usage)
+    if occasion and not german and random_.random() < 0.5:
+        return {"after": random_.choice(occasion["after"].split("; "))}, {"usage": subject.usage}
+    return {"after": random_.choice(words.details["german_after" if german else "after"].split("; "))}, {}
+
+
+def _fill_season(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    season = words.seasons.get(subject.season)
+    if not (season and ("{season}" in frame or "{season_after}" in frame) and random_.random() < 0.6):
+        return {}, {}
+    names, after = (random_.choice(season[key].split("; ")) for key in ("names", "after"))
+    return {"season": names, "season_after": after}, {"season": subject.season}
+
+
+def _fill_brand(words: Vocabulary, frame: str, subject: Subject, german: bool, random_: random.Random) -> Filled:
+    if not ("{brand}" in frame and subject.brand):
+        return {}, {}
+    return {"brand": subject.brand}, {"brand": subject.brand}
 
 
 def _without_empty_people(frame: str, filled: dict[str, str]) -> str:

@@ -115,29 +115,12 @@ def dinov2_from_graph(path: Path) -> Dinov2Model:
     matrix is found through the bias that is added to its product. Position embeddings are folded too, and are read
     off a run of the graph. Raises ArtifactError when a weight is not found or the outputs differ.
     """
-    import onnx  # noqa: PLC0415
-    from onnx import numpy_helper  # noqa: PLC0415
-
-    graph = onnx.load(str(path)).graph
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    weights |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
-    state = {name: array for name, array in weights.items() if name.startswith(_PREFIX)}
-    state |= _folded_matrices(graph, weights)
-    state = {_dinov2_name(name): array for name, array in state.items()}
-
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    positions, hidden = _run_dinov2_graph(path, pixels)
-    state["embeddings.position_embeddings"] = positions[:1]
-
-    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=224)
-    model = Dinov2Model(config).eval()
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - state.keys() - {"embeddings.mask_token"})  # used in pretraining only
-    if missing:
-        raise ArtifactError(f"{path.name}: found no weights for {missing}")
-    model.load_state_dict({n: torch.tensor(np.array(state[n])) for n in wanted if n in state}, strict=False)
+    positions, states = _run_dinov2_graph(path, pixels)
+    weights = _graph_weights(path) | {"embeddings.position_embeddings": positions[:1]}
+    model = _dinov2_with(weights, path.name)
     with torch.no_grad():
-        difference = np.abs(model(torch.tensor(pixels)).last_hidden_state.numpy() - hidden).max()
+        difference = np.abs(model(torch.tensor(pixels)).last_hidden_state.numpy() - states).max()
     if difference > 1e-3:
         raise ArtifactError(f"{path.name}: rebuilt model differs from the graph by {difference:.2g}, want at most 1e-3")
     return model
@@ -145,6 +128,32 @@ def dinov2_from_graph(path: Path) -> Dinov2Model:
 
 Array = NDArray[np.float32]
 _PREFIX = "backbone."
+
+
+def _graph_weights(path: Path) -> dict[str, Array]:
+    """The graph's weights by their names in transformers, all but the position embeddings."""
+    import onnx  # noqa: PLC0415
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    graph = onnx.load(str(path)).graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
+    named = {name: array for name, array in weights.items() if name.startswith(_PREFIX)}
+    return {_dinov2_name(name): array for name, array in (named | _folded_matrices(graph, weights)).items()}
+
+
+def _dinov2_with(weights: dict[str, Array], source: str) -> Dinov2Model:
+    """A ViT-S/14 at 224 px with these weights. Raises ArtifactError, naming source, where one is missing."""
+    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=224)
+    model = Dinov2Model(config).eval()
+    names = model.state_dict().keys()
+    missing = sorted(names - weights.keys() - {"embeddings.mask_token"})  # used in pretraining only
+    if missing:
+        raise ArtifactError(f"{source}: found no weights for {missing}")
+    model.load_state_dict(
+        {name: torch.tensor(np.array(weights[name])) for name in names & weights.keys()}, strict=False
+    )
+    return model
 
 
 def _folded_matrices(graph: "onnx.GraphProto", weights: dict[str, Array]) -> dict[str, Array]:

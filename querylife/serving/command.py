@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
     announcer = threading.Thread(target=_announce, args=(supervisor,), daemon=True)
     announcer.start()
     supervisor.run()
-    _let_go_of_deaf_streams()
+    _discard_unwritable_streams()
     return 130 if interrupted_early.is_set() else 0
 
 
-def _let_go_of_deaf_streams() -> None:
+def _discard_unwritable_streams() -> None:
     """Python ends with status 120 when a log that takes nothing keeps it from flushing."""
     for stream in (sys.stdout, sys.stderr):
         try:

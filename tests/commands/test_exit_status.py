@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from servers import unused_port
 
 from querylife.errors import ConfigError, InputFileError
 from querylife.exit_status import run_command
@@ -118,6 +120,17 @@ def test_ctrl_c_while_a_file_is_read_is_exit_status_130(
         status, stderr = ended(process)
     assert status == 130, stderr
     assert stderr.splitlines()[-1] == f"{name}: interrupted"
+    assert "Traceback" not in stderr
+
+
+def test_ctrl_c_before_a_server_is_ready_is_exit_status_130() -> None:
+    process = start("querylife", "serve", "--grpc-port", str(unused_port()), "--metrics-port", "0")
+    try:
+        assert await_condition(lambda: bool(psutil.Process(process.pid).children()), timeout_s=120)
+    finally:
+        process.send_signal(signal.SIGINT)
+        status, stderr = ended(process)
+    assert status == 130, stderr
     assert "Traceback" not in stderr
 
 

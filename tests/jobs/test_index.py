@@ -1,8 +1,10 @@
 """index: a store equals its catalogue after any run, whatever came before, and a second run does nothing."""
 
+import http.server
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -197,3 +199,39 @@ def test_a_folder_with_pictures_beside_it(triton: FakeTriton, tmp_path: Path) ->
         for n in range(6)
     ]
     assert_equal(url, rows, triton)
+
+
+class Pictures(http.server.BaseHTTPRequestHandler):
+    """Serves PNG under /good, and nothing else."""
+
+    def do_GET(self) -> None:
+        found = self.path == "/good"
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(PNG if found else b"")
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_pictures_of_the_web_are_fetched_once_through_the_guard(triton: FakeTriton, tmp_path: Path) -> None:
+    url = f"lance:{tmp_path / 'store'}"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        threading.Thread(target=server.serve_forever).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        rows = [{"id": name, "title": f"dress {name}", "image_url": f"{base}/{name}"} for name in ("good", "bad")]
+        catalogue = write(tmp_path / "in.parquet", rows)
+        assert "0 set aside" in index(catalogue, url, triton, tmp_path)  # 127.0.0.1 is not public: titles alone
+        refused = (tmp_path / "vectors.set-aside.jsonl").read_text()
+        allowed = [*command(catalogue, url, triton, tmp_path), "--allowed-hosts", "127.0.0.1"]
+        assert "1 updated, 1 unchanged" in run(*allowed)
+        server.shutdown()
+    assert "want 80" in refused
+    assert "2 unchanged" in run(*allowed)  # from the cache: the server is gone
+    reasons = [json.loads(line) for line in (tmp_path / "vectors.set-aside.jsonl").read_text().splitlines()]
+    assert [(reason["id"], reason["fault"]) for reason in reasons] == [("bad", "picture_missing")]
+    expected = [
+        {"id": "good", "title": "dress good", "product_type": "", "image": PNG},
+        {"id": "bad", "title": "dress bad", "product_type": "", "image": None},
+    ]
+    assert_equal(url, expected, triton)

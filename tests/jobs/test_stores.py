@@ -218,3 +218,21 @@ def test_typed_conditions() -> None:
 def test_an_unknown_store_is_named(url: str) -> None:
     with pytest.raises(InvalidRequestError, match="store: found"):
         open_store(url)
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_filters_that_leave_the_index_without_candidates_are_answered_exactly(
+    collection: ScannableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again: PostgreSQL keeps the plan of a statement that it has seen five times."""
+    for name, value in {"INDEX_FROM_ROWS": 100, "FILTERED_EF_SEARCH": 20, "EF_SEARCH": 20}.items():
+        monkeypatch.setattr(f"querylife_jobs.stores.postgres.{name}", value)
+    vectors = fill(collection, 3000)
+    collection.optimize()
+    for seed in range(12):
+        query = unit_vectors(1, seed=seed)[0]
+        cosines = vectors @ query
+        far = [int(n) for n in np.argsort(cosines)[:40]]  # none of them is near enough to be a candidate
+        hits = collection.search(query, 5, conditions({"stock": far}, COLUMNS), fingerprint=MODEL)
+        nearest = sorted(far, key=lambda n: -cosines[n])[:5]
+        assert [hit.id for hit in hits] == [f"p'{n}" for n in nearest]

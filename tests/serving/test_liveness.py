@@ -74,7 +74,7 @@ def test_idleness_takes_a_whole_window_without_work(clock):
     for demand_per_s in (0.0, 0.5, 0.0, 0.0, 0.0, 0.0):
         clock[0] += 1
         server.demand += demand_per_s
-        found.append(idleness.found())
+        found.append(idleness.is_idle())
     assert found == [False, False, False, True, False, True]
 
 
@@ -85,7 +85,7 @@ def test_a_server_that_waits_for_a_processor_or_a_disk_is_not_idle_however_littl
     for held_up in (True, True, False, False):
         clock[0] += 2
         server.held_up = held_up
-        found.append(idleness.found())
+        found.append(idleness.is_idle())
     assert found == [False, False, True, True]
 
 

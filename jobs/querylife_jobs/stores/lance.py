@@ -45,7 +45,7 @@ SQL_TYPES = {"text": "string", "integer": "bigint", "number": "double", "boolean
 SIGNS = {"eq": "=", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes a few milliseconds and is exact
 PARTITION_ROWS = 1024
-PROBES = 16  # partitions that a search looks into
+PROBES, FILTERED_PROBES = 16, 48  # partitions that a search looks into, without and with filters
 REFINE = 4  # times k rows are compared again with their exact vectors
 KEEP_VERSIONS = datetime.timedelta(minutes=10)  # longer than any search takes
 SCAN_ROWS = 4096
@@ -166,7 +166,8 @@ class LanceCollection:
         query = query.distance_type("dot").select([ID, *self._identity.columns, "_distance"]).limit(k)
         if filters:
             query = query.where(" AND ".join(map(_sql, filters)), prefilter=True)
-        rows = self._do(lambda: query.nprobes(PROBES).refine_factor(REFINE).to_arrow()).to_pylist()
+        probes = FILTERED_PROBES if filters else PROBES
+        rows = self._do(lambda: query.nprobes(probes).refine_factor(REFINE).to_arrow()).to_pylist()
         return [Hit(row[ID], 1.0 - row["_distance"], visible(row, self._identity.columns)) for row in rows]
 
     def search_text(

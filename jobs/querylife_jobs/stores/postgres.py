@@ -44,7 +44,7 @@ STATE_TABLE = "querylife_state"
 LOCK_KEY = 0x71756572796C  # of pg_advisory_lock: "queryl"
 SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double precision", "boolean": "boolean"}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes milliseconds and is exact
-EF_SEARCH = 200  # candidates that the HNSW index keeps while it searches
+EF_SEARCH, FILTERED_EF_SEARCH = 200, 1000  # candidates of the HNSW index; filters are applied to them afterwards
 BUILD_MEMORY = "1GB"
 CONNECT_TIMEOUT_S = 10
 SCAN_ROWS = 4096
@@ -213,12 +213,13 @@ class PostgresCollection:
         )
         parameters = [query, *values, k]
         with self._database.connection() as connection:
-            if k > EF_SEARCH:
-                connection.execute(f"SET LOCAL hnsw.ef_search = {min(k, 1000)}")
+            if filters or k > EF_SEARCH:
+                connection.execute(f"SET LOCAL hnsw.ef_search = {FILTERED_EF_SEARCH}")
             rows = connection.execute(statement, parameters, binary=True).fetchall()
             if len(rows) < k:  # the index had no more candidates that meet the filters: compare with every row
                 connection.execute("SET LOCAL enable_indexscan = off")
-                rows = connection.execute(statement, parameters, binary=True).fetchall()
+                exact = connection.execute(statement, parameters, binary=True, prepare=False)  # a kept plan would scan
+                rows = exact.fetchall()  # the index again
         return [self._hit(row) for row in rows]
 
     def search_text(

@@ -120,7 +120,7 @@ class Access:
         self._channel_options: list[tuple[str, object]] = []
         self._folder: Path | None = None
         if config.token_file is not None:
-            self._demand_token(read_token(config.token_file))
+            self._require_token(read_token(config.token_file))
         if config.tls_certificate is not None and config.tls_key is not None:
             self._encrypt(config.tls_certificate, config.tls_key, config.tls_client_authority)
 
@@ -136,7 +136,7 @@ class Access:
             return grpc.insecure_channel(address, options)
         return grpc.secure_channel(address, self._credentials, [*options, *self._channel_options])
 
-    def _demand_token(self, token: str) -> None:
+    def _require_token(self, token: str) -> None:
         header, value = TOKEN_HEADER.removeprefix(_TRITONS_PREFIX), f"Bearer {token}"
         self.options.append(f"--grpc-restricted-protocol={_GUARDED}:{header}={value}")
         self.secrets.append(token)
@@ -151,7 +151,7 @@ class Access:
             self.options.append("--grpc-use-ssl=true")
             self._credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
             return
-        own_certificate, own_key = _certificate_of_ones_own()
+        own_certificate, own_key = _self_signed_certificate()
         self._folder = Path(tempfile.mkdtemp(prefix="querylife-"))
         trusted = self._folder / "authorities.pem"
         trusted.write_bytes(_read(client_authority) + b"\n" + own_certificate)
@@ -172,16 +172,16 @@ def _check(certificate: Path, key: Path) -> str:
     from cryptography import x509  # noqa: PLC0415  # a server without TLS needs none
 
     try:
-        found = x509.load_pem_x509_certificate(_read(certificate))
-        names: Any = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        loaded = x509.load_pem_x509_certificate(_read(certificate))
+        names: Any = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except (OSError, ValueError, x509.ExtensionNotFound) as error:
         detail = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{certificate}, {key}: found no certificate with names and its key: {detail}") from error
-    now, end = datetime.datetime.now(datetime.UTC), found.not_valid_after_utc
-    if not found.not_valid_before_utc <= now <= end:
+    now, end = datetime.datetime.now(datetime.UTC), loaded.not_valid_after_utc
+    if not loaded.not_valid_before_utc <= now <= end:
         raise ArtifactError(
-            f"{certificate}: found a certificate for {found.not_valid_before_utc:%F %T} to {end:%F %T} UTC, "
+            f"{certificate}: found a certificate for {loaded.not_valid_before_utc:%F %T} to {end:%F %T} UTC, "
             f"want one for now, {now:%F %T}: renew it"
         )
     if end - now < _SOON:
@@ -190,7 +190,7 @@ def _check(certificate: Path, key: Path) -> str:
     return str([*names.get_values_for_type(x509.DNSName), *addresses][0]).replace("*", "supervisor")
 
 
-def _certificate_of_ones_own() -> tuple[bytes, bytes]:
+def _self_signed_certificate() -> tuple[bytes, bytes]:
     """A certificate that signs itself, and its key (PEM), for the supervisor's own calls. The key is never written."""
     from cryptography import x509  # noqa: PLC0415  # as above
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415

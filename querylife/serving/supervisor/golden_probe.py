@@ -1,4 +1,4 @@
-"""The canary: one small product that goes through every model, and whose right answer is known from the build."""
+"""The golden probe: a query and a product that go through every model, and whose answer is known from the build."""
 
 import struct
 from collections.abc import Sequence
@@ -64,8 +64,8 @@ class CanaryCaller:
             for request, *_ in requests
         ]
         for call, (request, output, expected, tolerance) in zip(calls, requests, strict=True):
-            found = _fp32_output(call.result(), output)
-            difference = _difference(found, expected)
+            answer = _fp32_output(call.result(), output)
+            difference = _difference(answer, expected)
             if not difference <= tolerance:
                 raise ServerFaultError(
                     f"{request.model_name}: {output} differs from the build's by {difference:.3g}, want {tolerance:g}"
@@ -90,8 +90,8 @@ def _fp32_output(response: pb.ModelInferResponse, name: str) -> NDArray[np.float
     return np.frombuffer(response.raw_output_contents[position], np.float32)
 
 
-def _difference(found: NDArray[np.float32], expected: tuple[float, ...]) -> float:
+def _difference(answer: NDArray[np.float32], expected: tuple[float, ...]) -> float:
     """Largest absolute difference; infinite where the sizes differ, NaN where the answer holds one."""
-    if found.shape != (len(expected),):
+    if answer.shape != (len(expected),):
         return float("inf")
-    return float(np.abs(found - np.asarray(expected, np.float32)).max())
+    return float(np.abs(answer - np.asarray(expected, np.float32)).max())

@@ -35,7 +35,7 @@ class Vitals:
         """Judge a canary that has been unanswered for silent_s."""
         if silent_s > self._config.busy_s:
             return f"canary unanswered for {silent_s:.1f} s"
-        if silent_s > self._config.stuck_s and self._idleness.found():
+        if silent_s > self._config.stuck_s and self._idleness.is_idle():
             return f"canary unanswered for {silent_s:.1f} s by an idle server"
         return ""
 
@@ -49,7 +49,7 @@ class Idleness:
         self._demand_s = process.demand_s()
         self._sampled = time.monotonic()
 
-    def found(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it asked for less than a twentieth of a processor over the last window_s or so, and for none now."""
         now = time.monotonic()
         passed_s = now - self._sampled

@@ -16,15 +16,15 @@ AMPLE_BYTES = 256 * MIB  # requests of 64 long texts or pictures, in every step 
 def check_shared_memory(folder: Path) -> None:
     """Raise ArtifactError where a server could not start, and warn where it would have to refuse large requests."""
     try:
-        found = os.statvfs(folder)
+        status = os.statvfs(folder)
     except OSError as error:
         raise ArtifactError(f"{folder}: found no shared memory, want {_mib(AMPLE_BYTES)} free: {error}") from error
-    free = found.f_bavail * found.f_frsize
-    said = f"{folder}: found {_mib(free)} free, want {_mib(AMPLE_BYTES)} (docker run --shm-size=256m)"
+    free = status.f_bavail * status.f_frsize
+    message = f"{folder}: found {_mib(free)} free, want {_mib(AMPLE_BYTES)} (docker run --shm-size=256m)"
     if free < LEAST_BYTES:
-        raise ArtifactError(f"{said}, and at least {_mib(LEAST_BYTES)}")
+        raise ArtifactError(f"{message}, and at least {_mib(LEAST_BYTES)}")
     if free < AMPLE_BYTES:
-        log.warning("%s: large requests may fail", said)
+        log.warning("%s: large requests may fail", message)
 
 
 def _mib(size: int) -> str:

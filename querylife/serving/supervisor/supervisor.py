@@ -200,7 +200,7 @@ class Supervisor:
     def _drain(self, process: TritonProcess, control: RepositoryControl) -> None:
         log.info("draining")
         idleness = Idleness(process, window_s=2.0)
-        if not control.drain(self.config.drain_s, idleness.found):
+        if not control.drain(self.config.drain_s, idleness.is_idle):
             log.warning("requests are left after %.0f s", self.config.drain_s)
         process.terminate()
 
