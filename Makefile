@@ -24,7 +24,17 @@ $(INSTALLED): requirements/triton.lock pyproject.toml
 format: $(INSTALLED) ## rewrite the sources in house style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: $(INSTALLED) docs ## ruff, mypy --strict, and the documentation
+STUBS := .stubs
+STUBS_INSTALLED := $(STUBS)/.installed
+
+# Five signatures in the stubs are no Python: a parameter called `in`, and one without a default behind those with one.
+$(STUBS_INSTALLED): requirements/typing.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(STUBS) -r $<
+	sed -i -E 's/\(self(: [A-Za-z0-9]+)?, in: /(self\1, in_: /; s/(power: Weights = None, channel_axis: int)\)/\1 = -1)/' \
+		$(STUBS)/tensorrt_bindings/tensorrt.pyi
+	touch $@
+
+check: $(INSTALLED) $(STUBS_INSTALLED) docs ## ruff, mypy --strict, and the documentation
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 DOCS := .venv-docs
@@ -125,7 +135,7 @@ demo: repository ## search CATALOG= (default: a drawn one) in the browser, until
 .PHONY: engines compile-gate compile-gate-environment dali fp8 gpu-check
 COMPILE_GATE_INSTALLED := $(VENV)/.installed-compile-gate
 
-engines: $(INSTALLED) ## TensorRT plans for the GPU here (docs/guide/gpu.md says in which container)
+engines: $(INSTALLED) ## TensorRT plans for the GPU here, in gpu_repository (docs/guide/gpu.md says in which container)
 	$(BIN)/querylife-build engines
 
 $(COMPILE_GATE_INSTALLED): requirements/compile-gate.lock $(INSTALLED)
@@ -177,8 +187,31 @@ $(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
 .PHONY: ray-environment
 ray-environment: $(RAY_INSTALLED)
 
-gpu-check: $(INSTALLED) ## half-precision parity and latency of the towers on the GPU here
-	$(BIN)/querylife-build gpu-check
+GPU := .venv-gpu
+GPU_INSTALLED := $(GPU)/.installed
+
+# torch with CUDA before the base environment's packages, which pip must not see: their torch may be one for CPU.
+$(GPU_INSTALLED): requirements/gpu.lock requirements/triton.lock $(INSTALLED)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --constraint requirements/triton.lock -r $<
+	echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+		> $(@D)/lib/python3.11/site-packages/base.pth
+	touch $@
+
+.PHONY: gpu-environment
+gpu-environment: $(GPU_INSTALLED)
+
+gpu-check: $(GPU_INSTALLED) ## half-precision parity and latency of the towers on the GPU here
+	$(GPU)/bin/python -m querylife_build gpu-check
+
+.PHONY: gpu-proof gpu-proof-pack
+# Ten minutes on an H100. DEVICE=cpu runs each step that a processor can stand in for.
+gpu-proof: repository $(if $(filter cpu,$(DEVICE)),,$(GPU_INSTALLED)) ## all that needs a GPU, measured on the one here; figures to out/gpu-proof
+	$(if $(filter cpu,$(DEVICE)),$(BIN),$(GPU)/bin)/python -m querylife_build gpu-proof --device $(or $(DEVICE),cuda)
+	$(if $(filter cpu,$(DEVICE)),$(BIN),$(GPU)/bin)/python -m research.gpu.serving --device $(or $(DEVICE),cuda)
+
+gpu-proof-pack: $(INSTALLED) ## the same for a machine without internet: parts of at most 24 MB in out/gpu-proof-pack
+	PIP=$(BIN)/pip deploy/gpu_proof/pack.sh
 
 .PHONY: bench loadtest
 BENCH := .venv-bench

@@ -1,4 +1,4 @@
-"""Options of one GenFilt server."""
+"""Configuration of the GenFilt server."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How to reach a server that wants TLS or a token: from the environment, which the Locust processes inherit."""
+"""Connection settings for a server with TLS or a token: from the environment, which the Locust processes inherit."""
 
 import os
 from pathlib import Path

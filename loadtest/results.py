@@ -1,4 +1,4 @@
-"""From samples to numbers, objectives and a verdict."""
+"""From samples to figures, objectives and a verdict."""
 
 import csv
 from collections import Counter

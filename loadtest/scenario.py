@@ -1,4 +1,4 @@
-"""What a run does and what it must achieve, read from a TOML file of scenarios/."""
+"""A scenario: load stages, the mix of users and the objectives, read from a TOML file of scenarios/."""
 
 import tomllib
 from dataclasses import dataclass, field, fields, replace

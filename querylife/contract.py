@@ -87,7 +87,7 @@ class Model:
         return next(tensor for tensor in self.outputs if tensor.name == name)
 
 
-class Segment:
+class TokenRole:
     """What a token position holds."""
 
     PADDING = 0
@@ -101,6 +101,9 @@ QUERY = Tensor("query", DType.BYTES, (1,))  # UTF-8
 TITLE = Tensor("title", DType.BYTES, (1,))  # UTF-8, empty where missing
 PRODUCT_TYPE = Tensor("product_type", DType.BYTES, (1,))  # UTF-8, empty where missing
 IMAGE = Tensor("image", DType.BYTES, (1,))  # an encoded picture, empty where missing
+# In its stead, from callers that decode (querylife.preprocessing.image.decode): RGB planes of the lock's image_size.
+DECODED_IMAGE = Tensor("decoded_image", DType.UINT8, (3, None, None))
+HAS_IMAGE = Tensor("has_image", DType.BOOL, (1,))  # false where a picture is missing; its planes are not looked at
 
 # What a caller gets. A fault is "" or "fault: detail" (querylife.errors.ItemError).
 QUERY_EMBEDDING = Tensor("query_embedding", DType.FP32, (None,))  # unit, or zeros where nothing was usable
@@ -117,7 +120,7 @@ IMAGE_FAULT = Tensor("image_fault", DType.BYTES, (1,))
 TEXT = Tensor("text", DType.BYTES, (1,))
 TEXT_USED = Tensor("text_used", DType.BOOL, (1,))
 TOKEN_IDS = Tensor("token_ids", DType.INT32, (None,))
-SEGMENTS = Tensor("segments", DType.INT32, (None,))  # one Segment per token
+TOKEN_ROLES = Tensor("token_roles", DType.INT32, (None,))  # one TokenRole per token
 PIXELS = Tensor("pixels", DType.UINT8, (3, None, None))  # RGB planes
 TEXT_STATES = Tensor("text_states", DType.FP32, (None, None))  # [tokens, text width]
 TEXT_EMBEDDING = Tensor("text_embedding", DType.FP32, (None,))
@@ -125,16 +128,19 @@ PATCH_STATES = Tensor("patch_states", DType.FP32, (None, None))  # [patches, vis
 IMAGE_EMBEDDING = Tensor("image_embedding", DType.FP32, (None,))
 
 # Two models, because Triton batches no request that has an optional input with one that lacks it.
-TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, SEGMENTS, TEXT_USED, TEXT_FAULT))
+TOKENIZE_QUERY = Model("tokenize_query", inputs=(TEXT,), outputs=(TOKEN_IDS, TOKEN_ROLES, TEXT_USED, TEXT_FAULT))
 TOKENIZE = Model("tokenize", inputs=(TEXT, PRODUCT_TYPE), outputs=TOKENIZE_QUERY.outputs, after=(QUERY_EMBEDDING,))
 DECODE_IMAGE = Model(
     "decode_image", inputs=(IMAGE,), outputs=(PIXELS, IMAGE_USED, IMAGE_FAULT), after=(TEXT_EMBEDDING,)
 )
-TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, SEGMENTS), outputs=(TEXT_STATES, TEXT_EMBEDDING))
+CHECK_PIXELS = Model(
+    "check_pixels", inputs=(DECODED_IMAGE, HAS_IMAGE), outputs=(PIXELS, IMAGE_USED), after=(TEXT_EMBEDDING,)
+)
+TEXT_TOWER = Model("text_tower", inputs=(TOKEN_IDS, TOKEN_ROLES), outputs=(TEXT_STATES, TEXT_EMBEDDING))
 VISION_TOWER = Model("vision_tower", inputs=(PIXELS, IMAGE_USED), outputs=(PATCH_STATES, IMAGE_EMBEDDING))
 FUSION_TOWER = Model(
     "fusion_tower",
-    inputs=(TEXT_STATES, SEGMENTS, TEXT_EMBEDDING, PATCH_STATES, IMAGE_EMBEDDING, IMAGE_USED),
+    inputs=(TEXT_STATES, TOKEN_ROLES, TEXT_EMBEDDING, PATCH_STATES, IMAGE_EMBEDDING, IMAGE_USED),
     outputs=(PRODUCT_EMBEDDING,),
 )
 RELEVANCE = Model("relevance", inputs=(QUERY_EMBEDDING, PRODUCT_EMBEDDING), outputs=(SCORE,))
@@ -145,6 +151,11 @@ EMBED_PRODUCT = Model(
     inputs=(TITLE, IMAGE, PRODUCT_TYPE),
     outputs=(PRODUCT_EMBEDDING, TITLE_USED, IMAGE_USED, TEXT_FAULT, IMAGE_FAULT),
 )
+EMBED_DECODED_PRODUCT = Model(
+    "embed_decoded_product",
+    inputs=(TITLE, DECODED_IMAGE, HAS_IMAGE, PRODUCT_TYPE),
+    outputs=(PRODUCT_EMBEDDING, TITLE_USED, IMAGE_USED, TEXT_FAULT),
+)
 SCORE_PRODUCTS = Model(
     "score",
     inputs=(QUERY, TITLE, IMAGE, PRODUCT_TYPE),
@@ -152,6 +163,6 @@ SCORE_PRODUCTS = Model(
 )
 
 TOWERS = (TEXT_TOWER, VISION_TOWER, FUSION_TOWER)
-STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, *TOWERS, RELEVANCE)
-ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, SCORE_PRODUCTS)
+STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, CHECK_PIXELS, *TOWERS, RELEVANCE)
+ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, EMBED_DECODED_PRODUCT, SCORE_PRODUCTS)
 MODELS = (*STEPS, *ENSEMBLES)

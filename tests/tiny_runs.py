@@ -19,7 +19,7 @@ from querylife.model.image_features import ImageFeatures, Picture, build_feature
 from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training.data import anchor
+from querylife.training.data import make_distillation
 from querylife.training.run import TrainingConfig
 from querylife.training.train import train
 
@@ -131,14 +131,14 @@ def tiny_run(folder: Path, out: Path, steps: int, stuck_at: int | None = None) -
         steps=steps,
         batch=4,
         bfloat16=False,
-        keep_texts=4,
+        distill_texts=4,
         save_every=1,
         warmup=1,
         text_layers=1,
     )
     model = tiny_model(folder)
     features = write_features(folder / "features", model.vision)
-    train(config, model, TinyBatches(stuck_at=stuck_at), features, range(PICTURES), anchor(config, model))
+    train(config, model, TinyBatches(stuck_at=stuck_at), features, range(PICTURES), make_distillation(config, model))
     return model
 
 

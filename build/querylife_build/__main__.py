@@ -4,6 +4,7 @@ Every step can be rerun, and writes under a temporary name first. querylife.exit
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ log = logging.getLogger("querylife_build")
 
 
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
+ATTENTIONS = ("operator", "spelled")
+ATTENTION_HELP = "ONNX's Attention, which TensorRT reads from 10.14 on, or MatMul and Softmax for older ones"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,17 +54,23 @@ def _parser() -> argparse.ArgumentParser:
         ("repository", _repository, "do all that serving on CPU needs: onnx, gate, lock, check"),
         ("onnx", _onnx, "export the towers in one precision, and check graphs and answers"),
         ("lock", _lock, "run the parity gate on the towers in the repository and write the lock"),
-        ("engines", _engines, "compile TensorRT plans for the GPU here, check them, and add them to the repository"),
+        (
+            "engines",
+            _engines,
+            "compile TensorRT plans for the GPU here, check them, and write the GPU profile's repository",
+        ),
         ("refit", _refit, "put a checkpoint's weights into the plans, which were built with engines --refit"),
         ("compile-gate", _compile_gate, "compile the towers with TensorRT for RTX, which needs no GPU"),
         ("dali", _dali, "decode pictures by DALI: a serialised pipeline for Triton, held to decode_image"),
         ("gpu-check", _gpu_check, "half-precision parity and latency of the towers, in torch, on the GPU here"),
+        ("gpu-proof", _gpu_proof, "all that needs a GPU but serving: parity, latency, decoding; results as JSON lines"),
         ("check", _check, "compare the repository's parts with its lock, and its configs with its graphs"),
     ):
         command = steps.add_parser(name, help=purpose, description=purpose)
         command.set_defaults(step=step)
         if step in (_onnx, _compile_gate):
             command.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS[:3])
+            command.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help=ATTENTION_HELP)
         if step is _engines:
             _add_engine_options(command)
         if step is _repository:
@@ -71,10 +80,16 @@ def _parser() -> argparse.ArgumentParser:
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
             )
             command.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="which decodes")
-        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check):
+        if step is _gpu_proof:
+            _add_proof_options(command)
+        if step in (_onnx, _compile_gate, _engines, _refit, _gpu_check, _gpu_proof):
             command.add_argument("--folder", type=Path, default=Path("out/onnx"), metavar="DIR", help="of the exports")
-        if step not in (_onnx, _compile_gate, _gpu_check):
+        if step not in (_onnx, _compile_gate, _gpu_check, _gpu_proof):
             command.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+        if step in (_engines, _refit):
+            command.add_argument(
+                "--out", type=Path, default=Path("gpu_repository"), metavar="DIR", help="the GPU profile's repository"
+            )
         if step not in (_check, _dali):
             command.add_argument(
                 "--checkpoint", type=Path, metavar="DIR", help="default: the shipped weights, else starting weights"
@@ -82,9 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_proof_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("out/gpu-proof"), metavar="DIR", help="for results.jsonl")
+    command.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: proves the steps, not the chip"
+    )
+    command.add_argument("--steps", nargs="+", default=[], metavar="STEP", help="only these (default: all)")
+
+
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
     level = Settings.optimization_level
     command.add_argument("--precision", choices=PRECISIONS, default="fp16")
+    command.add_argument(
+        "--attention", choices=ATTENTIONS, help=f"{ATTENTION_HELP} (default: what this TensorRT reads)"
+    )
     command.add_argument("--optimization-level", type=int, default=level, help="0 (quick build) to 5 (fastest plan)")
     command.add_argument("--version-compatible", action="store_true", help="plans that newer TensorRT runs as well")
     command.add_argument("--hardware-compatible", action="store_true", help="plans that any GPU from Ampere on runs")
@@ -119,33 +145,40 @@ def _engines(options: argparse.Namespace) -> None:
         refit=options.refit,
         timing_cache=options.timing_cache,
     )
-    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
-
-    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    readable = _readable_attention()
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.engines import build_engines  # noqa: PLC0415
 
     _repository(options)
     checkpoint = _checkpoint(options)
     source = _source(checkpoint, options.precision)
-    exported = export_folder(checkpoint, options.folder, options.precision, source)
-    build_engines(checkpoint, options.repository, exported, settings)
-    _check(options)
+    exported = export_folder(checkpoint, options.folder, options.precision, source, options.attention or readable)
+    build_engines(checkpoint, options.repository, options.out, exported, settings)
+    _check_repository(options.out)
 
 
 def _refit(options: argparse.Namespace) -> None:
-    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
-
-    find_runtime(load_tensorrt())  # say what is missing before working for a minute
+    attention = _readable_attention()
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
     from querylife_build.tensorrt.refit import refit_engines, refittable_lock  # noqa: PLC0415
 
-    _, plans = refittable_lock(options.repository)
+    _, plans = refittable_lock(options.out)
     (precision,) = {plan.precision for plan in plans.plans.values()}
     checkpoint = _checkpoint(options)
-    exported = export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
-    refit_engines(checkpoint, options.repository, exported, _source(checkpoint))
-    _check(options)
+    exported = export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision), attention)
+    refit_engines(checkpoint, options.repository, options.out, exported, _source(checkpoint))
+    _check_repository(options.out)
+
+
+def _readable_attention() -> str:
+    """What the TensorRT here reads. Raises ArtifactError where it or the GPU is missing, before any work."""
+    from querylife_build.tensorrt.runtime import find_runtime, load_tensorrt  # noqa: PLC0415
+
+    tensorrt = load_tensorrt()
+    find_runtime(tensorrt)
+    from querylife_build.tensorrt.compiler import TensorRTVersion  # noqa: PLC0415
+
+    return "operator" if TensorRTVersion(tensorrt).knows_attention else "spelled"
 
 
 def _compile_gate(options: argparse.Namespace) -> None:
@@ -183,12 +216,27 @@ def _gpu_check(options: argparse.Namespace) -> None:
         log.warning("TensorRT for RTX: %s", error)
 
 
+def _gpu_proof(options: argparse.Namespace) -> None:
+    from querylife_build.tensorrt.gpu_proof import ProofConfig, run_proof  # noqa: PLC0415
+
+    config = ProofConfig(
+        checkpoint=_checkpoint(options),
+        out=options.out,
+        folder=options.folder,
+        device=options.device,
+        steps=tuple(options.steps),
+    )
+    for result in run_proof(config):
+        print(json.dumps(result), flush=True)
+
+
 def _exports(options: argparse.Namespace) -> "Iterator[Exports]":
     from querylife_build.export.folder import export_folder  # noqa: PLC0415
 
     checkpoint = _checkpoint(options)
     for precision in options.precision:
-        yield export_folder(checkpoint, options.folder, precision, _source(checkpoint, precision))
+        source = _source(checkpoint, precision)
+        yield export_folder(checkpoint, options.folder, precision, source, options.attention)
 
 
 def _lock(options: argparse.Namespace) -> None:
@@ -199,13 +247,17 @@ def _lock(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    _check_repository(options.repository)
+
+
+def _check_repository(repository: Path) -> None:
     from querylife_build.config_check import check_configs  # noqa: PLC0415
 
-    lock = verify(options.repository)
-    check_configs(options.repository, lock)
+    lock = verify(repository)
+    check_configs(repository, lock)
     if lock.tensorrt is not None:
         check_machine(lock.tensorrt)
-    log.info("%s: %s (%s), parts belong together", options.repository, lock.name, lock.weights)
+    log.info("%s: %s (%s), parts belong together", repository, lock.name, lock.weights)
 
 
 def _checkpoint(options: argparse.Namespace) -> Path | None:

@@ -1,6 +1,6 @@
-"""What Triton's parser does not check in a config.pbtxt: whether it makes sense, and fits the graphs and the plans."""
+"""Semantic checks of config.pbtxt, beyond Triton's parser: consistency with the graphs and the plans."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,11 @@ import onnx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock
+from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock, PlanLock
 from querylife.contract import MAX_BATCH, MODELS, TOWERS, Model
 from querylife.errors import ArtifactError
 from querylife_build.export.graph_checks import axes_of
-from querylife_build.tensorrt.profiles import check_profile
+from querylife_build.tensorrt.profiles import Profile, check_profile
 
 Config = Any  # model_config_pb2.ModelConfig, which ships no types
 
@@ -28,9 +28,11 @@ _TRITON_TYPES = {
 
 def check_configs(repository: Path, lock: EngineLock) -> None:
     """Check every config of a repository, in both profiles. Raises ArtifactError with all that is wrong, one a line."""
-    found = [problem for path in sorted(repository.rglob("*.pbtxt")) for problem in _problems(path, repository, lock)]
-    if found:
-        raise ArtifactError("\n".join(["found configs that cannot serve:", *found]))
+    problems = [
+        problem for path in sorted(repository.rglob("*.pbtxt")) for problem in _problems(path, repository, lock)
+    ]
+    if problems:
+        raise ArtifactError("\n".join(["found configs that cannot serve:", *problems]))
 
 
 def read_config(path: Path) -> Config:
@@ -51,7 +53,9 @@ def _problems(path: Path, repository: Path, lock: EngineLock) -> Iterator[str]:
         return
     checks = [_kind(config), _batches(config), _tensors(config, model)]
     if model in TOWERS:
-        checks += [_graph(config, repository / name / "1" / ONNX_NAME), _plan_profiles(config, name, lock)]
+        plan = lock.tensorrt.plans.get(name) if lock.tensorrt is not None else None
+        onnx_file = repository / name / "1" / ONNX_NAME
+        checks += [_graph(config, onnx_file) if plan is None else _plan(config, plan)]
     if config.platform == "ensemble":
         checks.append(_ensemble(config, model, repository))
     for problem in (problem for check in checks for problem in check):
@@ -92,9 +96,9 @@ def _tensors(config: Config, model: Model) -> Iterator[str]:
             continue
         for tensor in declared:
             dtype, shape = want[tensor.name]
-            found = model_config_pb2.DataType.Name(tensor.data_type)
-            if found != dtype:
-                yield f"{side} {tensor.name}: found {found}, the contract wants {dtype}"
+            dtype_name = model_config_pb2.DataType.Name(tensor.data_type)
+            if dtype_name != dtype:
+                yield f"{side} {tensor.name}: found {dtype_name}, the contract wants {dtype}"
             if any(axis < -1 or axis == 0 for axis in tensor.dims):
                 yield f"{side} {tensor.name}: found dims {list(tensor.dims)}, want -1 or more than 0"
             if not _fits(tensor.dims, [-1 if axis is None else axis for axis in shape]):
@@ -113,23 +117,52 @@ def _graph(config: Config, path: Path) -> Iterator[str]:
         if value is None:
             yield f"{tensor.name}: found no such tensor in {path.name}, which has {sorted(values)}"
             continue
-        found = model_config_pb2.DataType.Name(tensor.data_type)
+        dtype_name = model_config_pb2.DataType.Name(tensor.data_type)
         want = _TRITON_TYPES.get(value.type.tensor_type.elem_type)
-        if found != want:
-            yield f"{tensor.name}: found {found}, {path.name} has {want}"
+        if dtype_name != want:
+            yield f"{tensor.name}: found {dtype_name}, {path.name} has {want}"
         if not _fits(tensor.dims, axes_of(value)[1:]):
             yield f"{tensor.name}: found dims {list(tensor.dims)}, {path.name} has {axes_of(value)[1:]} per item"
 
 
-def _plan_profiles(config: Config, name: str, lock: EngineLock) -> Iterator[str]:
-    plan = lock.tensorrt.plans.get(name) if lock.tensorrt is not None else None
-    if config.platform != "tensorrt_plan" or plan is None:
-        return  # a repository that was built without a GPU has no plans to disagree with
+def _plan(config: Config, plan: PlanLock) -> Iterator[str]:
+    """Shapes, profiles and CUDA graphs against those that the plan was built with."""
+    largest = plan.profiles[-1]
     for profile in plan.profiles:
         try:
             check_profile(profile, config.max_batch_size)
         except ArtifactError as error:
             yield str(error)
+    for tensor in config.input:
+        if tensor.name not in largest:
+            yield f"{tensor.name}: found no such input in the plan, which has {sorted(largest)}"
+        elif not _fits(tensor.dims, largest[tensor.name][-1][1:]):
+            yield f"{tensor.name}: found dims {list(tensor.dims)}, the plan has {largest[tensor.name][-1][1:]} per item"
+    want = [str(number) for number in range(len(plan.profiles))]
+    for group in config.instance_group:
+        if list(group.profile) != want:
+            yield f"instance_group: found profiles {list(group.profile)}, the plan has {want}"
+    for spec in config.optimization.cuda.graph_spec:
+        yield from _cuda_graph(spec, config.max_batch_size, largest)
+
+
+def _cuda_graph(spec: Any, max_batch_size: int, profile: Profile) -> Iterator[str]:
+    """One graph_spec: its batches in order, its shapes within the profile's."""
+    name = f"graph_spec of {spec.batch_size} rows"
+    if not 1 <= spec.graph_lower_bound.batch_size <= spec.batch_size <= max_batch_size:
+        found = f"{spec.graph_lower_bound.batch_size} to {spec.batch_size}"
+        yield f"{name}: found batches of {found}, want some of 1 to {max_batch_size}"
+    for side in (spec.input, spec.graph_lower_bound.input):
+        if sorted(side) != sorted(profile):
+            yield f"{name}: found shapes for {sorted(side)}, the plan wants {sorted(profile)}"
+            continue
+        for tensor, shape in side.items():
+            least, _, largest = (bound[1:] for bound in profile[tensor])
+            fits = len(shape.dim) == len(least) and all(
+                low <= axis <= high for low, axis, high in zip(least, shape.dim, largest, strict=True)
+            )
+            if not fits:
+                yield f"{name}: found {tensor} of {list(shape.dim)}, the plan takes {list(least)} to {list(largest)}"
 
 
 def _ensemble(config: Config, model: Model, repository: Path) -> Iterator[str]:
@@ -141,28 +174,39 @@ def _ensemble(config: Config, model: Model, repository: Path) -> Iterator[str]:
             yield f"step {step.model_name}: found no such model in the repository"
             continue
         member = read_config(path)
-        inputs, outputs = ({tensor.name: tensor for tensor in side} for side in (member.input, member.output))
         if member.max_batch_size < config.max_batch_size:
-            found = f"max_batch_size {member.max_batch_size}"
-            yield f"step {step.model_name}: found {found}, the ensemble wants {config.max_batch_size}"
-        missing = {name for name, tensor in inputs.items() if not tensor.optional} - set(step.input_map)
-        if missing:
-            yield f"step {step.model_name}: found nothing for its inputs {sorted(missing)}"
-        for inner, outer in step.input_map.items():
-            yield from _joined(f"step {step.model_name}", inner, inputs, outer, known)
-        for inner, outer in step.output_map.items():
-            if inner not in outputs:
-                yield f"step {step.model_name}: found no output {inner}, it has {sorted(outputs)}"
-            elif outer in known:
-                yield f"step {step.model_name}: found {outer} produced already"
-            else:
-                known[outer] = outputs[inner]
+            largest = f"max_batch_size {member.max_batch_size}"
+            yield f"step {step.model_name}: found {largest}, the ensemble wants {config.max_batch_size}"
+        yield from _step_inputs(step, member, known)
+        yield from _step_outputs(step, member, known)
     for tensor in model.outputs:
         if tensor.name not in known:
             yield f"found no step that produces {tensor.name}"
 
 
-def _joined(step: str, inner: str, inputs: dict[str, Any], outer: str, known: dict[str, Any]) -> Iterator[str]:
+def _step_inputs(step: Any, member: Config, known: Mapping[str, Any]) -> Iterator[str]:
+    """known: the ensemble's tensors that exist before the step."""
+    inputs = {tensor.name: tensor for tensor in member.input}
+    missing = {name for name, tensor in inputs.items() if not tensor.optional} - set(step.input_map)
+    if missing:
+        yield f"step {step.model_name}: found nothing for its inputs {sorted(missing)}"
+    for inner, outer in step.input_map.items():
+        yield from _joined(f"step {step.model_name}", inner, inputs, outer, known)
+
+
+def _step_outputs(step: Any, member: Config, known: dict[str, Any]) -> Iterator[str]:
+    """Adds the step's outputs to known."""
+    outputs = {tensor.name: tensor for tensor in member.output}
+    for inner, outer in step.output_map.items():
+        if inner not in outputs:
+            yield f"step {step.model_name}: found no output {inner}, it has {sorted(outputs)}"
+        elif outer in known:
+            yield f"step {step.model_name}: found {outer} produced already"
+        else:
+            known[outer] = outputs[inner]
+
+
+def _joined(step: str, inner: str, inputs: Mapping[str, Any], outer: str, known: Mapping[str, Any]) -> Iterator[str]:
     if inner not in inputs:
         yield f"{step}: found no input {inner}, it has {sorted(inputs)}"
     elif outer not in known:
@@ -171,6 +215,6 @@ def _joined(step: str, inner: str, inputs: dict[str, Any], outer: str, known: di
         yield f"{step}: found {inner} fed by {outer}, which has another type or other dims"
 
 
-def _fits(found: Any, want: Any) -> bool:
+def _fits(dims: Any, want: Any) -> bool:
     """Whether dims agree; -1 on either side agrees with anything."""
-    return len(found) == len(want) and all(-1 in pair or pair[0] == pair[1] for pair in zip(found, want, strict=True))
+    return len(dims) == len(want) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, want, strict=True))

@@ -115,9 +115,9 @@ def measure_parity(pictures: Sequence[bytes], image_size: int, device: str) -> t
     means, largest = [], 0.0
     for first in range(0, len(pictures), MAX_BATCH):
         batch = pictures[first : first + MAX_BATCH]
-        found = run_decoder(decoder_pipeline(image_size, device, len(batch)), batch)
+        decoded = run_decoder(decoder_pipeline(image_size, device, len(batch)), batch)
         want = np.stack([decode(picture, image_size, max_decode_s=60.0) for picture in batch])
-        difference = np.abs(found.astype(np.int16) - want)
+        difference = np.abs(decoded.astype(np.int16) - want)
         means.append(float(difference.mean(axis=(1, 2, 3)).max()))
         largest = max(largest, float(difference.max()))
     return max(means), largest

@@ -1,41 +1,58 @@
-"""The canary: one small product and query, and what the eager model answers."""
+"""The golden probe: one small product and query, and what the eager model and exported towers answer."""
 
 import io
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from querylife.artifacts.repository_lock import Canary
+from querylife.artifacts.processor import instruction_sets
+from querylife.artifacts.repository_lock import GateRecord, GoldenProbe
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing import image as pixels
 from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import relevance
+from querylife_build.parity.backends import Backend
 
 QUERY = "red summer dress"
 TITLE = "Floral midi dress, sleeveless"
 PRODUCT_TYPE = "dress"
 
+# How far a healthy server's answer may be from the eager model's: in a component of a vector, and in the score. Vectors
+# have 256 components of 0.06 on average. int8: measured up to 0.02.
+TOLERANCES = {
+    "fp32": (1e-3, 1e-2),
+    "fp16": (4e-3, 2e-2),
+    "bf16": (1.5e-2, 5e-2),
+    "fp8": (3e-2, 5e-2),
+    "int8": (5e-2, 5e-2),
+}
+# How far it may be from the same ONNX towers' answer on another processor. Sums are rounded otherwise there, which
+# moves single activations to the next of int8's levels; saturated products move the query's vector by 0.01 and more.
+PROCESSOR_TOLERANCES = {"fp32": (1e-3, 1e-2), "int8": (8e-3, 5e-2)}
 
-def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
-    """Ask the eager model about the canary; float32, batch of one."""
+
+def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
+    """Ask the eager model about the golden probe; float32, batch of one."""
     image = draw_dress()
     query = tokenizer.encode_queries([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
     planes = pixels.decode(image, model.config.vision.image_size, max_decode_s=60.0)
     pixels_row = torch.from_numpy(planes)[None]
     with torch.no_grad():
-        query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.segments)).numpy()
+        query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.token_roles)).numpy()
         product_row, title_row = (
             model.embed_product(
                 torch.from_numpy(title.token_ids),
-                torch.from_numpy(title.segments),
+                torch.from_numpy(title.token_roles),
                 row,
                 torch.full((1, 1), is_used, dtype=torch.bool),
             ).numpy()
             for row, is_used in ((pixels_row, True), (torch.zeros_like(pixels_row), False))
         )
     calibration = model.config.calibration
-    return Canary(
+    return GoldenProbe(
         query=QUERY,
         title=TITLE,
         product_type=PRODUCT_TYPE,
@@ -44,6 +61,31 @@ def make_canary(model: QueryLife, tokenizer: Tokenizer) -> Canary:
         product_embedding=tuple(float(value) for value in product_row[0]),
         score=float(relevance(query_row, product_row, calibration)[0]),
         score_without_image=float(relevance(query_row, title_row, calibration)[0]),
+    )
+
+
+def gate_record(
+    golden_probe: GoldenProbe, model: QueryLife, tokenizer: Tokenizer, run: Backend, precision: str
+) -> GateRecord:
+    """What ONNX towers answer the golden probe on this processor. precision: theirs."""
+    query, title = (
+        tokenizer.encode([golden_probe.query]),
+        tokenizer.encode([golden_probe.title], [golden_probe.product_type]),
+    )
+    planes = pixels.decode(golden_probe.image, model.config.vision.image_size, max_decode_s=60.0)[None]
+    image_used = np.ones((1, 1), np.bool_)
+    query_row = run(TEXT_TOWER, [query.token_ids, query.token_roles])[1]
+    text_states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])
+    patch_states, image = run(VISION_TOWER, [planes, image_used])
+    (product_row,) = run(FUSION_TOWER, [text_states, title.token_roles, text, patch_states, image, image_used])
+    embedding_tolerance, score_tolerance = PROCESSOR_TOLERANCES[precision]
+    return GateRecord(
+        instruction_sets=instruction_sets(),
+        query_embedding=tuple(float(value) for value in query_row[0]),
+        product_embedding=tuple(float(value) for value in product_row[0]),
+        score=float(relevance(query_row, product_row, model.config.calibration)[0]),
+        embedding_tolerance=embedding_tolerance,
+        score_tolerance=score_tolerance,
     )
 
 

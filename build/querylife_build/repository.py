@@ -10,7 +10,6 @@ from pathlib import Path
 from querylife.artifacts.repository_lock import (
     LOCK_NAME,
     ONNX_NAME,
-    PLAN_NAME,
     TOKENIZER_NAME,
     EngineLock,
     TowerLock,
@@ -24,17 +23,15 @@ from querylife.preprocessing.spelling import SPELLING_NAME
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import OPSETS, export_towers
-from querylife_build.export.unpad import run_on_rows
-from querylife_build.golden_probe import make_canary
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.export.unpad import unpad
+from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.parity.gate import Parity, check_parity
-from querylife_build.parity.reference import run_eager
+from querylife_build.parity.reference import compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.quantize.int8 import quantise_towers
 
 log = logging.getLogger(__name__)
-
-INT8_CANARY = 0.05  # how far a healthy server's answer may be from the eager model's, in a component or in the score
 
 
 def build_repository(checkpoint: Path | None, repository: Path, source: str, *, is_int8: bool = False) -> EngineLock:
@@ -61,9 +58,9 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str, *, 
 def write_onnx(model: QueryLife, repository: Path) -> None:
     """Write the tokenizer and the three towers where a repository has them."""
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
-    example = run_eager(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
+    example = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
     export_towers(model, example, "fp32", tower_files(repository))
-    run_on_rows(tower_files(repository)[TEXT_TOWER])
+    unpad(tower_files(repository)[TEXT_TOWER])
 
 
 def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLock:
@@ -76,11 +73,12 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
     config = model.config
     sample = make_sample(tokenizer, config.vision.image_size)
-    found = check_parity(run_eager(model, sample), onnx_runner(tower_files(repository), "fp32"), "fp32")
-    for tower, parity in found.items():
+    run = onnx_backend(tower_files(repository), "fp32")
+    parities = check_parity(compute_reference(model, sample), run, "fp32")
+    for tower, parity in parities.items():
         figures = ", ".join(f"{name} {value:.8g}" for name, value in parity.figures().items())
         log.info("%s: fp32 parity: %s", tower.name, figures)
-    canary = make_canary(model, tokenizer)
+    golden_probe = make_golden_probe(model, tokenizer)
     path = tokenizer_path(repository)
     lock = EngineLock(
         name=config.name,
@@ -90,11 +88,12 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
         image_size=config.vision.image_size,
         max_tokens=config.text.max_tokens,
         calibration=config.calibration,
-        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, canary),
+        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, golden_probe),
         tokenizer_sha256=file_sha256(path),
-        towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in found.items()},
-        canary=canary,
+        towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in parities.items()},
+        golden_probe=golden_probe,
         source_sha256=source,
+        gate=gate_record(golden_probe, model, tokenizer, run, "fp32"),
     )
     write_lock(lock, repository / LOCK_NAME)
     return lock
@@ -107,19 +106,24 @@ def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) ->
     """
     files = tower_files(repository)
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
-    eager = run_eager(model, make_sample(tokenizer, lock.image_size))
-    quantise_towers(files, files, eager)
-    found = check_parity(eager, onnx_runner(files, "int8"), "int8")
-    for tower, parity in found.items():
+    reference = compute_reference(model, make_sample(tokenizer, lock.image_size))
+    quantise_towers(files, files, reference)
+    run = onnx_backend(files, "int8")
+    parities = check_parity(reference, run, "int8")
+    embedding_tolerance, score_tolerance = TOLERANCES["int8"]
+    for tower, parity in parities.items():
         log.info("%s: int8 parity: %s", tower.name, parity.figures())
     locked = replace(
         lock,
         model_fingerprint=hashlib.sha256(f"{lock.model_fingerprint} int8".encode()).hexdigest(),
         towers={
             tower.name: TowerLock(file_sha256(files[tower]), "int8", OPSETS["fp32"], parity.figures())
-            for tower, parity in found.items()
+            for tower, parity in parities.items()
         },
-        canary=replace(lock.canary, embedding_tolerance=INT8_CANARY, score_tolerance=INT8_CANARY),
+        golden_probe=replace(
+            lock.golden_probe, embedding_tolerance=embedding_tolerance, score_tolerance=score_tolerance
+        ),
+        gate=gate_record(lock.golden_probe, model, tokenizer, run, "int8"),
     )
     write_lock(locked, repository / LOCK_NAME)
     return locked
@@ -147,5 +151,3 @@ def _place(built: Path, repository: Path) -> None:
         target = repository / path.relative_to(built)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    for tower in TOWERS:
-        (repository / tower.name / "1" / PLAN_NAME).unlink(missing_ok=True)  # of the old towers

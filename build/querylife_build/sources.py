@@ -1,4 +1,4 @@
-"""What a build depends on, as one hash: the same hash means that there is nothing to rebuild."""
+"""One hash of everything that a build depends on: equal hashes mean that there is nothing to rebuild."""
 
 import ast
 import hashlib
@@ -53,15 +53,15 @@ def source_sha256(checkpoint: Path | None, roots: tuple[str, ...], options: str)
 
 def _reached(roots: tuple[str, ...]) -> dict[str, Path]:
     """Every module of ours that the roots import, directly or through one another: name -> file."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
-        path = _file(name) if name not in found else None
+        path = _file(name) if name not in files else None
         if path is not None:
-            found[name] = path
+            files[name] = path
             waiting.extend(_imports(path))
-    return found
+    return files
 
 
 def _imports(path: Path) -> Iterator[str]:

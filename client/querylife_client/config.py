@@ -1,4 +1,4 @@
-"""Everything about a client that can be chosen."""
+"""Configuration of a client."""
 
 import re
 from collections.abc import Callable

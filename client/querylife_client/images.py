@@ -1,4 +1,4 @@
-"""A product's picture, whatever it comes as, to the encoded bytes that the server decodes.
+"""Reads a product's picture from any supported source into encoded bytes.
 
 Arrays and PIL images are sent as PNG, so that the server sees the very same pixels; those longer than MAX_SIDE are
 scaled down first, because the model looks at far fewer.

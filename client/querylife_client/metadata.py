@@ -1,4 +1,4 @@
-"""Which server answers, and with which model."""
+"""Metadata of the server and of the model that it serves."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What goes in and what comes out: products, and their vectors."""
+"""Products, and their embeddings."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Vectors of queries that were asked before. No I/O.
+"""A cache of query vectors. No I/O.
 
 Shoppers' queries have a long tail but a heavy head: a few thousand vectors answer most of the traffic. The key is a
 hash of the text and of the model's identity (its fingerprint, preprocessing and precision). When the server serves

@@ -1,4 +1,4 @@
-"""When to send a request again: exponential backoff, full jitter, and a budget shared by all calls of a client.
+"""Retries: exponential backoff, full jitter, and a budget shared by all calls of a client.
 
 Every call of this client is pure, so any failure that says "the server did not do it" may be retried. What must be
 limited is the extra load: a budget lets retries and hedges add a fraction of the traffic, and no more.

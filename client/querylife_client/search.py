@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from querylife.scoring import Calibration
 from querylife_client.products import Text
-from querylife_client.vector_store import Collections, Hit, Value, VectorStore, Where, conditions
+from querylife_client.vector_store import INTERNAL_COLUMNS, Collections, Hit, Value, VectorStore, Where, conditions
 
 ATTEMPTS = 3  # of a search, each with another collection: a rollout switched in between
 FUSION_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher 2009)
@@ -89,4 +89,5 @@ def fuse(*rankings: list[Hit]) -> list[Hit]:
 
 def _scored(hit: Hit, calibration: Calibration) -> FoundProduct:
     score = 1 / (1 + np.exp(-(calibration.scale * hit.cosine + calibration.bias)))
-    return FoundProduct(hit.id, float(score), hit.cosine, hit.attributes)
+    attributes = {name: value for name, value in hit.attributes.items() if name not in INTERNAL_COLUMNS}
+    return FoundProduct(hit.id, float(score), hit.cosine, attributes)

@@ -26,6 +26,7 @@ Value = str | int | float | bool
 Where = Mapping[str, "Value | Sequence[Value] | Mapping[str, Value | Sequence[Value]]"]
 Attributes = Mapping[str, Value | None]
 
+INTERNAL_COLUMNS = ("content_sha256",)  # the index job's own; results do not show them
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in")
 _SIGNS = {"=": "eq", "!=": "ne", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 _TYPED = re.compile(r"\s*([^!<>=]*[^!<>=\s])\s*(!=|<=|>=|<|>|=)\s*(.*)", re.DOTALL)

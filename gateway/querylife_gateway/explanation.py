@@ -64,19 +64,19 @@ class Explainer:
         query_vector = self._model.embed_query(*tokens_of(self._tokenizer, [query]))[0]
         titles = [str(variant.title or "") for variant in variants.values()]
         types = [str(variant.product_type or "") for variant in variants.values()]
-        text_states, segments, text = _encode_texts(self._model, *tokens_of(self._tokenizer, titles, types))
+        text_states, token_roles, text = _encode_texts(self._model, *tokens_of(self._tokenizer, titles, types))
         patches, image, used = self._encode_pictures(list(variants.values()))
         with attention(self._model.fusion) as weights:
-            vectors = self._model.fusion(text_states, segments, text, patches, image, used)
+            vectors = self._model.fusion(text_states, token_roles, text, patches, image, used)
         cosines = dict(zip(variants, (vectors @ query_vector).tolist(), strict=True))
-        found = self._model.fusion.found(text_states[:1], segments[:1], patches[:1], used[:1])
-        seen = self._model.fusion.seen(text_states[:1], segments[:1], text[:1], image[:1], used[:1])
+        found = self._model.fusion.attended(text_states[:1], token_roles[:1], patches[:1], used[:1])
+        seen = self._model.fusion.gate_features(text_states[:1], token_roles[:1], text[:1], image[:1], used[:1])
         return Explanation(
             probability=self._probability(cosines["all"]),
             cosine=cosines["all"],
             shares=_shares(self._model.fusion, query_vector, text[0], image[0], found[0], seen),
             without={part: self._probability(cosine) for part, cosine in cosines.items() if part != "all"},
-            heat=_heat(weights, segments) if used[0, 0] else None,
+            heat=_heat(weights, token_roles) if used[0, 0] else None,
         )
 
     def _encode_pictures(self, variants: list[Product]) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,16 +133,16 @@ def _variants(product: Product) -> dict[str, Product]:
     return variants
 
 
-def _encode_texts(model: QueryLife, tokens: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    text_states, text = model.text(tokens, segments)
-    return text_states, segments, text
+def _encode_texts(model: QueryLife, tokens: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    text_states, text = model.text(tokens, token_roles)
+    return text_states, token_roles, text
 
 
 def _shares(
     fusion: FusionTower, query: Tensor, text: Tensor, image: Tensor, found: Tensor, seen: Tensor
 ) -> dict[str, float]:
     """The cosine, taken apart: the product's vector is a weighted sum of three, scaled to unit length."""
-    if fusion.config.mix == "mean":
+    if fusion.config.fusion_mode == "mean":
         parts = torch.stack([text, image, torch.zeros_like(found)])
     else:
         parts = torch.sigmoid(fusion.gate(seen))[0].unsqueeze(-1) * torch.stack([text, image, found])
@@ -150,13 +150,13 @@ def _shares(
     return dict(zip(("title", "picture", "title_in_picture"), (scaled @ query).tolist(), strict=True))
 
 
-def _heat(weights: list[Tensor], segments: Tensor) -> list[list[float]] | None:
+def _heat(weights: list[Tensor], token_roles: Tensor) -> list[list[float]] | None:
     """Mean over layers, heads, probes and the words of the title; as a square of patches."""
     if not weights:
         return None
     tokens = weights[0].shape[2]
-    probes = tokens - segments.shape[1]
-    looks = F.pad((segments[0] > 1).to(torch.float32), (probes, 0), value=1.0)  # probes and content tokens
+    probes = tokens - token_roles.shape[1]
+    looks = F.pad((token_roles[0] > 1).to(torch.float32), (probes, 0), value=1.0)  # probes and content tokens
     mean = torch.stack([layer[0].mean(dim=0) for layer in weights]).mean(dim=0)  # [probes + tokens, patches]
     heat = (looks @ mean) / looks.sum()
     side = round(len(heat) ** 0.5)

@@ -62,7 +62,7 @@ def document() -> dict[str, Any]:
             "/v1/label/next": _post("The next pair for a rater", "NextPairRequest", _NEXT),
             "/v1/label/judgements": _post("Keep a judgement", "JudgementRequest", _STATUS),
             "/v1/index": _get("What the index holds", _INDEX),
-            "/session": _post("Exchange a key for a cookie", "SessionRequest", _STATUS),
+            "/session": _post("Exchange a key for a cookie", "SessionRequest", _STATUS, timed=False),
             "/v1/models": _get("The model that is served", _MODELS),
             "/live": _get("Whether the gateway runs", _STATUS, secured=False),
             "/ready": _get("Whether the model server answers", _STATUS, secured=False, unready=True),
@@ -76,7 +76,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _post(summary: str, request: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _post(summary: str, request: str, answer: dict[str, Any], *, timed: bool = True) -> dict[str, Any]:
     timeout = {
         "name": "X-Timeout-S",
         "in": "header",
@@ -88,7 +88,7 @@ def _post(summary: str, request: str, answer: dict[str, Any]) -> dict[str, Any]:
         "post": {
             "summary": summary,
             "security": [{}, {"key": []}],
-            "parameters": [timeout],
+            "parameters": [timeout] if timed else [],
             "requestBody": {"required": True, "content": _json({"$ref": f"#/components/schemas/{request}"})},
             "responses": {"200": {"description": "The answer", "content": _json(answer)}, **_errors(*_ERRORS)},
         }

@@ -89,7 +89,7 @@ def _tower(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> Callabl
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         tokens = tokenizer.encode(texts)
         with torch.inference_mode():
-            _, vectors = tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.segments))
+            _, vectors = tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.token_roles))
         return vectors.numpy()
 
     return encode

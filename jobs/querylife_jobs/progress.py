@@ -1,4 +1,4 @@
-"""How far a job is, on stderr: one line that is rewritten on a terminal, and one line now and then elsewhere."""
+"""Progress of a job on stderr: one line that is rewritten on a terminal, and one line now and then elsewhere."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Runs units of work against a server until each has a record, whatever dies in between.
+"""Runs units of work against a server until each has a record in the ledger.
 
 A unit whose content is at fault is set aside with the reason. A server that is full makes the job slow down; one that
 is away makes it wait; a unit that was in flight every time the server went away is set aside in the end, too.

@@ -39,14 +39,14 @@ def service(checkpoint: Path | None) -> FastAPI:
     def embed_queries(body: Queries) -> Any:
         tokens = tokenizer.encode_queries(body.texts)
         with torch.inference_mode():
-            vectors = model.embed_query(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.segments))
+            vectors = model.embed_query(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.token_roles))
         return {"vectors": vectors.tolist()}
 
     @app.post("/products")
     def embed_products(body: Products) -> Any:
         pixels = np.stack([decode(base64.b64decode(product["image"]), size) for product in body.products])
         tokens = tokenizer.encode([p["title"] for p in body.products], [p["type"] for p in body.products])
-        arrays = (tokens.token_ids, tokens.segments, pixels, np.ones((len(pixels), 1), np.bool_))
+        arrays = (tokens.token_ids, tokens.token_roles, pixels, np.ones((len(pixels), 1), np.bool_))
         with torch.inference_mode():
             vectors = model.embed_product(*map(torch.from_numpy, arrays))
         return {"vectors": vectors.tolist()}

@@ -30,17 +30,17 @@ class TextTower:
         for query in queries():
             tokens = self._tokenizer.encode_queries([query])
             same = waiting.setdefault(tokens.token_ids.shape[1], [])
-            same.append((tokens.token_ids, tokens.segments))
+            same.append((tokens.token_ids, tokens.token_roles))
             if len(same) == size:
-                yield np.concatenate([ids for ids, _ in same]), np.concatenate([segments for _, segments in same])
+                yield np.concatenate([ids for ids, _ in same]), np.concatenate([token_roles for _, token_roles in same])
                 same.clear()
 
     def encode(self, query: str) -> Encoded:
         tokens = self._tokenizer.encode_queries([query])
-        return tokens.token_ids, tokens.segments
+        return tokens.token_ids, tokens.token_roles
 
     def run(self, encoded: Encoded) -> None:
-        self._tower.run({"token_ids": encoded[0], "segments": encoded[1]}, ["text_embedding"])
+        self._tower.run({"token_ids": encoded[0], "token_roles": encoded[1]}, ["text_embedding"])
 
 
 class ProductTowers:
@@ -57,7 +57,7 @@ class ProductTowers:
     def run(self, products: list[Sample]) -> None:
         pictures = self._decoder.decode([product.image for product in products])
         tokens = self._tokenizer.encode([p.title for p in products], [p.product_type for p in products])
-        ids = {"token_ids": tokens.token_ids, "segments": tokens.segments}
+        ids = {"token_ids": tokens.token_ids, "token_roles": tokens.token_roles}
         used = {"image_used": pictures.used[:, None]}
         text = self._text.run(ids, ["text_states", "text_embedding"])
         vision = self._vision.run({"pixels": pictures.pixels} | used, ["patch_states", "image_embedding"])

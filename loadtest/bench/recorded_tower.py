@@ -21,12 +21,12 @@ class TritonPythonModel(original.TritonPythonModel):
         """inputs: [batch, length] each. Only vectors are remembered: states are as long as a batch's longest row."""
         if list(wanted) != ["text_embedding"]:
             return self.compute_row(inputs, wanted)
-        used = inputs["segments"].any(axis=0)
-        ids, segments = (inputs[name][:, used] for name in ("token_ids", "segments"))
+        used = inputs["token_roles"].any(axis=0)
+        ids, token_roles = (inputs[name][:, used] for name in ("token_ids", "token_roles"))
         keys = [row.tobytes().rstrip(b"\0") for row in ids]
         for row, key in enumerate(keys):
             if key not in self.rows:
-                inputs = {"token_ids": ids[row : row + 1], "segments": segments[row : row + 1]}
+                inputs = {"token_ids": ids[row : row + 1], "token_roles": token_roles[row : row + 1]}
                 self.rows[key] = self.compute_row(inputs, wanted)["text_embedding"][0]
         time.sleep(len(keys) * float("ROW_S"))
         return {"text_embedding": np.stack([self.rows[key] for key in keys])}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from loadtest.bench.traffic import samples
 from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, read_lock
-from querylife.contract import TEXT_TOWER, VISION_TOWER, Segment
+from querylife.contract import TEXT_TOWER, VISION_TOWER, TokenRole
 from querylife.preprocessing import image
 from querylife.serving.backend.towers import OnnxTower
 
@@ -45,7 +45,7 @@ def main() -> None:
 def _text_us(repository: Path, length: int, options: argparse.Namespace) -> float:
     tower = OnnxTower(repository / TEXT_TOWER.name / "1" / ONNX_NAME, "1")
     ids = np.random.default_rng(0).integers(1000, 20000, (BATCH, length), np.int32)
-    rows = {"token_ids": ids, "segments": np.full((BATCH, length), Segment.TEXT, np.int32)}
+    rows = {"token_ids": ids, "token_roles": np.full((BATCH, length), TokenRole.TEXT, np.int32)}
     return _processor_us(lambda: tower.run(rows, ["text_embedding"]), options) / BATCH
 
 

@@ -1,4 +1,4 @@
-"""Which model a server serves, in a form that travels: Triton's server id holds it, so that clients can ask."""
+"""The identity of a served model, in a form that Triton's server id can hold."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ class ModelIdentity:
     """Servers of one identity answer with the same vectors and scores, but for rounding.
 
     name: for people. fingerprint: sha256 over the model's config and weights. preprocessing: versions of tokens and
-    pixels, and what they make of the canary. precision: of the towers as served.
+    pixels, and what they make of the golden probe. precision: of the towers as served.
     """
 
     name: str

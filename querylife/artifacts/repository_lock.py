@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class TowerLock:
 
 @dataclass(frozen=True)
 class PreprocessingLock:
-    """Versions of the preprocessing, and what it makes of the canary: equal hashes mean equal ids and pixels."""
+    """Versions of the preprocessing, and what it makes of the golden probe: equal hashes mean equal ids and pixels."""
 
     tokens_version: int
     tokens_sha256: str
@@ -48,7 +48,7 @@ class PreprocessingLock:
 
 
 @dataclass(frozen=True)
-class Canary:
+class GoldenProbe:
     """One small query and product, and the eager model's answer to them.
 
     image: an encoded PNG. The embeddings are unit vectors of the lock's embedding_width. The tolerances bound what
@@ -69,6 +69,22 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class GateRecord:
+    """On which processor the ONNX towers passed the parity gate, and their own answers to the golden probe there.
+
+    instruction_sets: querylife.artifacts.processor. The embeddings are unit vectors; the tolerances bound what another
+    processor may answer instead: absolute differences of an embedding's component, and of the score.
+    """
+
+    instruction_sets: tuple[str, ...]
+    query_embedding: tuple[float, ...]
+    product_embedding: tuple[float, ...]
+    score: float
+    embedding_tolerance: float
+    score_tolerance: float
+
+
+@dataclass(frozen=True)
 class PlanLock:
     """One TensorRT plan. profiles: input name -> [min, opt, max] shapes, one mapping per optimisation profile.
     graph_sha256: of the ONNX file without its weights; a refit needs the same."""
@@ -83,7 +99,7 @@ class PlanLock:
 
 @dataclass(frozen=True)
 class TensorRTLock:
-    """Where the plans were built, and so where they run. Absent from a repository that was built without a GPU."""
+    """Where the plans were built, and so where they run. Absent from the CPU profile's repository."""
 
     version: str
     compute_capability: str  # for example "9.0"
@@ -93,6 +109,8 @@ class TensorRTLock:
     refit: bool
     optimization_level: int
     plans: dict[str, PlanLock]
+    embedding_tolerance: float = 1e-3  # of the golden probe's answers by these plans
+    score_tolerance: float = 1e-2
 
 
 @dataclass(frozen=True)
@@ -115,9 +133,25 @@ class EngineLock:
     preprocessing: PreprocessingLock
     tokenizer_sha256: str
     towers: dict[str, TowerLock]
-    canary: Canary
+    golden_probe: GoldenProbe
     source_sha256: str
     tensorrt: TensorRTLock | None = None
+    gate: GateRecord | None = None  # absent from locks that were written before there was one
+
+    def served_canary(self, profile: str) -> GoldenProbe:
+        """The golden probe with the tolerances of what a profile serves: the plans' on "gpu"."""
+        if profile != "gpu" or self.tensorrt is None:
+            return self.golden_probe
+        tolerances = self.tensorrt.embedding_tolerance, self.tensorrt.score_tolerance
+        return replace(self.golden_probe, embedding_tolerance=tolerances[0], score_tolerance=tolerances[1])
+
+    def gate_canary(self) -> GoldenProbe | None:
+        """The golden probe with the ONNX towers' own answers at the gate, and how far another processor's may be."""
+        if self.gate is None:
+            return None
+        return replace(
+            self.golden_probe, **{name: value for name, value in vars(self.gate).items() if name != "instruction_sets"}
+        )
 
 
 def read_lock(path: Path) -> EngineLock:
@@ -140,47 +174,52 @@ def read_lock(path: Path) -> EngineLock:
 def write_lock(lock: EngineLock, path: Path) -> None:
     """Write a lock file, under a temporary name first. What a build without TensorRT lacks stays absent."""
     document = {"format": FORMAT, **asdict(lock)}
-    document["canary"]["image"] = base64.b64encode(lock.canary.image).decode()
-    if lock.tensorrt is None:
-        del document["tensorrt"]
+    document["golden_probe"]["image"] = base64.b64encode(lock.golden_probe.image).decode()
+    for part in ("tensorrt", "gate"):
+        if document[part] is None:
+            del document[part]
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(json.dumps(document, indent=1) + "\n")
     unfinished.rename(path)
 
 
 def verify(repository: Path) -> EngineLock:
-    """Read a repository's lock and compare every part with it.
+    """Read a repository's lock and compare every part with it. One with plans holds no ONNX files.
 
     Raises ArtifactError, naming the part, what was found and what the lock wants. Compares preprocessing too, so it
     needs the server extra (tokenizers, Pillow).
     """
     lock = read_lock(repository / LOCK_NAME)
-    _expect("towers", sorted(lock.towers), sorted(tower.name for tower in TOWERS))
+    towers = sorted(tower.name for tower in TOWERS)
+    _expect("towers", sorted(lock.towers), towers)
+    if lock.tensorrt is not None:
+        _expect("plans", sorted(lock.tensorrt.plans), towers)
     for name, tower in lock.towers.items():
-        _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
-    for name, plan in (lock.tensorrt.plans if lock.tensorrt else {}).items():
-        _expect_file(repository / name / "1" / PLAN_NAME, plan.plan_sha256)
+        if lock.tensorrt is None:
+            _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
+        else:
+            _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
-    found = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.canary)
+    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.golden_probe)
     for entry in fields(PreprocessingLock):
-        _expect(f"preprocessing {entry.name}", getattr(found, entry.name), getattr(lock.preprocessing, entry.name))
+        _expect(f"preprocessing {entry.name}", getattr(installed, entry.name), getattr(lock.preprocessing, entry.name))
     return lock
 
 
-def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, canary: Canary) -> PreprocessingLock:
-    """What the installed preprocessing makes of the canary's texts and picture."""
+def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, golden_probe: GoldenProbe) -> PreprocessingLock:
+    """What the installed preprocessing makes of the golden probe's texts and picture."""
     # Imported here, so that a process that only reads the lock needs neither tokenizers nor Pillow.
     from querylife.preprocessing import image as pixels  # noqa: PLC0415
     from querylife.preprocessing import text as tokens  # noqa: PLC0415
 
     encode = tokens.Tokenizer(tokenizer, max_tokens).encode
-    encoded = encode([canary.query, canary.title], ["", canary.product_type])
+    encoded = encode([golden_probe.query, golden_probe.title], ["", golden_probe.product_type])
     return PreprocessingLock(
         tokens_version=tokens.VERSION,
-        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.segments),
+        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.token_roles),
         pixels_version=pixels.VERSION,
-        pixels_sha256=_array_sha256(pixels.decode(canary.image, image_size, max_decode_s=60.0)),
+        pixels_sha256=_array_sha256(pixels.decode(golden_probe.image, image_size, max_decode_s=60.0)),
     )
 
 
@@ -215,9 +254,9 @@ def _expect_file(path: Path, want: str) -> None:
     _expect(f"{path} sha256", file_sha256(path), want)
 
 
-def _expect(part: str, found: object, want: object) -> None:
-    if found != want:
-        raise ArtifactError(f"{part}: found {found}, the lock wants {want}: run querylife-build repository")
+def _expect(part: str, actual: object, want: object) -> None:
+    if actual != want:
+        raise ArtifactError(f"{part}: found {actual}, the lock wants {want}: run querylife-build repository")
 
 
 def _lock_from(document: dict[str, Any]) -> EngineLock:
@@ -228,15 +267,21 @@ def _lock_from(document: dict[str, Any]) -> EngineLock:
             "calibration": Calibration(**document["calibration"]),
             "preprocessing": PreprocessingLock(**document["preprocessing"]),
             "towers": {name: TowerLock(**tower) for name, tower in document["towers"].items()},
-            "canary": _canary_from(document["canary"]),
+            "golden_probe": _golden_probe_from(document["golden_probe"]),
             "tensorrt": _tensorrt_from(document["tensorrt"]) if "tensorrt" in document else None,
+            "gate": _gate_from(document["gate"]) if "gate" in document else None,
         }
     )
 
 
-def _canary_from(document: dict[str, Any]) -> Canary:
+def _golden_probe_from(document: dict[str, Any]) -> GoldenProbe:
     arrays = {name: tuple(document[name]) for name in ("query_embedding", "product_embedding")}
-    return Canary(**document | arrays | {"image": base64.b64decode(document["image"], validate=True)})
+    return GoldenProbe(**document | arrays | {"image": base64.b64decode(document["image"], validate=True)})
+
+
+def _gate_from(document: dict[str, Any]) -> GateRecord:
+    names = ("instruction_sets", "query_embedding", "product_embedding")
+    return GateRecord(**document | {name: tuple(document[name]) for name in names})
 
 
 def _tensorrt_from(document: dict[str, Any]) -> TensorRTLock:

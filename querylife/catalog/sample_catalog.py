@@ -1,4 +1,4 @@
-"""The catalogue that needs no download: made-up products with drawn pictures.
+"""The sample catalogue: generated products with drawn pictures. Needs no download.
 
 One title in three does not say the colour, so that only the picture knows it.
 """

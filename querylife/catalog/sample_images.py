@@ -1,4 +1,4 @@
-"""Pictures of products, drawn: what the project ships in place of photographs that belong to shops.
+"""Drawn pictures of products, which ship in place of photographs.
 
 Every figure is drawn on a 100 x 130 grid, at several times the final size, and scaled down for smooth edges.
 """

@@ -27,7 +27,7 @@ from querylife.data.fashion import FashionProducts, load_crowd_queries
 from querylife.data.queries import Query, QueryWriter, Subject
 from querylife.data.relevance import EXACT, Request, grade
 from querylife.data.toloka import read_english, read_german
-from querylife.data.vocabulary import is_held_out, vocabulary
+from querylife.data.vocabulary import is_test_split, vocabulary
 from querylife.errors import InputFileError
 
 HUMAN = ("names", "needs", "crowd")
@@ -55,7 +55,7 @@ class Benchmark:
 def fashion_benchmarks(folder: Path, products: FashionProducts, *, strict: bool = False) -> dict[str, Benchmark]:
     """folder: shared/data. products: the val split; strict benchmarks want those without a line of the train split."""
     random_ = random.Random(SEED)
-    crowd = [query for query in load_crowd_queries(folder) if is_held_out(query.item.split("_")[0])]
+    crowd = [query for query in load_crowd_queries(folder) if is_test_split(query.item.split("_")[0])]
     random_.shuffle(crowd)
     english = [read_english(query.english) for query in crowd]
     german = [
@@ -92,7 +92,7 @@ def title_line(title: str) -> str:
 def _written(products: FashionProducts, random_: random.Random) -> dict[str, list[Query]]:
     """More queries than are wanted of each kind; some will have too few answers."""
     seen, mistyped = QueryWriter(typo_rate=0), QueryWriter(typo_rate=1)
-    unseen = QueryWriter(may_use=is_held_out, typo_rate=0)
+    unseen = QueryWriter(may_use=is_test_split, typo_rate=0)
     batches = FashionBatches(products, [], 64, SEED)
     rows = np.concatenate([batches.sample(step).rows for step in range(100)])
     subjects = [batches.subject(int(row)) for row in rows]
@@ -113,7 +113,7 @@ def _is_new(query: Query) -> bool:
     """Whether the query names its type by a phrase that training never saw."""
     words = vocabulary()
     names = [name for names in (words.types_of, words.german_types_of) for name in names if name in query.text.lower()]
-    return bool(names) and is_held_out(max(names, key=len))
+    return bool(names) and is_test_split(max(names, key=len))
 
 
 def _judged(name: str, queries: list[Query], products: FashionProducts, strict: bool) -> Benchmark:

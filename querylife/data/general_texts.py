@@ -26,7 +26,7 @@ class SearchTexts:
     """Queries of another shop, each with titles it was shown with; nobody's judgement of them is read.
 
     A table (CSV, Parquet or JSON Lines) with the columns query and title, or search_term and product_title. One query
-    in two, by its hash, is left for measuring (is_held_back), with every title it was shown with.
+    in two, by its hash, is left for measuring (is_test_split), with every title it was shown with.
     """
 
     group = 4
@@ -38,10 +38,10 @@ class SearchTexts:
         if columns is None:
             raise InputFileError(f"{path}: found columns {', '.join(table)}, want query and title")
         pairs = list(zip(*(table[name] for name in columns), strict=True))
-        measured = {title for query, title in pairs if is_held_back(query)}
+        measured = {title for query, title in pairs if is_test_split(query)}
         titles_of: dict[str, list[str]] = {}
         for query, title in pairs:
-            if not is_held_back(query) and title not in measured:
+            if not is_test_split(query) and title not in measured:
                 titles_of.setdefault(query, []).append(title)
         self._titles_of = list(titles_of.items())
         if not self._titles_of:
@@ -54,7 +54,7 @@ class SearchTexts:
         return [query, *shown, *others]
 
 
-def is_held_back(query: str) -> bool:
+def is_test_split(query: str) -> bool:
     return hashlib.sha256(query.encode()).digest()[0] % 2 == 1
 
 

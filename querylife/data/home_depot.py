@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from querylife.data.general_texts import is_held_back
+from querylife.data.general_texts import is_test_split
 from querylife.errors import InputFileError
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """relevance: [pairs] float64, 1 to 3. held_back: [pairs] bool, whether training never sees the texts."""
+    """relevance: [pairs] float64, 1 to 3. test_split: [pairs] bool, whether training never sees the texts."""
 
     queries: list[str]
     titles: list[str]
     relevance: NDArray[np.float64]
-    held_back: NDArray[np.bool_]
+    test_split: NDArray[np.bool_]
 
 
 def load_judgements(path: Path, limit: int = 0) -> Judgements:
@@ -32,5 +32,5 @@ def load_judgements(path: Path, limit: int = 0) -> Judgements:
     table = parquet.read_table(path, columns=["search_term", "product_title", "relevance"]).to_pydict()
     rows = np.random.default_rng(0).permutation(len(table["relevance"]))[: limit or None]
     queries, titles = ([table[name][row] for row in rows] for name in ("search_term", "product_title"))
-    held_back = np.array([is_held_back(query) for query in queries])
-    return Judgements(queries, titles, np.array(table["relevance"], float)[rows], held_back)
+    test_split = np.array([is_test_split(query) for query in queries])
+    return Judgements(queries, titles, np.array(table["relevance"], float)[rows], test_split)

@@ -36,7 +36,7 @@ class Query:
 
 
 class QueryWriter:
-    """may_use says which phrases it writes with, of those that vocabulary.is_held_out and its like divide."""
+    """may_use says which phrases it writes with, of those that vocabulary.is_test_split and its like divide."""
 
     def __init__(
         self,

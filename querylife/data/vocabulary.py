@@ -19,8 +19,8 @@ quechua revlon rocky roxy scullers skagen skechers skybags spykar timex titan to
 wrangler zara"""
 COMMON_NAME, SYNONYM = 20, 3  # how common spelling takes a type's name and its synonyms for
 TYPED_BY = 3  # queries that have a word, from which on it is no typing error
-HELD_OUT_IN = 8  # one phrase in so many is kept from training, for an honest measure of unseen phrasing
-HELD_BACK_IN = 10  # and one in so many of the rest from the towers' training, for the gate
+TEST_SPLIT_IN = 8  # one phrase in so many is kept from training, for an honest measure of unseen phrasing
+GATE_SPLIT_IN = 10  # and one in so many of the rest from the towers' training, for the gate
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,22 @@ def phrases(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(";") if part.strip())
 
 
-def is_held_out(phrase: str) -> bool:
+def is_test_split(phrase: str) -> bool:
     """Whether training must not see this phrase; decided by its bytes, so it is the same everywhere."""
-    return zlib.crc32(phrase.encode()) % HELD_OUT_IN == 0
+    return zlib.crc32(phrase.encode()) % TEST_SPLIT_IN == 0
 
 
 def is_for_training(phrase: str) -> bool:
-    return not is_held_out(phrase)
+    return not is_test_split(phrase)
 
 
-def is_held_back(phrase: str) -> bool:
+def is_gate_split(phrase: str) -> bool:
     """Whether of all training only the fit of the gate may see this phrase, or product of this group."""
-    return is_for_training(phrase) and zlib.crc32(phrase.encode()) // HELD_OUT_IN % HELD_BACK_IN == 0
+    return is_for_training(phrase) and zlib.crc32(phrase.encode()) // TEST_SPLIT_IN % GATE_SPLIT_IN == 0
 
 
 def is_for_towers(phrase: str) -> bool:
-    return is_for_training(phrase) and not is_held_back(phrase)
+    return is_for_training(phrase) and not is_gate_split(phrase)
 
 
 def _kin(groups: dict[str, list[str]]) -> dict[str, frozenset[str]]:

@@ -183,7 +183,7 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
     ):
         cosines = (embeddings[left] * embeddings[right]).sum(axis=1)
         row: dict[str, Cell] = {"system": name}
-        for part, chosen in (("unseen texts", judgements.held_back), ("all", np.ones(len(cosines), bool))):
+        for part, chosen in (("unseen texts", judgements.test_split), ("all", np.ones(len(cosines), bool))):
             measure = partial(_on_rows, spearman, cosines[chosen], judgements.relevance[chosen])
             row[part] = with_interval(paired_interval(measure, int(chosen.sum()), rounds=100))
         table.rows.append(row)

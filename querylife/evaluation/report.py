@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a Markdown report and its numbers as JSON."""
+"""The report of an evaluation: Markdown tables, and the figures as JSON."""
 
 import json
 from dataclasses import dataclass, field

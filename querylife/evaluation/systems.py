@@ -41,7 +41,7 @@ class TextInputs(NamedTuple):
     """What the fusion tower takes of the text, in its order; shapes as FusionTower.forward says."""
 
     states: Tensor
-    segments: Tensor
+    token_roles: Tensor
     embedding: Tensor
 
 
@@ -129,9 +129,9 @@ def _inputs(
 
 
 def _text(model: QueryLife, tokenizer: Tokenizer, titles: list[str], product_types: list[str]) -> TextInputs:
-    token_ids, segments = tokens_of(tokenizer, titles, product_types)
-    states, embedding = model.text(token_ids, segments)
-    return TextInputs(states, segments, embedding)
+    token_ids, token_roles = tokens_of(tokenizer, titles, product_types)
+    states, embedding = model.text(token_ids, token_roles)
+    return TextInputs(states, token_roles, embedding)
 
 
 def _image(model: QueryLife, corpus: Corpus, group: list[int]) -> ImageInputs:
@@ -146,10 +146,10 @@ def start_embeddings(model: QueryLife, texts: Sequence[str], fast: bool) -> Scor
     order, groups = by_length(texts, GROUP)
     pooled = []
     for group in groups:
-        token_ids, segments = tokens_of(tokenizer, [texts[row] for row in group])
+        token_ids, token_roles = tokens_of(tokenizer, [texts[row] for row in group])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            states, _ = start(token_ids, segments)
-        pooled.append(masked_mean(states.float(), segments > 0))
+            states, _ = start(token_ids, token_roles)
+        pooled.append(masked_mean(states.float(), token_roles > 0))
     embeddings: Scores = torch.nn.functional.normalize(torch.cat(pooled)[order], dim=-1).numpy()
     return embeddings
 

@@ -1,4 +1,4 @@
-"""Vectors from a model in this process: for training, evaluation and whoever needs no server."""
+"""Embeddings from a model in this process, without a server."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.model.encoders import load_tokenizer
 from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife
@@ -61,7 +61,7 @@ class FusionInputs(NamedTuple):
     """In the order of FusionTower.forward, which says their shapes."""
 
     text_states: Tensor
-    segments: Tensor
+    token_roles: Tensor
     title: Tensor
     patch_states: Tensor
     image: Tensor
@@ -81,11 +81,11 @@ def in_groups(
     order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
     parts = []
     for group in groups:
-        tokens, segments = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
-        text_states, title = model.text(tokens, segments)
+        tokens, token_roles = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
+        text_states, title = model.text(tokens, token_roles)
         states, thumbnails, used = features.take(rows[group])
         patch_states, image = model.vision.finish(states, thumbnails, used)
-        parts.append(part(FusionInputs(text_states, segments, title, patch_states, image, used)))
+        parts.append(part(FusionInputs(text_states, token_roles, title, patch_states, image, used)))
     return [torch.cat(column)[order] for column in zip(*parts, strict=True)]
 
 
@@ -101,11 +101,11 @@ def _take(texts: Sequence[str], places: list[int]) -> list[str]:
 
 
 def tokens_of(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
-    """token_ids and segments, [texts, length] int32 each."""
+    """token_ids and token_roles, [texts, length] int32 each."""
     return unpadded(tokenizer.encode(texts, product_types))
 
 
 def unpadded(tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Without the columns that are padding in every row: buckets are for serving, here padding only costs time."""
-    used = (tokens.segments != Segment.PADDING).any(axis=0)
-    return torch.from_numpy(tokens.token_ids[:, used]), torch.from_numpy(tokens.segments[:, used])
+    used = (tokens.token_roles != TokenRole.PADDING).any(axis=0)
+    return torch.from_numpy(tokens.token_ids[:, used]), torch.from_numpy(tokens.token_roles[:, used])

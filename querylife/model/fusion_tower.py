@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
 from querylife.model.text_tower import masked_mean
 
@@ -20,11 +20,11 @@ class FusionTowerConfig:
     heads: int = 4
     layers: int = 2
     probes: int = 4  # learned queries that look at the patches beside the title's tokens
-    mix: str = "gated"  # or "mean": title and image half each, to see what the attention and the gate are worth
+    fusion_mode: str = "gated"  # or "mean": title and image half each, to see what the attention and the gate are worth
 
     def __post_init__(self) -> None:
-        if self.mix not in ("gated", "mean"):
-            raise ArtifactError(f'mix: found "{self.mix}", want "gated" or "mean"')
+        if self.fusion_mode not in ("gated", "mean"):
+            raise ArtifactError(f'fusion_mode: found "{self.fusion_mode}", want "gated" or "mean"')
 
 
 class FusionTower(nn.Module):
@@ -53,7 +53,7 @@ class FusionTower(nn.Module):
     def forward(
         self,
         text_states: Tensor,
-        segments: Tensor,
+        token_roles: Tensor,
         text_embedding: Tensor,
         patch_states: Tensor,
         image_embedding: Tensor,
@@ -61,42 +61,50 @@ class FusionTower(nn.Module):
     ) -> Tensor:
         """Fuse one title, image and product type per row; any of them may be missing.
 
-        text_states: [batch, length, text_width]. segments: [batch, length] int32, contract.Segment.
+        text_states: [batch, length, text_width]. token_roles: [batch, length] int32, contract.TokenRole.
         text_embedding: [batch, embedding_width]. patch_states: [batch, patches, vision_width].
         image_embedding: [batch, embedding_width]. image_used: [batch, 1] bool.
         Returns [batch, embedding_width] float32, unit rows; zeros where all three are missing.
         """
-        if self.config.mix == "mean":
+        if self.config.fusion_mode == "mean":
             return F.normalize(text_embedding + image_embedding, dim=-1)
-        found = self.found(text_states, segments, patch_states, image_used)
-        seen = self.seen(text_states, segments, text_embedding, image_embedding, image_used)
-        return self.weigh(seen, text_embedding, image_embedding, found)
+        attended = self.attended(text_states, token_roles, patch_states, image_used)
+        features = self.gate_features(text_states, token_roles, text_embedding, image_embedding, image_used)
+        return self.combine(features, text_embedding, image_embedding, attended)
 
-    def weigh(self, seen: Tensor, text_embedding: Tensor, image_embedding: Tensor, found: Tensor) -> Tensor:
-        """The product's vector, from what `seen` and `found` return and both embeddings. [batch, embedding_width]."""
-        gates = torch.sigmoid(self.gate(seen))  # [batch, 3]
-        mixed = gates[:, 0:1] * text_embedding + gates[:, 1:2] * image_embedding + gates[:, 2:3] * found
-        has_text, has_image = seen[:, -2:-1], seen[:, -1:]
+    def combine(self, features: Tensor, text_embedding: Tensor, image_embedding: Tensor, attended: Tensor) -> Tensor:
+        """The product's vector, weighed by the gate. [batch, embedding_width].
+
+        features: what `gate_features` returns. attended: what `attended` returns.
+        """
+        gates = torch.sigmoid(self.gate(features))  # [batch, 3]
+        mixed = gates[:, 0:1] * text_embedding + gates[:, 1:2] * image_embedding + gates[:, 2:3] * attended
+        has_text, has_image = features[:, -2:-1], features[:, -1:]
         return F.normalize(mixed, dim=-1) * torch.clamp(has_text + has_image, max=1.0)
 
-    def seen(
-        self, text_states: Tensor, segments: Tensor, text_embedding: Tensor, image_embedding: Tensor, image_used: Tensor
+    def gate_features(
+        self,
+        text_states: Tensor,
+        token_roles: Tensor,
+        text_embedding: Tensor,
+        image_embedding: Tensor,
+        image_used: Tensor,
     ) -> Tensor:
-        """What the gate decides by: product type, both embeddings, and three flags. [batch, ...]."""
-        is_type = segments == Segment.PRODUCT_TYPE
+        """Input of the gate: product type, both embeddings, and three flags. [batch, ...]."""
+        is_type = token_roles == TokenRole.PRODUCT_TYPE
         has_type = is_type.any(dim=1, keepdim=True).to(text_states.dtype)
-        has_text = (segments > Segment.SPECIAL).any(dim=1, keepdim=True).to(text_states.dtype)
+        has_text = (token_roles > TokenRole.SPECIAL).any(dim=1, keepdim=True).to(text_states.dtype)
         parts = [masked_mean(text_states, is_type), text_embedding, image_embedding, has_type, has_text]
         return torch.cat([*parts, image_used.to(text_states.dtype)], dim=-1)
 
-    def found(self, text_states: Tensor, segments: Tensor, patch_states: Tensor, image_used: Tensor) -> Tensor:
-        """What title tokens and the probes found in the patches. [batch, embedding_width]."""
-        content = segments > Segment.SPECIAL
-        attended: Tensor = self.head(self._attend(text_states, content, patch_states, image_used.to(text_states.dtype)))
-        return attended
+    def attended(self, text_states: Tensor, token_roles: Tensor, patch_states: Tensor, image_used: Tensor) -> Tensor:
+        """The patches that title tokens and probes attend to. [batch, embedding_width]."""
+        content = token_roles > TokenRole.SPECIAL
+        pooled: Tensor = self.head(self._attend(text_states, content, patch_states, image_used.to(text_states.dtype)))
+        return pooled
 
     def _attend(self, text_states: Tensor, content: Tensor, patch_states: Tensor, has_image: Tensor) -> Tensor:
-        """Returns [batch, width]: what title tokens and the probes found in the patches."""
+        """Cross-attention of title tokens and probes to the patches, pooled. Returns [batch, width]."""
         batch = text_states.shape[0]
         patches = self.image_in(patch_states)
         states = torch.cat([self.probes.expand(batch, -1, -1), self.text_in(text_states)], dim=1)
@@ -125,8 +133,8 @@ class CrossAttentionLayer(nn.Module):
         query = self._split(self.query(self.query_norm(states)))
         key, value = (self._split(half) for half in self.key_value(patches).chunk(2, dim=-1))
         weights = torch.softmax(query @ key.transpose(-1, -2) / self.head_width**0.5, dim=-1)
-        found = (weights @ value).transpose(1, 2).flatten(2)  # [batch, length, width]
-        states = states + self.out(found) * has_image.unsqueeze(-1)
+        read = (weights @ value).transpose(1, 2).flatten(2)  # [batch, length, width]
+        states = states + self.out(read) * has_image.unsqueeze(-1)
         return states + self.feed(self.feed_norm(states))
 
     def _split(self, states: Tensor) -> Tensor:

@@ -64,16 +64,16 @@ class QueryLife(nn.Module):
         self.fusion = FusionTower(config.fusion)
         self.spelling: dict[str, int] = {}  # word to count: the vocabulary that queries are corrected to
 
-    def embed_query(self, token_ids: Tensor, segments: Tensor) -> Tensor:
+    def embed_query(self, token_ids: Tensor, token_roles: Tensor) -> Tensor:
         """[batch, length] int32 each to [batch, embedding_width] float32, unit rows."""
-        _, embedding = self.text(token_ids, segments)
+        _, embedding = self.text(token_ids, token_roles)
         return embedding
 
-    def embed_product(self, token_ids: Tensor, segments: Tensor, pixels: Tensor, image_used: Tensor) -> Tensor:
+    def embed_product(self, token_ids: Tensor, token_roles: Tensor, pixels: Tensor, image_used: Tensor) -> Tensor:
         """Inputs as the towers take them; returns [batch, embedding_width] float32, unit rows."""
-        text_states, text_embedding = self.text(token_ids, segments)
+        text_states, text_embedding = self.text(token_ids, token_roles)
         patch_states, image_embedding = self.vision(pixels, image_used)
-        return self.fusion(text_states, segments, text_embedding, patch_states, image_embedding, image_used)
+        return self.fusion(text_states, token_roles, text_embedding, patch_states, image_embedding, image_used)
 
 
 def save_checkpoint(model: QueryLife, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.model.encoders import encoder_source
 
 
@@ -31,18 +31,18 @@ class TextTower(nn.Module):
         self.head = nn.Linear(self.width, config.embedding_width, bias=False)
         nn.init.orthogonal_(self.head.weight)
 
-    def forward(self, token_ids: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, token_ids: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor]:
         """Encode texts, each with its product type where that is known.
 
-        token_ids: [batch, length] int32. segments: [batch, length] int32, contract.Segment.
+        token_ids: [batch, length] int32. token_roles: [batch, length] int32, contract.TokenRole.
         Returns states [batch, length, width] float32, and embedding [batch, embedding_width] float32, unit rows;
         zeros where a row holds neither text nor product type.
         """
-        attended = (segments != Segment.PADDING).to(torch.int64)
-        types = {"token_type_ids": (segments == Segment.PRODUCT_TYPE).to(torch.int64)} if self._has_types else {}
+        attended = (token_roles != TokenRole.PADDING).to(torch.int64)
+        types = {"token_type_ids": (token_roles == TokenRole.PRODUCT_TYPE).to(torch.int64)} if self._has_types else {}
         states = self.encoder(input_ids=token_ids.to(torch.int64), attention_mask=attended, **types).last_hidden_state
         embedding = F.normalize(self.head(masked_mean(states, attended)), dim=-1)
-        has_content = (segments > Segment.SPECIAL).any(dim=1, keepdim=True)
+        has_content = (token_roles > TokenRole.SPECIAL).any(dim=1, keepdim=True)
         return states, embedding * has_content.to(embedding.dtype)
 
 

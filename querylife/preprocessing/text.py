@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from querylife.contract import MAX_TEXT_CHARACTERS, Segment
+from querylife.contract import MAX_TEXT_CHARACTERS, TokenRole
 from querylife.errors import InvalidRequestError, ItemError, ItemFault
 from querylife.preprocessing.spelling import SPELLING_NAME, SpellingCorrector, read_vocabulary
 
@@ -27,33 +27,42 @@ LENGTH_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 class Tokens:
     """One batch of tokenised texts.
 
-    token_ids: [batch, length] int32. segments: [batch, length] int32, contract.Segment. faults: row -> what is
+    token_ids: [batch, length] int32. token_roles: [batch, length] int32, contract.TokenRole. faults: row -> what is
     wrong with it; such a row holds special tokens only.
     """
 
     token_ids: NDArray[np.int32]
-    segments: NDArray[np.int32]
+    token_roles: NDArray[np.int32]
     faults: dict[int, ItemError]
 
     @property
     def text_used(self) -> NDArray[np.bool_]:
         """[batch] bool: whether the row holds any token of its text."""
-        used: NDArray[np.bool_] = (self.segments == Segment.TEXT).any(axis=1)
+        used: NDArray[np.bool_] = (self.token_roles == TokenRole.TEXT).any(axis=1)
         return used
 
 
 class Tokenizer:
     """Turns texts, each with an optional product type, into padded token ids."""
 
-    def __init__(self, path: Path, max_tokens: int, spelling: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_tokens: int,
+        spelling: Mapping[str, int] | None = None,
+        *,
+        pads_to_longest: bool = False,
+    ) -> None:
         """path: a Hugging Face tokenizer.json. max_tokens: special tokens included; longer texts are cut.
 
         spelling: word to count, the vocabulary that queries are corrected to; None: what spelling.txt beside path has.
+        pads_to_longest: all rows get max_tokens, instead of the next of LENGTH_BUCKETS.
         """
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
-        self._buckets = (*(length for length in LENGTH_BUCKETS if length < max_tokens), max_tokens)
+        shorter = () if pads_to_longest else tuple(length for length in LENGTH_BUCKETS if length < max_tokens)
+        self._buckets = (*shorter, max_tokens)
         self._pad_id = _pad_id(self._tokenizer)
         vocabulary = path.with_name(SPELLING_NAME)
         if spelling is None and vocabulary.is_file():
@@ -110,14 +119,14 @@ class Tokenizer:
         longest = max((len(encoding.ids) for encoding in encodings), default=0)
         length = next(bucket for bucket in self._buckets if bucket >= longest)
         token_ids = np.full((len(encodings), length), self._pad_id, np.int32)
-        segments = np.full((len(encodings), length), Segment.PADDING, np.int32)
+        token_roles = np.full((len(encodings), length), TokenRole.PADDING, np.int32)
         for row, encoding in enumerate(encodings):
             token_ids[row, : len(encoding.ids)] = encoding.ids
-            segments[row, : len(encoding.ids)] = [_SEGMENT_OF[sequence] for sequence in encoding.sequence_ids]
-        return Tokens(token_ids, segments, faults)
+            token_roles[row, : len(encoding.ids)] = [_ROLE_OF[sequence] for sequence in encoding.sequence_ids]
+        return Tokens(token_ids, token_roles, faults)
 
 
-_SEGMENT_OF = {None: Segment.SPECIAL, 0: Segment.TEXT, 1: Segment.PRODUCT_TYPE}
+_ROLE_OF = {None: TokenRole.SPECIAL, 0: TokenRole.TEXT, 1: TokenRole.PRODUCT_TYPE}
 
 
 def _pair(text: bytes | str, product_type: bytes | str) -> str | tuple[str, str]:

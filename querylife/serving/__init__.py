@@ -1,1 +1,1 @@
-"""Serving: the Triton process, its supervisor, and what the model repository's Python backends share."""
+"""Serving: Triton's Python backends, and the supervisor of the Triton process."""

@@ -17,6 +17,8 @@ from querylife.serving.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+GPU_REPOSITORY = Path("gpu_repository")  # what querylife-build engines writes
+
 
 def main(argv: list[str]) -> int:
     """Run Triton under supervision."""
@@ -58,9 +60,16 @@ def _config(argv: list[str]) -> ServerConfig:
     parser = argparse.ArgumentParser(
         prog="querylife serve", description="Run Triton under supervision. Options after -- go to tritonserver."
     )
-    repository = f"model repository ({default.repository} where that is, else one made from the package)"
+    repository = f"default: {default.repository} where that is, else made from the package; {GPU_REPOSITORY} for gpu"
     parser.add_argument("--repository", type=Path, help=repository)
     parser.add_argument("--profile", choices=("cpu", "gpu"), default=default.profile, help="(%(default)s)")
+    parser.add_argument(
+        "--tritonserver",
+        type=Path,
+        metavar="DIR",
+        help="with bin/tritonserver (default: /opt/tritonserver, else the wheel's)",
+    )
+    parser.add_argument("--gpu", default=default.gpu, metavar="ID", help="of the gpu profile: index or UUID")
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
     parser.add_argument("--metrics-host", default=default.metrics_host, help="for Triton's metrics (%(default)s)")
@@ -86,6 +95,7 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument("--renewal-spread-s", type=float, default=default.renewal_spread_s, metavar="S", help=spread)
     parser.add_argument("triton", nargs="*", help="further tritonserver options, after --")
     options = vars(parser.parse_args(argv))
-    options["repository"] = options["repository"] or find_repository()
+    fallback = GPU_REPOSITORY if options["profile"] == "gpu" else find_repository()
+    options["repository"] = options["repository"] or fallback
     access = AccessConfig(**{entry.name: options.pop(entry.name) for entry in fields(AccessConfig)})
     return ServerConfig(**options | {"access": access, "triton": tuple(options["triton"])})

@@ -1,4 +1,4 @@
-"""Everything that `querylife serve` can be told."""
+"""Configuration of `querylife serve`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +13,20 @@ from querylife.serving.supervisor.tracing import check_endpoint
 class ServerConfig:
     """Port 0 takes a free one, for metrics and probes; probe_port None: no probes.
 
-    A server is stuck when its canary stays unanswered for stuck_s while it asks for no processor time, or for busy_s
-    whatever it does; a slow answer from a busy or starved server is no fault.
+    A server is stuck when its golden probe has no answer for stuck_s while it uses no processor time, or for busy_s in
+    any case. A slow answer from a busy or starved server is not a fault.
     """
 
     repository: Path = Path("model_repository")
     profile: str = "cpu"
+    tritonserver: Path | None = None  # None: NVIDIA's container, else the wheel
+    gpu: str = ""  # index or UUID; "": the first of CUDA_VISIBLE_DEVICES, else 0
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 8002
     probe_port: int | None = None
-    canary_interval_s: float = 1.0
+    probe_interval_s: float = 1.0
     stopped_s: float = 1.0
     stuck_s: float = 3.0
     busy_s: float = 10.0 + MAX_BATCH * MAX_DECODE_S  # a batch of pictures, each as slow as may be, is no fault

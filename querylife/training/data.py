@@ -1,4 +1,4 @@
-"""What a training run learns from: batches for the towers, others that are held back for the gate, image features."""
+"""Training data: batches for the towers, batches of the gate split, image features."""
 
 import logging
 from collections import Counter
@@ -14,13 +14,13 @@ from querylife.data.fashion import FashionProducts, load_crowd_queries, load_ima
 from querylife.data.general_texts import SearchTexts, Texts, WordSalads
 from querylife.data.judgements import JudgedCatalog, PairBatches, catalog_pictures, judged_catalog
 from querylife.data.relevance import NEAR
-from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back, spelling_words, vocabulary
+from querylife.data.vocabulary import is_for_towers, is_for_training, is_gate_split, spelling_words, vocabulary
 from querylife.model.embed import Rows, model_tokenizer
 from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.spelling import count_words
-from querylife.training.distillation import Anchor
+from querylife.training.distillation import Distillation
 from querylife.training.run import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """held_back: products and queries that the towers never see; None where all are for the towers.
+    """gate_split: products and queries that the towers never see; None where all are for the towers.
 
     spelling: word to count, what the model will correct queries to.
     """
 
     towers: Source
-    held_back: Source | None
+    gate_split: Source | None
     features: ImageFeatures
     spelling: dict[str, int]
 
@@ -65,13 +65,13 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
         batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
         return Source(batches, [int(product) for product in some.ids])
 
-    back = np.array([config.hold_back and is_held_back(str(group)) for group in products.groups])
+    back = np.array([config.gate_split and is_gate_split(str(group)) for group in products.groups])
     if back.sum() < ENOUGH:
         log.info("%d products", len(products))
         return TrainingData(source(products, is_for_training), None, features, spelling)
-    towers, held_back = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
-    log.info("%d products, and %d held back for the gate", len(towers), len(held_back))
-    return TrainingData(source(towers, is_for_towers), source(held_back, is_held_back), features, spelling)
+    towers, gate_split = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
+    log.info("%d products, and %d held back for the gate", len(towers), len(gate_split))
+    return TrainingData(source(towers, is_for_towers), source(gate_split, is_gate_split), features, spelling)
 
 
 def fashion_pictures(data: Path, products: FashionProducts) -> Iterator[Picture]:
@@ -94,7 +94,7 @@ def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
         some = JudgedCatalog(judged.products, [judged.queries[row] for row in rows], judged.judgements.take(rows))
         return Source(PairBatches(some, config.batch, config.seed), ids)
 
-    back = np.array([config.hold_back and is_held_back(query) for query in judged.queries])
+    back = np.array([config.gate_split and is_gate_split(query) for query in judged.queries])
     if (judged.judgements.best()[back] >= NEAR).sum() < ENOUGH:
         log.info("%d products, %d queries", len(ids), len(back))
         return TrainingData(source(np.arange(len(back))), None, features, spelling)
@@ -122,12 +122,12 @@ def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: 
     return np.array(found, np.int64)
 
 
-def anchor(config: TrainingConfig, model: QueryLife) -> Anchor | None:
+def make_distillation(config: TrainingConfig, model: QueryLife) -> Distillation | None:
     """None where config holds the text tower by nothing."""
-    if config.keep == 0:
+    if config.distill_weight == 0:
         return None
     tokenizer = model_tokenizer(model)
     judgements = Path(config.data) / "home_depot" / "judgements.parquet"
     path = Path(config.general) if config.general else judgements
     texts: Texts = SearchTexts(path) if config.general or path.is_file() else WordSalads(tokenizer)
-    return Anchor(TextTower(model.config.text), tokenizer, texts, config.keep_texts, config.seed)
+    return Distillation(TextTower(model.config.text), tokenizer, texts, config.distill_texts, config.seed)

@@ -1,7 +1,8 @@
-"""Holds the text tower to general relevance on text from outside the catalogue while it learns the catalogue.
+"""Distillation: keeps the text tower's general relevance while it learns a catalogue.
 
-What it is held to is the likeness of texts to its starting weights, and for a query and a title some of how much of the
-query's spelling the title holds. The tower may read the query with a typing error; what it is held to never does.
+On texts from outside the catalogue, the similarities between texts must stay those of the starting weights, plus a
+bonus for titles that share the query's letter trigrams. The tower may read a query with a typing error; its target
+is computed without the error.
 """
 
 import random
@@ -15,16 +16,16 @@ from querylife.data.queries import with_typo
 from querylife.model.embed import by_length, tokens_of
 from querylife.model.text_tower import TextTower, masked_mean
 from querylife.preprocessing.text import Tokenizer
-from querylife.training import distributed as ranks
-from querylife.training.losses import kept_geometry
-from querylife.training.trigram_overlap import coverage
+from querylife.training import distributed
+from querylife.training.losses import similarity_distillation_loss
+from querylife.training.trigram_overlap import trigram_overlap
 
-COVERED = 0.3  # how much liker a query is to a title that holds all of its spelling than to one that holds none
+TRIGRAM_BONUS = 0.3  # similarity bonus for full trigram overlap
 TYPO_RATE = 0.25  # of queries
 
 
-class Anchor:
-    """The loss that grows as the text tower's similarities of general texts leave what they are held to."""
+class Distillation:
+    """The loss between the text tower's similarities of general texts and their targets."""
 
     def __init__(self, start: TextTower, tokenizer: Tokenizer, texts: Texts, count: int, seed: int) -> None:
         """start: the tower before training. count: texts per step."""
@@ -41,18 +42,18 @@ class Anchor:
         for row in range(0, len(drawn), self._texts.group):
             if random_.random() < TYPO_RATE:
                 read[row] = with_typo(drawn[row], random_)
-        mine = ranks.share(len(drawn), place)
+        mine = distributed.rank_slice(len(drawn), place)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            trained = self._rows(read[mine], lambda tokens, segments: tower(tokens, segments)[1])
+            trained = self._rows(read[mine], lambda tokens, token_roles: tower(tokens, token_roles)[1])
             with torch.no_grad():
                 start = self._rows(drawn[mine], self._published)
-        wanted = held_to(ranks.gathered(start), drawn, self._texts.group)
-        return kept_geometry(ranks.gathered(trained), wanted, self._texts.group)
+        wanted = wanted_similarities(distributed.all_gather(start), drawn, self._texts.group)
+        return similarity_distillation_loss(distributed.all_gather(trained), wanted, self._texts.group)
 
-    def _published(self, tokens: Tensor, segments: Tensor) -> Tensor:
+    def _published(self, tokens: Tensor, token_roles: Tensor) -> Tensor:
         """The starting weights' own vectors, without our head."""
-        states, _ = self._start(tokens, segments)
-        return nn.functional.normalize(masked_mean(states.float(), segments > 0), dim=-1)
+        states, _ = self._start(tokens, token_roles)
+        return nn.functional.normalize(masked_mean(states.float(), token_roles > 0), dim=-1)
 
     def _rows(self, texts: list[str], embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """[texts, width] float32, in the order of texts; those of like length are embedded together."""
@@ -61,12 +62,12 @@ class Anchor:
         return torch.cat(found)[order].float()
 
 
-def held_to(start: Tensor, texts: list[str], group: int) -> Tensor:
+def wanted_similarities(start: Tensor, texts: list[str], group: int) -> Tensor:
     """Wanted similarities, [texts, texts]. start: [texts, width], unit rows. The first text of a group is a query."""
     wanted = start @ start.T
     is_query = torch.arange(len(texts)) % group == 0
     queries, titles = is_query.nonzero().squeeze(1), (~is_query).nonzero().squeeze(1)
-    covered = COVERED * coverage([texts[row] for row in queries], [texts[row] for row in titles])
+    covered = TRIGRAM_BONUS * trigram_overlap([texts[row] for row in queries], [texts[row] for row in titles])
     wanted[queries.unsqueeze(1), titles] += covered
     wanted[titles.unsqueeze(1), queries] += covered.T
     return wanted.clamp(max=1.0)

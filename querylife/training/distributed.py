@@ -1,4 +1,4 @@
-"""One training run on several processes (torchrun): what must be gathered or summed so that it equals one process."""
+"""Distributed training (torchrun): gathers and sums that make several processes equal to one."""
 
 import os
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ def join() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def share(count: int, place: tuple[int, int]) -> slice:
-    """The part of so many rows that the rank of place, (rank, world size), computes."""
+def rank_slice(count: int, place: tuple[int, int]) -> slice:
+    """The rows that one rank computes. count: rows of the whole batch. place: (rank, world size)."""
     rank, world = place
     return slice(rank * count // world, (rank + 1) * count // world)
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather(rows: Tensor) -> Tensor:
     """Every rank's rows, in rank order: [world * rows, ...]. Gradients reach the own rows only.
 
     Each rank then computes the same loss over the whole batch, so summing parameter gradients over ranks gives the

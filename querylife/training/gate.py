@@ -1,8 +1,8 @@
-"""Fits the fusion tower's gate, last of all, to products and phrases that the towers have not seen (--hold-back).
+"""Fits the fusion tower's gate, after everything else, to the gate split: products and phrases new to the towers.
 
-A tower knows what it was trained on better than it will know the next product, and a picture more so than a title: a
-gate that learned beside the towers trusts pictures too much. Everything else stays as it is, so what the gate sees is
-computed once, and fitting it takes seconds.
+Towers are overconfident on training products, and more so on pictures than on titles, so a gate that is trained
+beside the towers trusts pictures too much. Only the gate changes here: its inputs are computed once, and the fit
+takes seconds.
 """
 
 import dataclasses
@@ -31,8 +31,11 @@ SIZE = 4  # of such a batch, in batches of the training
 
 
 @dataclass(frozen=True)
-class Weighable:
-    """A batch, but for the gate. query: [queries, width]. grades: [queries, products]. parts: of FusionTower.weigh."""
+class GateBatch:
+    """A batch with everything computed but the gate.
+
+    query: [queries, width]. grades: [queries, products]. parts: the arguments of FusionTower.combine.
+    """
 
     query: Tensor
     grades: Tensor
@@ -40,21 +43,21 @@ class Weighable:
 
 
 def fit_gate(
-    config: TrainingConfig, model: QueryLife, scale: Tensor, held_back: Source, features: ImageFeatures
+    config: TrainingConfig, model: QueryLife, scale: Tensor, gate_split: Source, features: ImageFeatures
 ) -> None:
     """Fit the gate in place, by the loss that QMF has in training. scale: scalar, of that loss."""
-    if model.config.fusion.mix != "gated" or config.gate_steps == 0:
+    if model.config.fusion.fusion_mode != "gated" or config.gate_steps == 0:
         return
     tokenizer = model_tokenizer(model)
-    larger = dataclasses.replace(held_back.batches, size=SIZE * config.batch)
+    larger = dataclasses.replace(gate_split.batches, size=SIZE * config.batch)
     drawn = (larger.sample(step) for step in range(BATCHES))
-    batches = [weighable(config, model, tokenizer, batch, held_back.ids, features) for batch in drawn]
+    batches = [gate_batch(config, model, tokenizer, batch, gate_split.ids, features) for batch in drawn]
     gate = model.fusion.gate.requires_grad_(True)
     optimizer = torch.optim.AdamW(gate.parameters(), config.gate_rate, weight_decay=config.weight_decay)
     losses = []
     for step in range(config.gate_steps):
         batch = batches[step % len(batches)]
-        product = model.fusion.weigh(*batch.parts)
+        product = model.fusion.combine(*batch.parts)
         used = product.detach().abs().sum(dim=1) > 0
         loss = graded_matching(batch.query @ product.T, batch.grades, scale.detach(), used)
         optimizer.zero_grad(set_to_none=True)
@@ -62,29 +65,33 @@ def fit_gate(
         optimizer.step()
         losses.append(float(loss.detach()))
     first, last = (float(np.mean(some)) for some in (losses[:BATCHES], losses[-BATCHES:]))
-    log.info("gate: loss %.3f to %.3f on what was held back", first, last)
+    log.info("gate: loss %.3f to %.3f on the gate split", first, last)
 
 
 @torch.no_grad()
-def weighable(
+def gate_batch(
     config: TrainingConfig,
     model: QueryLife,
     tokenizer: Tokenizer,
     batch: Batch,
     ids: Sequence[int],
     features: ImageFeatures,
-) -> Weighable:
+) -> GateBatch:
     rows = image_rows(batch, features, ids, batch.rows, slice(None))
     kinds = batch.product_types if config.product_type else [""] * len(rows)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
         query = embed_queries(model, tokenizer, batch.queries)
         parts = in_groups(partial(_parts, model), model, tokenizer, batch.titles, kinds, features, rows)
-    seen, title, image, found = (part.float() for part in parts)
-    return Weighable(query.float(), torch.from_numpy(batch.grades.astype(np.int64)), (seen, title, image, found))
+    gate_features, title, image, attended = (part.float() for part in parts)
+    return GateBatch(
+        query.float(), torch.from_numpy(batch.grades.astype(np.int64)), (gate_features, title, image, attended)
+    )
 
 
 def _parts(model: QueryLife, given: FusionInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     fusion = model.fusion
-    seen = fusion.seen(given.text_states, given.segments, given.title, given.image, given.image_used)
-    found = fusion.found(given.text_states, given.segments, given.patch_states, given.image_used)
-    return seen, given.title, given.image, found
+    gate_features = fusion.gate_features(
+        given.text_states, given.token_roles, given.title, given.image, given.image_used
+    )
+    attended = fusion.attended(given.text_states, given.token_roles, given.patch_states, given.image_used)
+    return gate_features, given.title, given.image, attended

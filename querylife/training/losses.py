@@ -44,7 +44,7 @@ def graded_matching(cosines: Tensor, grades: Tensor, scale: Tensor, used: Tensor
     return total / weight
 
 
-def kept_geometry(trained: Tensor, wanted: Tensor, group: int, scale: float = 20.0) -> Tensor:
+def similarity_distillation_loss(trained: Tensor, wanted: Tensor, group: int, scale: float = 20.0) -> Tensor:
     """How far the trained text tower's similarities of general texts stray from wanted ones.
 
     trained: [texts, width], unit rows; each run of group texts is about one thing. wanted: [texts, texts].

@@ -1,4 +1,4 @@
-"""What a training run is made of and needs to go on after a kill: configuration, parameters, optimizer, step, log."""
+"""A training run: its configuration, and the state that resumes it (parameters, optimizer, step, log)."""
 
 import csv
 import dataclasses
@@ -33,48 +33,44 @@ def option(default: Value, text: str) -> Value:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a training run is told; each field is an option of querylife train."""
+    """One option of `querylife train` for each field. Raises ConfigError for values that cannot be used."""
 
-    data: str = option("../shared/data", "folder of the shared fashion catalogue")
-    catalog: str = option("", "your own products, as querylife.catalog.reader reads them; with --pairs")
-    pairs: str = option("", "your own judgements: query, product_id, grade 0 to 3; in place of the shared catalogue")
-    cache: str = option("out/features", "folder of image features, kept by picture and encoder")
-    out: str = option("out/querylife-mini", "folder of checkpoint, training.pt, log.csv and training.json")
-    name: str = option("querylife-mini", "of the model, for people")
+    data: str = option("../shared/data", "folder of the shared fashion data; unused with --pairs")
+    catalog: str = option("", "your own catalogue: a file or folder")
+    pairs: str = option("", "your own judgements: a file with query, product_id and grade")
+    cache: str = option("out/features", "folder where image features are kept")
+    out: str = option("out/querylife-mini", "folder of the checkpoint, training.pt and log.csv")
+    name: str = option("querylife-mini", "the model's name in the checkpoint")
     steps: int = option(1500, "optimizer steps")
-    batch: int = option(96, "queries, each with one product, per step")
-    seed: int = option(0, "of batches and new weights")
-    start: str = option("", "checkpoint folder to start from; empty: the starting encoders")
-    threads: int = option(2, "CPU threads")
-    bfloat16: bool = option(True, "compute in bfloat16 where it is safe")
-    text_layers: int = option(5, "last layers of the text encoder that are trained; 0: none")
+    batch: int = option(96, "queries in one step, over all processes")
+    seed: int = option(0, "of everything random")
+    start: str = option("", "checkpoint folder to start from; empty: the pretrained encoders")
+    threads: int = option(2, "processor threads of each process")
+    bfloat16: bool = option(True, "compute in bfloat16 where autocast allows")
+    text_layers: int = option(5, "trained last layers of the text encoder, 0 to 6")
     text_rate: float = option(8e-5, "peak learning rate of the text encoder's layers")
-    vision_layers: int = option(2, "last layers of the vision encoder that are trained; 0: none")
+    vision_layers: int = option(2, "trained last layers of the vision encoder, 0 to 12; needs its own --cache")
     vision_rate: float = option(1e-4, "peak learning rate of the vision encoder's layers")
-    head_rate: float = option(1e-3, "peak learning rate of all else")
-    warmup: int = option(100, "steps of linear warm-up")
-    weight_decay: float = option(0.01, "of AdamW, per step and learning rate")
+    head_rate: float = option(1e-3, "peak learning rate of heads, colour stem, fusion tower and loss scales")
+    warmup: int = option(100, "steps of linear warm-up, before cosine decay")
+    weight_decay: float = option(0.01, "AdamW's weight decay, per step and unit of learning rate")
     clip: float = option(1.0, "largest norm of the gradient")
-    filter: str = option("duplicates", "of false negatives: none, duplicates, embedding, genfilt or oracle")
-    ledger: str = option("", "verdicts.parquet of querylife-jobs filter, for --filter genfilt")
-    modalities: str = option("both", "parts of a product that are trained on: both, title or image")
-    mix: str = option("gated", "how title and image become one vector: gated or mean")
-    product_type: bool = option(True, "give the model product types")
+    filter: str = option("duplicates", f"which false negatives leave the loss: {', '.join(FILTERS)}")
+    ledger: str = option("", "verdicts of `querylife-jobs filter`, for --filter genfilt")
+    modalities: str = option("both", "what products show: both, title or image")
+    fusion_mode: str = option("gated", "gated, or mean: the mean of title and image, without attention")
+    product_type: bool = option(True, "let the model read product types")
     qmf: float = option(1.0, "weight of graded matching on the fused vector")
-    qma: float = option(0.2, "weight of InfoNCE of the query with title, image and product, each")
-    qma_graded: float = option(0.5, "weight of graded matching on title and on image, each")
+    qma: float = option(0.2, "weight of InfoNCE of the query with title, image and product")
+    qma_graded: float = option(0.5, "weight of graded matching on title and image alone")
     itc: float = option(0.1, "weight of InfoNCE of title with image")
-    keep: float = option(
-        1.0, "weight of the distillation that holds the text tower to its start's similarities; 0: none"
-    )
-    general: str = option(
-        "", "table of query and title for that distillation; empty: Home Depot's under --data, else random words"
-    )
-    keep_texts: int = option(64, "texts per step of that distillation")
-    products: int = option(0, "of the shared catalogue, the first so many; 0: all")
-    save_every: int = option(100, "steps between two savings of training.pt")
-    hold_back: bool = option(True, "keep one product in twelve and one phrase in ten from the towers, for the gate")
-    gate_steps: int = option(300, "steps of the gate's fit, after all others; 0: none")
+    distill_weight: float = option(1.0, "weight of the distillation on general texts; 0: none")
+    general: str = option("", "table of query and title from elsewhere; empty: Home Depot's, beside the shared data")
+    distill_texts: int = option(64, "general texts in one step")
+    products: int = option(0, "use the first N products only; 0: all")
+    save_every: int = option(100, "steps between checkpoints of the run")
+    gate_split: bool = option(True, "fit the gate on products and phrases that take no part in the steps")
+    gate_steps: int = option(300, "optimizer steps of the gate's fit; 0: leave the gate as trained")
     gate_rate: float = option(3e-4, "learning rate of the gate's fit")
 
     def __post_init__(self) -> None:

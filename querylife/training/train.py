@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +30,12 @@ from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.model.vision_tower import VisionTowerConfig
+from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import Calibration
-from querylife.training import distributed as ranks
+from querylife.training import distributed
 from querylife.training.calibration import fit_calibration
-from querylife.training.data import Source, anchor, fashion_data, image_rows, judged_data
-from querylife.training.distillation import Anchor
+from querylife.training.data import Source, fashion_data, image_rows, judged_data, make_distillation
+from querylife.training.distillation import Distillation
 from querylife.training.false_negatives import Filter, make_filter
 from querylife.training.gate import fit_gate
 from querylife.training.losses import graded_matching, info_nce
@@ -50,28 +52,32 @@ def train(
     batches: Batches,
     features: ImageFeatures,
     ids: Sequence[int],
-    general: Anchor | None,
+    general: Distillation | None,
     filter_: Filter | None = None,
 ) -> LossScales:
     """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
 
     filter_: in place of the one that config names. Returns what the losses learned for themselves.
     """
-    rank, world = ranks.join()
+    rank, world = distributed.join()
     run = Run(config, model)
     filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
     while run.step < config.steps:
         set_rates(run, config)
         batch = batches.sample(run.step)
-        parts = batch_losses(config, model, run.losses, batch, features, ids, filter_, (rank, world))
+        vectors = encode_batch(config, model, run.losses.tokenizer, batch, features, ids, (rank, world))
+        names = [str(ids[row]) for row in batch.rows]
+        excluded = filter_.mask(batch, names, (vectors.query @ vectors.product.T).detach())
+        grades = torch.from_numpy(batch.grades.astype(np.int64))
+        parts = batch_losses(config, run.losses, vectors, grades, excluded)
         if general:
-            held = general.loss(model.text, run.step, (rank, world), bfloat16=config.bfloat16)
-            parts["keep"] = config.keep * held
+            distillation = general.loss(model.text, run.step, (rank, world), bfloat16=config.bfloat16)
+            parts["distill"] = config.distill_weight * distillation
         loss = torch.stack(list(parts.values())).sum()
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        ranks.sum_gradients(run.parameters, run.losses.parameters())
+        distributed.sum_gradients(run.parameters, run.losses.parameters())
         nn.utils.clip_grad_norm_(run.parameters, config.clip)
         run.optimizer.step()
         run.losses.limit()
@@ -84,34 +90,45 @@ def train(
     return run.losses
 
 
-def batch_losses(
+class BatchVectors(NamedTuple):
+    """The vectors of a whole batch, on every process. Each [batch, width] float32, zeros where nothing was usable."""
+
+    query: Tensor
+    title: Tensor
+    image: Tensor
+    product: Tensor
+
+
+def encode_batch(
     config: TrainingConfig,
     model: QueryLife,
-    losses: LossScales,
+    tokenizer: Tokenizer,
     batch: Batch,
     features: ImageFeatures,
     ids: Sequence[int],
-    filter_: Filter,
     place: tuple[int, int],
-) -> dict[str, Tensor]:
-    """Every rank encodes its share of the batch, then computes the losses over the whole."""
-    share = ranks.share(len(batch.queries), place)
-    rows = image_rows(batch, features, ids, batch.rows[share], share)
-    kinds = batch.product_types[share] if config.product_type else [""] * len(rows)
+) -> BatchVectors:
+    """Each process encodes its slice of the batch, and gets the whole. place: (rank, world size)."""
+    mine = distributed.rank_slice(len(batch.queries), place)
+    rows = image_rows(batch, features, ids, batch.rows[mine], mine)
+    product_types = batch.product_types[mine] if config.product_type else [""] * len(rows)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-        query = embed_queries(model, losses.tokenizer, batch.queries[share])
-        products = embed_products(model, losses.tokenizer, batch.titles[share], kinds, features, rows)
+        query = embed_queries(model, tokenizer, batch.queries[mine])
+        products = embed_products(model, tokenizer, batch.titles[mine], product_types, features, rows)
     vectors = (query, products.title, products.image, products.product)
-    query, title, image, product = (ranks.gathered(rows_of.float()) for rows_of in vectors)
+    return BatchVectors(*(distributed.all_gather(own.float()) for own in vectors))
+
+
+def batch_losses(
+    config: TrainingConfig, losses: LossScales, vectors: BatchVectors, grades: Tensor, excluded: Tensor
+) -> dict[str, Tensor]:
+    """Weighted losses by name. grades: [queries, products]. excluded: [queries, products] bool, left out of InfoNCE."""
+    query, title, image, product = vectors
     has_title, has_image, has_product = (rows.detach().abs().sum(dim=1) > 0 for rows in (title, image, product))
-    grades = torch.from_numpy(batch.grades.astype(np.int64))
-    cosines = query @ product.T
-    names = [str(ids[row]) for row in batch.rows]
-    excluded = filter_.mask(batch, names, cosines.detach())
     scale = losses.contrastive()
     parts = {}
     if config.qmf > 0:
-        parts["qmf"] = config.qmf * graded_matching(cosines, grades, losses.graded(), has_product)
+        parts["qmf"] = config.qmf * graded_matching(query @ product.T, grades, losses.graded(), has_product)
     if config.qma_graded > 0:
         parts["gt"] = config.qma_graded * graded_matching(query @ title.T, grades, losses.graded(), has_title)
         parts["gv"] = config.qma_graded * graded_matching(query @ image.T, grades, losses.graded(), has_image)
@@ -146,7 +163,7 @@ def calibrate(
     return fit_calibration(np.concatenate(cosines), np.concatenate(grades) >= NEAR)
 
 
-def told(config: TrainingConfig, model: QueryLife, products: int) -> str:
+def weights_summary(config: TrainingConfig, model: QueryLife, products: int) -> str:
     """Where the weights come from, in a reader's words."""
     text, vision = model.config.text, model.config.vision
     return (
@@ -165,20 +182,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = QueryLifeConfig(
             name=config.name,
             vision=VisionTowerConfig(tuned=config.vision_layers),
-            fusion=FusionTowerConfig(mix=config.mix),
+            fusion=FusionTowerConfig(fusion_mode=config.fusion_mode),
         )
         model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
-        towers, fresh = data.towers, data.held_back or data.towers
+        towers, fresh = data.towers, data.gate_split or data.towers
         model.spelling = data.spelling
-        losses = train(config, model, towers.batches, data.features, towers.ids, anchor(config, model))
-        if ranks.join()[0] == 0:
+        losses = train(config, model, towers.batches, data.features, towers.ids, make_distillation(config, model))
+        if distributed.join()[0] == 0:
             out = Path(config.out)
-            if data.held_back:
-                fit_gate(config, model, losses.graded(), data.held_back, data.features)
+            if data.gate_split:
+                fit_gate(config, model, losses.graded(), data.gate_split, data.features)
             model.config = dataclasses.replace(
                 model.config,
-                weights=told(config, model, len(towers.ids)),
+                weights=weights_summary(config, model, len(towers.ids)),
                 calibration=calibrate(config, model, fresh, data.features),
             )
             save_checkpoint(model, out)

@@ -1,20 +1,20 @@
-"""How much of a query's spelling a title holds: a likeness that needs no model and survives a typing error."""
+"""Letter-trigram overlap of queries and titles: a similarity that needs no model and tolerates typing errors."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-TRIPLE = 3
+TRIGRAM = 3
 
 
-def coverage(queries: Sequence[str], titles: Sequence[str]) -> Tensor:
-    """[queries, titles] float32 in [0, 1]: the share of the query's letter triples that the title has too."""
-    held = [triples(title) for title in titles]
-    return torch.tensor([[len(asked & has) / max(1, len(asked)) for has in held] for asked in map(triples, queries)])
+def trigram_overlap(queries: Sequence[str], titles: Sequence[str]) -> Tensor:
+    """[queries, titles] float32 in [0, 1]: the share of the query's letter trigrams that the title has too."""
+    held = [trigrams(title) for title in titles]
+    return torch.tensor([[len(asked & has) / max(1, len(asked)) for has in held] for asked in map(trigrams, queries)])
 
 
-def triples(text: str) -> set[str]:
+def trigrams(text: str) -> set[str]:
     """Of every word, with a mark at both its ends: red has #re, red and ed#."""
     marked = [f"#{word}#" for word in text.lower().split()]
-    return {word[place : place + TRIPLE] for word in marked for place in range(len(word) - TRIPLE + 1)}
+    return {word[place : place + TRIGRAM] for word in marked for place in range(len(word) - TRIGRAM + 1)}

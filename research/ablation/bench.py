@@ -43,7 +43,7 @@ class Pool:
 
 def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, ImageFeatures, list[int]]:
     """The same products and queries for every seed."""
-    data = fashion_data(dataclasses.replace(config, hold_back=False), QueryLife(QueryLifeConfig()))
+    data = fashion_data(dataclasses.replace(config, gate_split=False), QueryLife(QueryLifeConfig()))
     batches, features = data.towers.batches, data.features
     assert isinstance(batches, FashionBatches)
     order = np.random.default_rng(0).permutation(len(batches.products))
@@ -93,7 +93,7 @@ class Bench:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
         vision = VisionTowerConfig(tuned=config.vision_layers)
-        model = QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(mix=config.mix)))
+        model = QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(fusion_mode=config.fusion_mode)))
         model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)

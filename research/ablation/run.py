@@ -65,7 +65,7 @@ STUDIES = {
                 "full": {},
                 "title only": {"modalities": "title"},
                 "image only": {"modalities": "image"},
-                "mean instead of QMF": {"mix": "mean"},
+                "mean instead of QMF": {"fusion_mode": "mean"},
                 "no product type": {"product_type": False},
                 "no QMA": {"qma": 0.0, "qma_graded": 0.0},
                 "no filter": {"filter": "none"},
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = TrainingConfig(
         data=options.data, cache=options.cache, ledger=options.ledger,
         steps=options.steps or study.steps, batch=options.batch, warmup=5,
-        text_layers=0, vision_layers=0, keep=0.0, head_rate=2e-3, save_every=10**9,
+        text_layers=0, vision_layers=0, distill_weight=0.0, head_rate=2e-3, save_every=10**9,
     )  # fmt: skip
     try:
         if options.list:

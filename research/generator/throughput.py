@@ -68,7 +68,7 @@ def job_turn(server: "subprocess.Popen[str]", address: str, titles: list[str]) -
         begun, before = time.monotonic(), processor_s(server) + time.process_time()
         asyncio.run(run(JobConfig("describe", catalogue, out, address)))
         seconds, used_s = time.monotonic() - begun, processor_s(server) + time.process_time() - before
-        server.send_signal(signal.SIGSTOP)  # its canaries would slow the other
+        server.send_signal(signal.SIGSTOP)  # its golden probes would slow the other
         rows = tables.read_columns(out, ("product_type",))
         attributes = pyarrow.parquet.read_table(out)["attributes"].to_pylist()
     answers = [{"product_type": kind, **dict(known)} for (kind,), known in zip(rows, attributes, strict=True)]

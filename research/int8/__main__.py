@@ -14,9 +14,9 @@ from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, Model
 from querylife_build import checkpoint
 from querylife_build.export.folder import export_folder
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.parity.gate import measure_parity
-from querylife_build.parity.reference import run_eager
+from querylife_build.parity.reference import compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.quantize.int8 import quantise_towers
 from querylife_build.sources import source_sha256
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     int8 = {tower: options.folder / "int8" / f"{tower.name}.onnx" for tower in TOWERS}
     model = checkpoint.open_model(options.checkpoint)
     tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
-    reference = run_eager(model, make_sample(tokenizer, model.config.vision.image_size))
+    reference = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size))
     quantise_towers(fp32, int8, reference)
-    for tower, parity in measure_parity(reference, onnx_runner(int8, "int8")).items():
+    for tower, parity in measure_parity(reference, onnx_backend(int8, "int8")).items():
         print(f"parity   {tower.name:13} {parity.figures()}", flush=True)
     for line in measure_cost(fp32, int8, reference):
         print(line, flush=True)

@@ -9,7 +9,7 @@ import onnxruntime
 
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, Model
 from querylife_build.parity.backends import Array
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.reference import ReferenceOutputs
 
 BATCHES = (1, 8, 32)
 SECONDS = 2.0  # of measuring, per tower and batch
@@ -17,12 +17,12 @@ LEAST_ROUNDS = 3
 TOKENS = 16  # of a query or a short title
 
 
-def measure_cost(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], eager: Eager) -> Iterator[str]:
-    """One line per tower and batch. eager: whose sample's products are the inputs."""
+def measure_cost(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], reference: ReferenceOutputs) -> Iterator[str]:
+    """One line per tower and batch. reference: whose sample's products are the inputs."""
     for tower in TOWERS:
         sessions = [_session(files[tower]) for files in (fp32, int8)]
         for batch in BATCHES:
-            feed = _feed(tower, eager, batch)
+            feed = _feed(tower, reference, batch)
             wide, narrow = _in_turns(sessions, feed)
             found = f"fp32 {wide * 1e3:7.1f} ms, int8 {narrow * 1e3:7.1f} ms of CPU, {wide / narrow:.2f} times as cheap"
             yield f"cost     {tower.name:13} batch {batch:2}: {found}"
@@ -35,12 +35,12 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _feed(tower: Model, eager: Eager, batch: int) -> dict[str, Array]:
+def _feed(tower: Model, reference: ReferenceOutputs, batch: int) -> dict[str, Array]:
     """The sample's first products that have every part; texts cut to TOKENS, as short titles have them."""
-    whole = np.flatnonzero(eager.sample.image_used.numpy()[:, 0])[:batch]
-    feed = {tensor.name: array[whole] for tensor, array in zip(tower.inputs, eager.inputs(tower), strict=True)}
+    whole = np.flatnonzero(reference.sample.image_used.numpy()[:, 0])[:batch]
+    feed = {tensor.name: array[whole] for tensor, array in zip(tower.inputs, reference.inputs(tower), strict=True)}
     if tower in (TEXT_TOWER, FUSION_TOWER):
-        cut = ("token_ids", "segments", "text_states")
+        cut = ("token_ids", "token_roles", "text_states")
         feed |= {name: feed[name][:, :TOKENS] for name in cut if name in feed}
     return feed
 

@@ -20,7 +20,7 @@ from querylife.evaluation.report import Cell, Table
 from querylife.model.embed import by_length
 from querylife.preprocessing.image import decode
 from querylife.preprocessing.text import Tokenizer
-from querylife_build.parity.backends import Array, onnx_runner
+from querylife_build.parity.backends import Array, onnx_backend
 from querylife_build.parity.gate import order_agreement
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _embed(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     parts = []
     for group in groups:
         found = tokenizer.encode([texts[place] for place in group])
-        parts.append(_run(TEXT_TOWER, path)([found.token_ids, found.segments])[1])
+        parts.append(_run(TEXT_TOWER, path)([found.token_ids, found.token_roles])[1])
     return np.concatenate(parts)[order.numpy()]
 
 
@@ -173,14 +173,14 @@ def _embed_products(
     for group in groups:
         tokens = tokenizer.encode([titles[place] for place in group])
         text = {
-            path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.segments])
+            path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])
             for path in {towers[TEXT_TOWER] for towers in variants.values()}
         }
         for name, towers in variants.items():
             states, embedding = text[towers[TEXT_TOWER]]
             patches, image, used = (array[group] for array in pictures[towers[VISION_TOWER]])
             run = _run(FUSION_TOWER, towers[FUSION_TOWER])
-            parts[name].append(run([states, tokens.segments, embedding, patches, image, used])[0])
+            parts[name].append(run([states, tokens.token_roles, embedding, patches, image, used])[0])
     return {name: np.concatenate(found)[order.numpy()] for name, found in parts.items()}
 
 
@@ -218,5 +218,5 @@ class _Planes:
 
 @cache
 def _run(tower: Model, path: Path) -> Callable[[list[Array]], list[Array]]:
-    run = onnx_runner({tower: path}, "fp32")
+    run = onnx_backend({tower: path}, "fp32")
     return lambda inputs: run(tower, inputs)

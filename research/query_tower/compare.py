@@ -33,7 +33,7 @@ from querylife.model.text_tower import TextTower
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import OnnxTower
 from querylife_build.export.towers import export_tower
-from querylife_build.export.unpad import run_on_rows
+from querylife_build.export.unpad import unpad
 from research.query_tower.distill import small_tower
 
 BATCHES = (1, 8, 32)
@@ -84,7 +84,7 @@ def _embed(tower: TextTower, tokenizer: Tokenizer, texts: Sequence[str]) -> Tens
     rows = []
     for start in range(0, len(texts), 32):
         tokens = tokenizer.encode(texts[start : start + 32])
-        rows.append(tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.segments))[1])
+        rows.append(tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.token_roles))[1])
     return torch.cat(rows)
 
 
@@ -93,14 +93,14 @@ def _processor_us(tower: nn.Module, tokenizer: Tokenizer, seconds: float) -> dic
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tower.onnx"
         example = tokenizer.encode(list(itertools.islice(queries(), 3)))
-        inputs = torch.from_numpy(example.token_ids), torch.from_numpy(example.segments)
+        inputs = torch.from_numpy(example.token_ids), torch.from_numpy(example.token_roles)
         export_tower(TEXT_TOWER, tower, inputs, max_tokens=64, precision="fp32", path=path)
-        run_on_rows(path)
+        unpad(path)
         session = OnnxTower(path, "1")
         costs = {}
         for size in BATCHES:
             tokens = tokenizer.encode(list(itertools.islice(queries(), size)))
-            rows = {"token_ids": tokens.token_ids, "segments": tokens.segments}
+            rows = {"token_ids": tokens.token_ids, "token_roles": tokens.token_roles}
             session.run(rows, ["text_embedding"])
             runs, started = 0, time.process_time()
             while time.process_time() - started < seconds:

@@ -120,11 +120,11 @@ def distill(model: QueryLife, student: TextTower, texts: TrainingTexts, config: 
 
 def distance_to(large: TextTower, small: TextTower, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """1 less the cosine of the towers' vectors, in the mean over texts."""
-    tokens, segments = tokens_of(tokenizer, texts)
+    tokens, token_roles = tokens_of(tokenizer, texts)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with torch.no_grad():
-            _, target = large(tokens, segments)
-        _, found = small(tokens, segments)
+            _, target = large(tokens, token_roles)
+        _, found = small(tokens, token_roles)
     return (1 - (target.float() * found.float()).sum(dim=-1)).mean()
 
 

@@ -10,7 +10,7 @@ from tiny import IMAGE_SIZE, randomised, save_text_encoder, save_vision_encoder,
 from querylife.model.query_life import QueryLife, load_checkpoint, save_checkpoint
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.export.folder import Exports, export_folder
-from querylife_build.parity.reference import Eager, run_eager
+from querylife_build.parity.reference import ReferenceOutputs, compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.repository import build_repository
 
@@ -49,9 +49,9 @@ def model(checkpoint: Path) -> QueryLife:
 
 
 @pytest.fixture(scope="session")
-def eager(model: QueryLife, built: Path) -> Eager:
+def reference(model: QueryLife, built: Path) -> ReferenceOutputs:
     tokenizer = open_tokenizer(model, built / "tokenize" / "1" / "tokenizer.json")
-    return run_eager(model, make_sample(tokenizer, IMAGE_SIZE))
+    return compute_reference(model, make_sample(tokenizer, IMAGE_SIZE))
 
 
 @pytest.fixture(scope="session")

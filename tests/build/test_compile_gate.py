@@ -8,12 +8,12 @@ import pytest
 from onnx import helper, numpy_helper
 from tiny import MAX_TOKENS
 
-from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOWERS
+from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import ArtifactError
 from querylife_build.export.folder import export_folder
 from querylife_build.sources import default_checkpoint, source_sha256
 from querylife_build.tensorrt.compile_gate import TARGET, check_compiles, load_rtx
-from querylife_build.tensorrt.compiler import Dialect, compile_plan
+from querylife_build.tensorrt.compiler import TensorRTVersion, compile_plan, compiler_graph
 from querylife_build.tensorrt.profiles import check_profile, tower_profiles
 from querylife_build.tensorrt.settings import Settings
 
@@ -49,6 +49,29 @@ def test_a_graph_without_faults_passes(exports):
     assert check_compiles(FUSION_TOWER, exports["fp16"].files[FUSION_TOWER], MAX_TOKENS)
 
 
+@pytest.fixture(scope="module")
+def spelled(checkpoint, tmp_path_factory):
+    """The tiny towers with attention spelled out, for TensorRT before 10.14."""
+    return export_folder(checkpoint, tmp_path_factory.mktemp("spelled"), "fp16", "a", attention="spelled")
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
+def test_spelled_attention_compiles_too(spelled, tower):
+    operators = {node.op_type for node in onnx.load(str(spelled.files[tower])).graph.node}
+    assert "Attention" not in operators
+    assert "Softmax" in operators
+    assert check_compiles(tower, spelled.files[tower], MAX_TOKENS)
+
+
+@pytest.mark.parametrize("tower", [TEXT_TOWER, VISION_TOWER], ids=lambda tower: tower.name)
+def test_the_compiler_may_take_every_attention_apart(exports, tower):
+    graph = onnx.ModelProto.FromString(compiler_graph(TensorRTVersion(load_rtx()), exports["fp16"].files[tower])).graph
+    attentions = [node for node in graph.node if node.op_type == "Attention"]
+    assert attentions
+    for node in attentions:
+        assert {attribute.name: attribute.i for attribute in node.attribute}["TRT_decomposable"] == 1
+
+
 def test_an_operator_that_tensorrt_lacks_is_caught(exports, tmp_path):
     model = onnx.load(str(exports["fp16"].files[FUSION_TOWER]))
     output = model.graph.output[0]
@@ -78,7 +101,7 @@ def test_a_profile_whose_shapes_contradict_is_caught(exports):
     with pytest.raises(ArtifactError, match="want 0 < least <= tuned <= largest"):
         check_profile(fault, MAX_BATCH)
     with pytest.raises(ArtifactError, match=r"image_used|refuses|cannot compile"):
-        compile_plan(Dialect(load_rtx()), path, (fault,), Settings(), TARGET)
+        compile_plan(TensorRTVersion(load_rtx()), path, (fault,), Settings(), TARGET)
 
 
 def test_a_profile_for_other_widths_is_caught(exports):
@@ -86,4 +109,4 @@ def test_a_profile_for_other_widths_is_caught(exports):
     (profile, *_) = tower_profiles(FUSION_TOWER, path, MAX_TOKENS)
     wider = profile | {"patch_states": tuple((*shape[:2], 64) for shape in profile["patch_states"])}
     with pytest.raises(ArtifactError):
-        compile_plan(Dialect(load_rtx()), path, (wider,), Settings(), TARGET)
+        compile_plan(TensorRTVersion(load_rtx()), path, (wider,), Settings(), TARGET)

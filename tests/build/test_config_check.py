@@ -32,8 +32,8 @@ FAULTS = {
     ),
     "preferred": (
         "text_tower/config.pbtxt",
-        "[ 8, 16, 32, 64 ]",
-        "[ 8, 128 ]",
+        "max_queue_delay_microseconds: 0",
+        "preferred_batch_size: [ 8, 128 ]",
         "preferred_batch_size: found 128, want 1 to max_batch_size 64",
     ),
     "type": (
@@ -63,9 +63,9 @@ FAULTS = {
     ),
     "unfed": (
         "embed_query/config.pbtxt",
-        'input_map { key: "segments" value: "segments" }',
+        'input_map { key: "token_roles" value: "token_roles" }',
         "",
-        "step text_tower: found nothing for its inputs ['segments']",
+        "step text_tower: found nothing for its inputs ['token_roles']",
     ),
     "early": (
         "embed_query/config.pbtxt",
@@ -127,7 +127,7 @@ def test_a_model_that_the_contract_does_not_know_is_refused(repository):
 
 
 def test_profiles_that_do_not_reach_max_batch_size_are_refused(repository):
-    narrow = {"token_ids": ((1, 1), (8, 16), (32, 32)), "segments": ((1, 1), (8, 16), (32, 32))}
+    narrow = {"token_ids": ((1, 1), (8, 16), (32, 32)), "token_roles": ((1, 1), (8, 16), (32, 32))}
     plan = PlanLock("a" * 64, "b" * 64, "fp16", (narrow,), {})
     tensorrt = TensorRTLock("10.16.1", "9.0", "580.82.07", False, False, False, 3, {"text_tower": plan})
     lock = dataclasses.replace(read_lock(repository / LOCK_NAME), tensorrt=tensorrt)

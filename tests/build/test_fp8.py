@@ -12,7 +12,7 @@ from onnx import TensorProto
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.errors import ArtifactError
 from querylife_build.export.graph_checks import check_graph
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.parity.gate import measure_parity
 from querylife_build.quantize import fp8
 
@@ -36,14 +36,14 @@ def test_without_modelopt_the_step_refuses_in_one_line(tmp_path):
 
 @needs_modelopt
 @pytest.mark.filterwarnings("ignore")  # ModelOpt's own
-def test_products_are_in_fp8_and_answers_stay_near(exports, eager, tmp_path):
+def test_products_are_in_fp8_and_answers_stay_near(exports, reference, tmp_path):
     files = {tower: tmp_path / path.name for tower, path in exports["fp16"].files.items()}
     for tower, path in files.items():
         shutil.copy(exports["fp16"].files[tower], path)
-    fp8.quantise_towers(files, eager)
+    fp8.quantise_towers(files, reference)
     for tower in (TEXT_TOWER, VISION_TOWER):
         check_graph(tower, files[tower])
         types = {weight.data_type for weight in onnx.load(str(files[tower])).graph.initializer}
         assert TensorProto.FLOAT8E4M3FN in types
-    found = measure_parity(eager, onnx_runner(files, "fp8"))
+    found = measure_parity(reference, onnx_backend(files, "fp8"))
     assert found[FUSION_TOWER].min_cosine > 0.98

@@ -7,9 +7,9 @@ import torch
 
 from querylife.contract import TOWERS
 from querylife.model.query_life import QueryLife
-from querylife_build.parity.backends import torch_runner
+from querylife_build.parity.backends import torch_backend
 from querylife_build.parity.gate import check_parity
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.reference import ReferenceOutputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,6 +27,8 @@ def exact_float32() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_towers_on_a_gpu_agree_with_the_eager_model(precision: str, model: QueryLife, eager: Eager) -> None:
+def test_towers_on_a_gpu_agree_with_the_eager_model(
+    precision: str, model: QueryLife, reference: ReferenceOutputs
+) -> None:
     """test_parity.py compares the same runner on the CPU."""
-    assert set(check_parity(eager, torch_runner(model, precision, "cuda"), precision)) == set(TOWERS)
+    assert set(check_parity(reference, torch_backend(model, precision, "cuda"), precision)) == set(TOWERS)

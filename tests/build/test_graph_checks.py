@@ -59,7 +59,7 @@ def test_an_unnamed_tensor_is_refused(planted):
         for node in graph.node:
             node.input[:] = ["308" if name == "token_ids" else name for name in node.input]
 
-    assert "found tensors ['308', 'segments'], want ['token_ids', 'segments']" in planted(TEXT_TOWER, damage)
+    assert "found tensors ['308', 'token_roles'], want ['token_ids', 'token_roles']" in planted(TEXT_TOWER, damage)
 
 
 def test_a_fixed_batch_is_refused(planted):

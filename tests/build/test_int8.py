@@ -6,11 +6,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from querylife.artifacts.processor import instruction_sets
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Segment, Tensor
+from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, Tensor, TokenRole
 from querylife_build.parity.gate import min_row_cosine
-from querylife_build.quantize.int8 import quantise
-from querylife_build.repository import INT8_CANARY, quantise_repository
+from querylife_build.quantize.int8 import quantise, quantised_weight
+from querylife_build.repository import quantise_repository
 from research.int8.relevance import paired
 
 SMALLEST = 16  # the tiny towers' products are all small
@@ -26,34 +27,73 @@ def run(tower, path, inputs):
 
 
 @pytest.fixture(scope="module")
-def quantised(exports, eager, tmp_path_factory):
+def quantised(exports, reference, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     files = {tower: folder / f"{tower.name}.onnx" for tower in TOWERS}
     for tower, path in files.items():
-        quantise(tower, exports["fp32"].files[tower], path, eager.inputs(tower), smallest=SMALLEST)
+        quantise(tower, exports["fp32"].files[tower], path, reference.inputs(tower), smallest=SMALLEST)
     return files
 
 
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
-def test_large_products_run_in_int8_and_answers_stay_near(quantised, eager, tower):
+def test_large_products_run_in_int8_and_answers_stay_near(quantised, reference, tower):
     graph = onnx.load(str(quantised[tower])).graph
     weights = {weight.name: weight.dims for weight in graph.initializer}
     left = [weights[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) >= 8
     assert all(min(dims) < SMALLEST for dims in left)
-    assert min_row_cosine(run(tower, quantised[tower], eager.inputs(tower))[-1], eager.outputs[tower][-1]) > 0.99
+    assert (
+        min_row_cosine(run(tower, quantised[tower], reference.inputs(tower))[-1], reference.outputs[tower][-1]) > 0.99
+    )
 
 
-def test_neighbours_and_padding_do_not_change_a_row(quantised, eager):
-    token_ids, segments = (array[:1] for array in eager.inputs(TEXT_TOWER))
-    length = int((segments != Segment.PADDING).sum())
-    alone = run(TEXT_TOWER, quantised[TEXT_TOWER], [token_ids[:, :length], segments[:, :length]])[1]
-    together = run(TEXT_TOWER, quantised[TEXT_TOWER], eager.inputs(TEXT_TOWER))[1]
+def saturating_product(levels, weight):
+    """[rows, inputs] uint8 by [inputs, outputs] int8 as vpmaddubsw and vpmaddwd add them up, two products at a time."""
+    pairs = levels.astype(np.int32)[:, :, None] * weight.astype(np.int32)[None]
+    in_16_bits = np.clip(pairs[:, 0::2] + pairs[:, 1::2], -(2**15), 2**15 - 1)
+    return in_16_bits.sum(axis=1)
+
+
+def hardest_levels(weight):
+    """[2 x outputs, inputs] uint8: for every output the activations that add the most, and that subtract the most."""
+    return np.concatenate([np.where(weight.T > 0, 255, 0), np.where(weight.T < 0, 255, 0)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
+def test_no_product_saturates_on_a_processor_without_vnni(quantised, tower):
+    weights = [numpy_helper.to_array(weight) for weight in onnx.load(str(quantised[tower])).graph.initializer]
+    int8_weights = [weight for weight in weights if weight.dtype == np.int8]
+    assert len(int8_weights) >= 8
+    for weight in int8_weights:
+        levels = hardest_levels(weight)
+        exact = levels.astype(np.int64) @ weight.astype(np.int64)
+        np.testing.assert_array_equal(saturating_product(levels, weight), exact)
+
+
+def test_the_simulated_processor_saturates_where_real_ones_do():
+    assert saturating_product(np.uint8([[255, 255]]), np.int8([[127], [127]]))[0, 0] == 2**15 - 1
+
+
+@pytest.mark.parametrize("inputs", [7, 8])
+def test_weights_that_use_all_levels_still_fit_in_pairs(inputs):
+    weight = np.random.default_rng(2).uniform(-1, 1, (inputs, 500)).astype(np.float32)
+    rounded, scale = quantised_weight(weight)
+    padded = np.pad(rounded, ((0, inputs % 2), (0, 0)))
+    levels = hardest_levels(padded)
+    np.testing.assert_array_equal(saturating_product(levels, padded), levels.astype(np.int64) @ padded.astype(np.int64))
+    np.testing.assert_allclose(rounded * scale, weight, atol=float(scale.max()) / 2 * 1.001)
+
+
+def test_neighbours_and_padding_do_not_change_a_row(quantised, reference):
+    token_ids, token_roles = (array[:1] for array in reference.inputs(TEXT_TOWER))
+    length = int((token_roles != TokenRole.PADDING).sum())
+    alone = run(TEXT_TOWER, quantised[TEXT_TOWER], [token_ids[:, :length], token_roles[:, :length]])[1]
+    together = run(TEXT_TOWER, quantised[TEXT_TOWER], reference.inputs(TEXT_TOWER))[1]
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
 
 
-def test_a_glaring_picture_does_not_change_its_neighbour(quantised, eager):
-    pixels, used = (array[:2] for array in eager.inputs(VISION_TOWER))
+def test_a_glaring_picture_does_not_change_its_neighbour(quantised, reference):
+    pixels, used = (array[:2] for array in reference.inputs(VISION_TOWER))
     glaring = np.concatenate(
         [pixels[:1], np.tile(np.uint8([[0, 255]]), (1, 3, *pixels.shape[2:3], pixels.shape[3] // 2))]
     )
@@ -91,7 +131,9 @@ def test_an_int8_repository_says_so_and_has_a_fingerprint_of_its_own(repository,
     assert verify(repository) == locked
     assert {tower.precision for tower in locked.towers.values()} == {"int8"}
     assert locked.model_fingerprint != before.model_fingerprint
-    assert locked.canary.embedding_tolerance == INT8_CANARY
+    assert locked.golden_probe.embedding_tolerance > before.golden_probe.embedding_tolerance
+    assert locked.gate.instruction_sets == instruction_sets()
+    assert locked.gate.embedding_tolerance > before.gate.embedding_tolerance
 
 
 def test_the_mean_of_parts_counts_each_part_alike():

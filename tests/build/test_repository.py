@@ -17,7 +17,7 @@ from querylife.preprocessing import image as pixels
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.config_check import check_configs
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.repository import tower_files
 from querylife_build.sources import is_current, source_sha256
 
@@ -42,18 +42,18 @@ def test_the_lock_says_nothing_of_tensorrt_where_there_was_none(repository):
 
 def test_the_exported_chain_answers_the_canary(repository, model):
     lock = read_lock(repository / LOCK_NAME)
-    canary, run = lock.canary, onnx_runner(tower_files(repository), "fp32")
+    golden_probe, run = lock.golden_probe, onnx_backend(tower_files(repository), "fp32")
     tokenizer = open_tokenizer(model, repository / "tokenize" / "1" / "tokenizer.json")
-    title = tokenizer.encode([canary.title], [canary.product_type])
-    planes = pixels.decode(canary.image, lock.image_size)[None]
+    title = tokenizer.encode([golden_probe.title], [golden_probe.product_type])
+    planes = pixels.decode(golden_probe.image, lock.image_size)[None]
     used = np.ones((1, 1), np.bool_)
-    states, text = run(TEXT_TOWER, [title.token_ids, title.segments])
+    states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])
     patches, image = run(VISION_TOWER, [planes, used])
-    (product,) = run(FUSION_TOWER, [states, title.segments, text, patches, image, used])
-    query = tokenizer.encode([canary.query])
-    _, asked = run(TEXT_TOWER, [query.token_ids, query.segments])
-    np.testing.assert_allclose(product[0], canary.product_embedding, atol=1e-5)
-    np.testing.assert_allclose(asked[0], canary.query_embedding, atol=1e-5)
+    (product,) = run(FUSION_TOWER, [states, title.token_roles, text, patches, image, used])
+    query = tokenizer.encode([golden_probe.query])
+    _, asked = run(TEXT_TOWER, [query.token_ids, query.token_roles])
+    np.testing.assert_allclose(product[0], golden_probe.product_embedding, atol=1e-5)
+    np.testing.assert_allclose(asked[0], golden_probe.query_embedding, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["text_tower/1/model.onnx", "fusion_tower/1/model.onnx", "tokenize/1/tokenizer.json"])
@@ -102,11 +102,25 @@ def test_a_damaged_lock_is_refused(tmp_path, document, complaint):
 
 def test_a_lock_with_plans_survives_the_file(repository):
     plan = PlanLock("a" * 64, "b" * 64, "fp16", ({"token_ids": ((1, 1), (8, 16), (64, 32))},), {"min_cosine": 0.9999})
-    tensorrt = TensorRTLock("10.16.1.11", "9.0", "580.82.07", False, False, False, 3, {"text_tower": plan})
+    tensorrt = TensorRTLock(
+        "10.16.1.11",
+        "9.0",
+        "580.82.07",
+        False,
+        False,
+        False,
+        3,
+        dict.fromkeys(sorted(tower.name for tower in TOWERS), plan),
+    )
     lock = dataclasses.replace(read_lock(repository / LOCK_NAME), tensorrt=tensorrt)
     write_lock(lock, repository / LOCK_NAME)
     assert read_lock(repository / LOCK_NAME) == lock
     with pytest.raises(ArtifactError, match=r"model\.plan"):
+        verify(repository)
+    (*_, last) = tensorrt.plans
+    fewer = dataclasses.replace(tensorrt, plans={name: p for name, p in tensorrt.plans.items() if name != last})
+    write_lock(dataclasses.replace(lock, tensorrt=fewer), repository / LOCK_NAME)
+    with pytest.raises(ArtifactError, match="plans: found"):
         verify(repository)
 
 

@@ -17,7 +17,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.certificates import DAY, Authority, Issued
 from querylife.contract import TOKEN_HEADER
-from querylife.serving.supervisor.triton import TritonOptions, TritonProcess, find_installation
+from querylife.serving.supervisor.installation import find_installation
+from querylife.serving.supervisor.triton import TritonOptions, TritonProcess
 from querylife_client import Client, ClientConfig, Tls
 from querylife_client._rpc.channel import channel_credentials
 from querylife_client.errors import CredentialsError

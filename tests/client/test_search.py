@@ -48,7 +48,7 @@ def store(tmp_path: Path, fake: FakeTriton) -> Iterator[Store]:
 def test_scores_are_the_calibrated_cosines_of_the_nearest_rows(client: Any, store: Store) -> None:
     results = client.search("red dress", store, 2)
     assert [product.id for product in results] == ["0", "4"]
-    assert results.products[0].attributes["title"] == "red dress"
+    assert results.products[0].attributes == {"title": "red dress", "product_type": None, "price": 0}
     expected = [1 / (1 + np.exp(-(8 * product.cosine - 4))) for product in results]
     np.testing.assert_allclose([product.score for product in results], expected, rtol=1e-5)
     assert results.products[0].cosine == pytest.approx(1.0, abs=1e-5)

@@ -8,7 +8,7 @@ import pytest
 from querylife.data.queries import QueryWriter, Subject
 from querylife.data.relevance import Attributes, Request, grade
 from querylife.data.toloka import read_english, read_german
-from querylife.data.vocabulary import is_held_out, vocabulary
+from querylife.data.vocabulary import is_test_split, vocabulary
 
 SHIRT = Subject("Shirts", "Navy Blue", "Men", "Formal", "Fall", "acme")
 
@@ -49,7 +49,7 @@ def test_the_product_a_query_is_written_for_answers_it(seed: int) -> None:
 
 
 def test_training_never_writes_a_held_out_need() -> None:
-    kept = [need for need in vocabulary().needs["Shirts"] if is_held_out(need)]
+    kept = [need for need in vocabulary().needs["Shirts"] if is_test_split(need)]
     writer, random_ = QueryWriter(), random.Random(0)
     written = [need.text.lower() for _ in range(500) if (need := writer.need(SHIRT, random_))]
     assert kept

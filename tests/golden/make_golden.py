@@ -40,7 +40,7 @@ def main() -> None:
                 "text": text,
                 "product_type": product_type,
                 "token_ids": tokens.token_ids[0].tolist(),
-                "segments": tokens.segments[0].tolist(),
+                "token_roles": tokens.token_roles[0].tolist(),
             }
         )
     write("tokens.json", {"version": TOKENS_VERSION, "max_tokens": 64, "rows": rows})

@@ -1,7 +1,10 @@
 """Servers for jobs to work against: GenFilt, and a real PostgreSQL."""
 
+import fcntl
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -41,7 +44,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))  # it warns without
         import pgserver  # noqa: PLC0415  # looks at the variable when it is imported
 
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    with (Path(tempfile.gettempdir()) / "querylife-pgserver.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as root it adds a user, which two processes must not do at once
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("SELECT pg_reload_conf()")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_runs import SIDE, write_text_encoder, write_vision_encoder
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
 from querylife.model.embed import embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
@@ -20,10 +20,12 @@ def test_a_text_encoder_gives_unit_vectors_that_ignore_padding(kind: str, tmp_pa
     write_text_encoder(tmp_path, kind)
     tower = TextTower(TextTowerConfig(encoder=str(tmp_path), embedding_width=16, max_tokens=16)).eval()
     tokens = torch.tensor([[0, 4, 5, 2]], dtype=torch.int32)
-    segments = torch.tensor([[Segment.SPECIAL, Segment.TEXT, Segment.TEXT, Segment.SPECIAL]], dtype=torch.int32)
-    padded = torch.nn.functional.pad(tokens, (0, 4), value=1), torch.nn.functional.pad(segments, (0, 4))
+    token_roles = torch.tensor(
+        [[TokenRole.SPECIAL, TokenRole.TEXT, TokenRole.TEXT, TokenRole.SPECIAL]], dtype=torch.int32
+    )
+    padded = torch.nn.functional.pad(tokens, (0, 4), value=1), torch.nn.functional.pad(token_roles, (0, 4))
     with torch.inference_mode():
-        _, alone = tower(tokens, segments)
+        _, alone = tower(tokens, token_roles)
         _, beside = tower(*padded)
     torch.testing.assert_close(alone.norm(dim=1), torch.ones(1))
     torch.testing.assert_close(alone, beside, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from querylife.contract import MAX_TEXT_CHARACTERS, Segment
+from querylife.contract import MAX_TEXT_CHARACTERS, TokenRole
 from querylife.errors import ItemError, ItemFault
 from querylife.model.encoders import encoder_source
 from querylife.preprocessing import image as pixels
@@ -36,7 +36,7 @@ def test_golden_files_are_of_todays_versions():
 def test_text_gives_the_golden_ids(tokenizer, row):
     found = tokenizer.encode([row["text"]], [row["product_type"]])
     assert found.token_ids[0].tolist() == row["token_ids"]
-    assert found.segments[0].tolist() == row["segments"]
+    assert found.token_roles[0].tolist() == row["token_roles"]
 
 
 @pytest.mark.parametrize("row", PIXELS["images"], ids=lambda row: row["name"])
@@ -52,7 +52,7 @@ def test_padding_marks_itself_and_neighbours_do_not_change_a_row(tokenizer):
     beside = tokenizer.encode(["red dress", "word " * 50])
     length = alone.token_ids.shape[1]
     assert beside.token_ids[0, :length].tolist() == alone.token_ids[0].tolist()
-    assert (beside.segments[0, length:] == Segment.PADDING).all()
+    assert (beside.token_roles[0, length:] == TokenRole.PADDING).all()
 
 
 def test_a_text_at_fault_leaves_its_neighbours_alone(tokenizer):

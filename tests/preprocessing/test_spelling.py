@@ -2,7 +2,7 @@
 
 import pytest
 
-from querylife.data.vocabulary import is_held_out, phrases, spelling_words, vocabulary
+from querylife.data.vocabulary import is_test_split, phrases, spelling_words, vocabulary
 from querylife.errors import ArtifactError
 from querylife.model.encoders import load_tokenizer
 from querylife.preprocessing.spelling import SpellingCorrector, count_words, read_vocabulary, write_vocabulary
@@ -67,8 +67,8 @@ def test_no_held_out_phrase_brings_a_word_of_its_own() -> None:
     words = vocabulary()
     allowed = spelling_words(words)
     names = [name for names in words.names.values() for name in names[1:]]
-    held_out = {word for name in names if is_held_out(name) for word in count_words([name])}
-    unseen = held_out - set(count_words(name for name in names if not is_held_out(name)))
+    held_out = {word for name in names if is_test_split(name) for word in count_words([name])}
+    unseen = held_out - set(count_words(name for name in names if not is_test_split(name)))
     assert len(unseen - set(allowed)) > 10
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from querylife.serving.supervisor.triton import HUGE_PAGES, Installation
+from querylife.serving.supervisor.installation import HUGE_PAGES, Installation
 
 INSTALLATION = Installation(Path("tritonserver"), Path("backends"), Path("libraries"))
 

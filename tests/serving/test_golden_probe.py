@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from querylife.artifacts.repository_lock import Canary
+from querylife.artifacts.repository_lock import GoldenProbe
 from querylife.errors import ServerFaultError
 from querylife.serving.supervisor.auth import Access, AccessConfig
-from querylife.serving.supervisor.golden_probe import IMAGE_EVERY, CanaryCaller
+from querylife.serving.supervisor.golden_probe import IMAGE_EVERY, ProbeCaller
 from querylife_build.golden_probe import PRODUCT_TYPE, QUERY, TITLE, draw_dress
 from querylife_client import Client, Product
 from querylife_client.testing import FakeTriton
@@ -27,7 +27,7 @@ def golden(server):
     product = Product(title=TITLE, image=draw_dress(), product_type=PRODUCT_TYPE)
     with Client(server.address, timeout_s=TIMEOUT_S) as client:
         scores = [client.score(QUERY, [one])[0] for one in (product, replace(product, image=None))]
-        return Canary(
+        return GoldenProbe(
             query=QUERY,
             title=TITLE,
             product_type=PRODUCT_TYPE,
@@ -41,7 +41,7 @@ def golden(server):
 
 
 def caller(server, golden, **changes):
-    return CanaryCaller(server.address, replace(golden, **changes), Access(AccessConfig()))
+    return ProbeCaller(server.address, replace(golden, **changes), Access(AccessConfig()))
 
 
 def failures(probe, calls):

@@ -114,12 +114,12 @@ def test_a_product_without_its_image_column_is_refused(client):
 @pytest.mark.parametrize("token_id", [-1, 10_000_000])
 def test_token_ids_outside_the_vocabulary_are_the_callers_error(client, token_id):
     ids = np.full((1, 8), token_id, np.int32)
-    inputs = {"token_ids": ids, "segments": np.full((1, 8), 2, np.int32)}
+    inputs = {"token_ids": ids, "token_roles": np.full((1, 8), 2, np.int32)}
     assert status_of(infer, client, "text_tower", inputs) == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_more_tokens_than_the_encoder_has_positions_are_the_callers_error(client):
-    inputs = {"token_ids": np.full((1, 5000), 5, np.int32), "segments": np.full((1, 5000), 2, np.int32)}
+    inputs = {"token_ids": np.full((1, 5000), 5, np.int32), "token_roles": np.full((1, 5000), 2, np.int32)}
     assert status_of(infer, client, "text_tower", inputs) == "StatusCode.INVALID_ARGUMENT"
 
 

@@ -19,7 +19,7 @@ from querylife.contract import (
     TOKENIZE_QUERY,
     VISION_TOWER,
     Model,
-    Segment,
+    TokenRole,
 )
 from querylife.serving.backend.input_checks import check_axes
 
@@ -30,7 +30,10 @@ TOKENS = 8
 def good(client):
     """Inputs of one row that each model computes, by model name."""
     size = read_lock(REPOSITORY / LOCK_NAME).image_size
-    text = {"token_ids": np.full((1, TOKENS), 5, np.int32), "segments": np.full((1, TOKENS), Segment.TEXT, np.int32)}
+    text = {
+        "token_ids": np.full((1, TOKENS), 5, np.int32),
+        "token_roles": np.full((1, TOKENS), TokenRole.TEXT, np.int32),
+    }
     picture = {"pixels": np.zeros((1, 3, size, size), np.uint8), "image_used": np.ones((1, 1), np.bool_)}
     made = infer(client, TEXT_TOWER, text) | infer(client, VISION_TOWER, picture)
     fusion = {tensor.name: (made | text | picture)[tensor.name] for tensor in FUSION_TOWER.inputs}
@@ -59,14 +62,14 @@ def test_sizes_that_cannot_be_computed_are_named(client, good, model, name, kept
 
 @pytest.mark.parametrize("model", [TEXT_TOWER, FUSION_TOWER], ids=lambda model: model.name)
 @pytest.mark.parametrize("value", [-7, 99])
-def test_segments_that_mean_nothing_are_named(client, good, model, value):
-    wrong = good[model.name] | {"segments": np.full((1, TOKENS), value, np.int32)}
-    assert refusal(client, model, wrong) == f"segments: found {value} to {value}, want 0 to 3"
+def test_token_roles_that_do_not_exist_are_named(client, good, model, value):
+    wrong = good[model.name] | {"token_roles": np.full((1, TOKENS), value, np.int32)}
+    assert refusal(client, model, wrong) == f"token_roles: found {value} to {value}, want 0 to 3"
 
 
 def test_one_callers_nonsense_harms_nobody_in_its_batch(client, good):
     """Many at once, so that Triton puts right and wrong ones into one batch."""
-    right, wrong = good["text_tower"], good["text_tower"] | {"segments": np.full((1, 16), 2, np.int32)}
+    right, wrong = good["text_tower"], good["text_tower"] | {"token_roles": np.full((1, 16), 2, np.int32)}
     alone = infer(client, TEXT_TOWER, right)["text_embedding"]
 
     def call(number: int):
@@ -77,7 +80,7 @@ def test_one_callers_nonsense_harms_nobody_in_its_batch(client, good):
     with ThreadPoolExecutor(48) as pool:
         answers = list(pool.map(call, range(96)))
     assert {answer for answer in answers if isinstance(answer, str)} == {
-        "segments: found shape [1, 16], want [batch, length], with as many as token_ids has, 8"
+        "token_roles: found shape [1, 16], want [batch, length], with as many as token_ids has, 8"
     }
     for answer in answers:
         assert isinstance(answer, str) or abs(answer - alone).max() < 1e-5
@@ -100,7 +103,7 @@ def test_a_query_in_one_step_is_what_tokenizing_and_the_tower_make_of_it(client,
     queries = column([text, b"red shoes"])
     found = embed_queries(client, [text, b"red shoes"])
     tokens = infer(client, TOKENIZE_QUERY, {"text": queries})
-    want = infer(client, TEXT_TOWER, {name: tokens[name] for name in ("token_ids", "segments")})["text_embedding"]
+    want = infer(client, TEXT_TOWER, {name: tokens[name] for name in ("token_ids", "token_roles")})["text_embedding"]
     np.testing.assert_allclose(found["query_embedding"], want, atol=1e-5)
     assert found["query_used"].tolist() == tokens["text_used"].tolist()
     assert found["query_fault"].tolist() == tokens["text_fault"].tolist()

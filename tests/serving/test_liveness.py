@@ -8,7 +8,7 @@ import pytest
 
 from querylife.contract import MAX_BATCH, MAX_DECODE_S
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor.liveness import Idleness, Vitals
+from querylife.serving.supervisor.liveness import Idleness, Liveness
 from querylife.serving.supervisor.triton import demand_ns, is_held_up, process_tasks
 from querylife_client.testing.faults import await_condition
 
@@ -47,23 +47,23 @@ def clock(monkeypatch):
 @pytest.mark.parametrize(("demand_per_s", "stuck"), [(0.0, True), (0.01, True), (0.3, False), (2.0, False)])
 def test_a_server_silent_for_some_seconds_is_judged_by_its_demand(clock, demand_per_s, stuck):
     server = Server()
-    vitals = Vitals(server, CONFIG)
+    liveness = Liveness(server, CONFIG)
     reasons = []
     for second in range(5):
         clock[0] += 1
         server.demand += demand_per_s
-        reasons.append(vitals.stuck(silent_s=4.0 + second))
+        reasons.append(liveness.stuck(silent_s=4.0 + second))
     assert bool(reasons[-1]) is stuck
 
 
 def test_the_slowest_pictures_that_one_request_may_hold_do_not_end_the_server(clock):
-    """64 of them, 6 MB in all, kept a canary waiting for over 30 s, and that once cost everybody a restart."""
+    """64 of them, 6 MB in all, kept a golden probe waiting for over 30 s, and that once cost everybody a restart."""
     server = Server()
-    vitals = Vitals(server, ServerConfig())
+    liveness = Liveness(server, ServerConfig())
     for _ in range(3):
         clock[0] += 1
         server.demand += 1.0
-        reason = vitals.stuck(silent_s=MAX_BATCH * MAX_DECODE_S)
+        reason = liveness.stuck(silent_s=MAX_BATCH * MAX_DECODE_S)
     assert reason == ""
 
 
@@ -90,11 +90,11 @@ def test_a_server_that_waits_for_a_processor_or_a_disk_is_not_idle_however_littl
 
 
 def test_nobody_may_be_silent_for_ever(clock):
-    assert Vitals(Server(), CONFIG).stuck(silent_s=31)
+    assert Liveness(Server(), CONFIG).stuck(silent_s=31)
 
 
 def test_a_short_silence_is_nothing(clock):
-    assert not Vitals(Server(), CONFIG).stuck(silent_s=2)
+    assert not Liveness(Server(), CONFIG).stuck(silent_s=2)
 
 
 def test_a_process_that_computes_has_demand_and_one_that_sleeps_has_none():

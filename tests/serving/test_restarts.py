@@ -7,7 +7,7 @@ import pytest
 
 from querylife.errors import ArtifactError, UnavailableError
 from querylife.serving.config import ServerConfig
-from querylife.serving.supervisor.supervisor import CanaryPulse, Supervisor
+from querylife.serving.supervisor.supervisor import ProbeLoop, Supervisor
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 120.0
@@ -41,7 +41,7 @@ def test_what_ends_the_supervisor_at_first_is_tried_again_once_a_server_was_read
 
 
 class Caller:
-    """A canary that is answered when the gate is open."""
+    """A golden probe that is answered when the gate is open."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -61,18 +61,18 @@ def caller():
 
 def test_a_canary_that_nobody_sends_is_no_silence_of_the_servers(caller):
     """As when the thread that sends it gets no processor."""
-    pulse = CanaryPulse(caller, ServerConfig(canary_interval_s=600))
-    assert not await_condition(lambda: pulse.silent_s() > 0, 0.5)
+    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=600))
+    assert not await_condition(lambda: probe_loop.silent_s() > 0, 0.5)
     assert caller.calls == 0
-    pulse.stop()
+    probe_loop.stop()
 
 
 def test_a_server_is_silent_from_the_question_to_its_answer(caller):
-    pulse = CanaryPulse(caller, ServerConfig(canary_interval_s=0.01))
-    assert await_condition(lambda: pulse.silent_s() > 0.3, LIMIT_S)
+    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=0.01))
+    assert await_condition(lambda: probe_loop.silent_s() > 0.3, LIMIT_S)
     caller.gate.set()
-    assert await_condition(lambda: pulse.silent_s() == 0, LIMIT_S)
-    pulse.stop()
+    assert await_condition(lambda: probe_loop.silent_s() == 0, LIMIT_S)
+    probe_loop.stop()
 
 
 class Expired(grpc.RpcError):
@@ -88,8 +88,8 @@ class Unanswered(Caller):
 
 def test_silence_goes_on_from_one_unanswered_canary_to_the_next():
     deaf = Unanswered()
-    pulse = CanaryPulse(deaf, ServerConfig(canary_interval_s=0.01, busy_s=0.1))
+    probe_loop = ProbeLoop(deaf, ServerConfig(probe_interval_s=0.01, busy_s=0.1))
     assert await_condition(lambda: deaf.calls >= 3, LIMIT_S)
-    assert pulse.silent_s() > 0.2
-    assert pulse.fault() == ""
-    pulse.stop()
+    assert probe_loop.silent_s() > 0.2
+    assert probe_loop.fault() == ""
+    probe_loop.stop()

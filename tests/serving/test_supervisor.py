@@ -280,7 +280,7 @@ def test_a_repository_of_mixed_parts_is_refused_before_it_serves(tmp_path):
 def test_a_server_that_answers_wrongly_never_says_ready(tmp_path):
     repository = copied(tmp_path)
     lock = json.loads((repository / LOCK_NAME).read_text())
-    lock["canary"]["product_embedding"][0] += 0.1
+    lock["golden_probe"]["product_embedding"][0] += 0.1
     (repository / LOCK_NAME).write_text(json.dumps(lock))
     for start_s in ("8", "30", "100", "500"):  # until it has answered at all within it
         done = serve(

@@ -25,7 +25,7 @@ def test_repeated_rows_are_computed_once_and_answered_each(values):
 
 def test_rows_are_the_same_only_when_they_agree_in_every_input():
     calls = []
-    inputs = {"x": np.array([[1.0], [1.0]]), "segments": np.array([[0], [1]])}
+    inputs = {"x": np.array([[1.0], [1.0]]), "token_roles": np.array([[0], [1]])}
     run_distinct(inputs, square(calls))
     assert calls == [2]
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from querylife.serving.supervisor import launch, triton
-from querylife.serving.supervisor.triton import Installation, TritonOptions, TritonProcess, remove_stale_shared_memory
+from querylife.serving.supervisor.installation import Installation
+from querylife.serving.supervisor.triton import TritonOptions, TritonProcess, remove_stale_shared_memory
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 120.0

@@ -14,7 +14,7 @@ from tiny_runs import PICTURES, WORDS, tiny_model, write_features
 from querylife.catalog.reader import CatalogProduct
 from querylife.data.judgements import JudgedCatalog, Judgements, PairBatches, judged_catalog
 from querylife.data.queries import QueryWriter, Subject
-from querylife.data.vocabulary import is_for_towers, is_for_training, is_held_back, is_held_out, vocabulary
+from querylife.data.vocabulary import is_for_towers, is_for_training, is_gate_split, is_test_split, vocabulary
 from querylife.model.embed import ProductVectors, embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import QueryLife, save_checkpoint
 from querylife.training import train as training
@@ -40,10 +40,10 @@ class Bench:
         grades = np.where(queries == judged_products, 3, 0).astype(np.int8)
         judgements = Judgements.from_pairs(queries, judged_products, grades, count)
         judged = JudgedCatalog(products, list(WORDS), judgements)
-        self.held_back = Source(PairBatches(judged, 4, 0), list(range(PICTURES)))
+        self.gate_split = Source(PairBatches(judged, 4, 0), list(range(PICTURES)))
 
     def fit(self, config: TrainingConfig = TINY) -> None:
-        fit_gate(config, self.model, torch.tensor(20.0), self.held_back, self.features)
+        fit_gate(config, self.model, torch.tensor(20.0), self.gate_split, self.features)
 
     @torch.no_grad()
     def vectors(self) -> tuple[torch.Tensor, ProductVectors]:
@@ -96,15 +96,15 @@ def test_no_phrase_is_on_two_sides() -> None:
     words = vocabulary()
     phrases = {name for kind in words.names for name in (*words.names_of(kind), *words.needs[kind])}
     sides = {
-        side: {phrase for phrase in phrases if side(phrase)} for side in (is_for_towers, is_held_back, is_held_out)
+        side: {phrase for phrase in phrases if side(phrase)} for side in (is_for_towers, is_gate_split, is_test_split)
     }
     assert set.union(*sides.values()) == phrases
     assert sum(map(len, sides.values())) == len(phrases)
     assert min(map(len, sides.values())) > 100
-    assert {phrase for phrase in phrases if is_for_training(phrase)} == sides[is_for_towers] | sides[is_held_back]
+    assert {phrase for phrase in phrases if is_for_training(phrase)} == sides[is_for_towers] | sides[is_gate_split]
 
 
-@pytest.mark.parametrize("may_use", [is_for_towers, is_held_back, is_held_out])
+@pytest.mark.parametrize("may_use", [is_for_towers, is_gate_split, is_test_split])
 def test_needs_are_written_with_the_phrases_of_one_side(may_use: Any) -> None:
     subject = Subject("Shirts", "Red", "Men", "Casual", "Summer", "")
     writer, random_ = QueryWriter(may_use=may_use, typo_rate=0), random.Random(0)
@@ -135,15 +135,15 @@ def test_judged_queries_are_held_back_where_there_are_enough(tmp_path: Path) -> 
         assert isinstance(data.towers.batches, PairBatches)
         left = set(data.towers.batches.judged.queries)
         if not enough:
-            assert data.held_back is None
+            assert data.gate_split is None
             assert left == everything
             continue
-        assert data.held_back is not None
-        assert isinstance(data.held_back.batches, PairBatches)
-        back = set(data.held_back.batches.judged.queries)
+        assert data.gate_split is not None
+        assert isinstance(data.gate_split.batches, PairBatches)
+        back = set(data.gate_split.batches.judged.queries)
         assert back | left == everything
         assert not back & left
-        batch = data.held_back.batches.sample(0)
+        batch = data.gate_split.batches.sample(0)
         assert (np.diag(batch.grades) == 3).all()
 
 
@@ -152,7 +152,7 @@ def test_training_fits_it_unless_told_not_to(tmp_path: Path) -> None:
     start = tmp_path / "start"
     save_checkpoint(tiny_model(tmp_path), start)
     files = ["--catalog", str(catalog), "--pairs", str(pairs), "--cache", str(tmp_path / "features")]
-    run = ["--start", str(start), "--steps", "2", "--batch", "4", "--keep-texts", "4", "--text-layers", "1"]
+    run = ["--start", str(start), "--steps", "2", "--batch", "4", "--distill-texts", "4", "--text-layers", "1"]
     gates = {}
     for name, options in {"fitted": [], "again": [], "not": ["--gate-steps", "0"]}.items():
         out = tmp_path / name

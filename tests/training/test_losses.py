@@ -2,7 +2,7 @@
 
 import torch
 
-from querylife.training.losses import graded_matching, info_nce, kept_geometry
+from querylife.training.losses import graded_matching, info_nce, similarity_distillation_loss
 
 SCALE = torch.tensor(10.0)
 
@@ -54,7 +54,7 @@ def test_unknown_grades_change_nothing() -> None:
 
 
 def test_the_start_itself_costs_nothing_to_keep() -> None:
-    assert kept_geometry(LEFT, LEFT @ LEFT.T, group=2) < 1e-6
+    assert similarity_distillation_loss(LEFT, LEFT @ LEFT.T, group=2) < 1e-6
 
 
 def test_straying_within_a_group_costs_more_than_straying_between_groups() -> None:
@@ -63,4 +63,7 @@ def test_straying_within_a_group_costs_more_than_straying_between_groups() -> No
     within[1] = within[0]  # of the one group of these two
     between[2] = between[0]
     wanted = start @ start.T
-    assert kept_geometry(within, wanted, group=2) > kept_geometry(between, wanted, group=2) + 1
+    assert (
+        similarity_distillation_loss(within, wanted, group=2)
+        > similarity_distillation_loss(between, wanted, group=2) + 1
+    )

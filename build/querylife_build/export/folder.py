@@ -13,9 +13,9 @@ from querylife.contract import TOWERS, Model
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import export_towers
-from querylife_build.parity.backends import onnx_runner
+from querylife_build.parity.backends import onnx_backend
 from querylife_build.parity.gate import check_parity
-from querylife_build.parity.reference import run_eager
+from querylife_build.parity.reference import compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.quantize import fp8
 
@@ -34,18 +34,21 @@ class Exports:
     parity: dict[str, dict[str, float]]
 
 
-def export_folder(checkpoint: Path | None, folder: Path, precision: str, source: str) -> Exports:
+def export_folder(
+    checkpoint: Path | None, folder: Path, precision: str, source: str, attention: str = "operator"
+) -> Exports:
     """Export the towers into folder/precision, check graphs and answers; does nothing where source is in there already.
 
-    source: sources.source_sha256. Raises ArtifactError for a graph, ParityError for its answers.
+    source: sources.source_sha256. attention: precision.ATTENTIONS; "spelled" has a folder of its own. Raises
+    ArtifactError for a graph, ParityError for its answers.
     """
-    target = folder / precision
+    target = folder / (precision if attention == "operator" else f"{precision}-{attention}")
     about = _read(target / _ABOUT)
     if about.get("source") != source:
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder, prefix=f".{precision}-"))
         try:
-            about = _export(checkpoint, unfinished, precision) | {"source": source}
+            about = _export(checkpoint, unfinished, precision, attention) | {"source": source}
             (unfinished / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
@@ -54,21 +57,23 @@ def export_folder(checkpoint: Path | None, folder: Path, precision: str, source:
     return Exports(precision, _files(target), about["max_tokens"], about["parity"])
 
 
-def _export(checkpoint: Path | None, folder: Path, precision: str) -> dict[str, Any]:
+def _export(checkpoint: Path | None, folder: Path, precision: str, attention: str) -> dict[str, Any]:
     if precision == "fp8":
         fp8.load_modelopt()  # say what is missing before working for a minute
     model = open_model(checkpoint)
     tokenizer, image_size = open_tokenizer(model, folder / TOKENIZER_NAME), model.config.vision.image_size
     files = _files(folder)
     traced = "fp16" if precision == "fp8" else precision
-    export_towers(model, run_eager(model, make_sample(tokenizer, image_size, count=3)), traced, files)
-    eager = run_eager(model, make_sample(tokenizer, image_size))
+    export_towers(
+        model, compute_reference(model, make_sample(tokenizer, image_size, count=3)), traced, files, attention
+    )
+    reference = compute_reference(model, make_sample(tokenizer, image_size))
     if precision == "fp8":
-        fp8.quantise_towers(files, eager)
+        fp8.quantise_towers(files, reference)
     for tower, path in files.items():
         check_graph(tower, path)
-    found = check_parity(eager, onnx_runner(files, precision), precision)
-    parity = {tower.name: tower_parity.figures() for tower, tower_parity in found.items()}
+    parities = check_parity(reference, onnx_backend(files, precision), precision)
+    parity = {tower.name: tower_parity.figures() for tower, tower_parity in parities.items()}
     for name, figures in parity.items():
         log.info("%s: %s parity %s", name, precision, figures)
     return {"precision": precision, "max_tokens": model.config.text.max_tokens, "parity": parity}

@@ -1,7 +1,8 @@
-"""What an exported graph must be before anybody measures or compiles it."""
+"""Checks of an exported ONNX graph, before it is measured or compiled."""
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +40,23 @@ def check_graph(tower: Model, path: Path) -> None:
     external = [w.name for w in graph.initializer if w.data_location == TensorProto.EXTERNAL]
     found_debris = {name: n for name, n in Counter(node.op_type for node in graph.node).items() if name in DEBRIS}
     foreign = sorted({node.domain for node in graph.node} - {"", "ai.onnx"})
-    for what, found in (
+    for what, faults in (
         ("weights outside the file", external),
         ("debris of masks", found_debris),
         ("operators of other domains", foreign),
         ("heads that are left to be guessed", _guessed_heads(graph)),
     ):
-        if found:
-            raise ArtifactError(f"{path}: found {what} {found}, want none")
+        if faults:
+            raise ArtifactError(f"{path}: found {what} {faults}, want none")
     _check_tensors(path, list(graph.input), tower.inputs)
     _check_tensors(path, list(graph.output), tower.outputs)
 
 
-def _check_tensors(path: Path, found: list[onnx.ValueInfoProto], want: tuple[Tensor, ...]) -> None:
-    names = [tensor.name for tensor in found]
+def _check_tensors(path: Path, values: list[onnx.ValueInfoProto], want: tuple[Tensor, ...]) -> None:
+    names = [tensor.name for tensor in values]
     if names != [tensor.name for tensor in want]:
         raise ArtifactError(f"{path}: found tensors {names}, want {[tensor.name for tensor in want]}")
-    for value, tensor in zip(found, want, strict=True):
+    for value, tensor in zip(values, want, strict=True):
         kind = value.type.tensor_type
         if kind.elem_type != _ELEMENT[tensor.dtype]:
             found_type = TensorProto.DataType.Name(kind.elem_type)
@@ -106,12 +107,21 @@ def spell_heads(model: onnx.ModelProto) -> None:
 
 
 def _guessed_heads(graph: onnx.GraphProto) -> list[str]:
-    """Reshapes to [batch, length, heads, head width] that leave the head count or the head width open."""
+    """Names of reshapes to [batch, length, heads, head width] that leave the head count or the head width open."""
     constants = {weight.name: numpy_helper.to_array(weight).tolist() for weight in graph.initializer if weight.dims}
-    concats = {node.output[0]: node.input for node in graph.node if node.op_type == "Concat"}
+    concats = {node.output[0]: list(node.input) for node in graph.node if node.op_type == "Concat"}
+    guessed = []
+    for node in graph.node:
+        if node.op_type == "Reshape":
+            axes = _target_axes(node.input[1], constants, concats)
+            if len(axes) == 4 and any(axis is None or axis < 0 for axis in axes[2:]):
+                guessed.append(node.name)
+    return guessed
 
-    def target(name: str) -> list[int | None]:
-        return [axis for part in concats.get(name, [name]) for axis in constants.get(part, [None])]
 
-    targets = {node.name: target(node.input[1]) for node in graph.node if node.op_type == "Reshape"}
-    return [name for name, axes in targets.items() if len(axes) == 4 and any(a is None or a < 0 for a in axes[2:])]
+def _target_axes(shape: str, constants: Mapping[str, list[int]], concats: Mapping[str, list[str]]) -> list[int | None]:
+    """The axes that a reshape's shape input asks for, from its parts; None for one that is computed."""
+    axes: list[int | None] = []
+    for part in concats.get(shape, [shape]):
+        axes.extend(constants.get(part, [None]))
+    return axes

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from querylife.contract import Model
+from querylife.contract import TEXT_TOWER, Model
 from querylife.errors import ArtifactError
 
+ATTENTIONS = ("operator", "spelled")  # of half precision: ONNX's Attention, or its MatMul and Softmax one by one
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # In half precision, scaled_dot_product_attention becomes one Attention operator, which TensorRT maps to its fused
 # kernels. In float32 there is no such operator, and the exporter would spell it out with IsNaN and Where around it.
@@ -20,24 +21,44 @@ _PLAIN = "querylife_plain"
 _DEEP = ("encoder", "layers")  # what towers call the parts that hold nearly all their arithmetic
 
 
-def for_export(tower: Model, module: nn.Module, precision: str) -> nn.Module:
+def for_export(tower: Model, module: nn.Module, precision: str, attention: str = "operator") -> nn.Module:
     """A copy of a tower's module to be traced. Takes and gives the contract's tensors, whatever the precision.
 
-    Raises ArtifactError when the module has no part that could run in that precision.
+    attention: one of ATTENTIONS; float32 has it spelled always. In half precision, which compilers get, ids outside the
+    vocabulary are clipped: TensorRT would read whatever lies beside its table. Raises ArtifactError when the module has
+    no part that could run in that precision.
     """
     dtype = DTYPES[precision]
     module = copy.deepcopy(module)
     deep = [name for name, _ in module.named_children() if name in _DEEP]
     if not deep:
         raise ArtifactError(f"{tower.name}: found no part named {' or '.join(_DEEP)}, want one")
-    attention = _PLAIN if precision == "fp32" else "sdpa"
+    implementation = _PLAIN if precision == "fp32" or attention == "spelled" else "sdpa"
     for name in deep:
         part = getattr(module, name)
         if isinstance(part, nn.ModuleList):
-            setattr(module, name, nn.ModuleList(_Deep(child, dtype, attention) for child in part))
+            setattr(module, name, nn.ModuleList(_Deep(child, dtype, implementation) for child in part))
         else:
-            setattr(module, name, _Deep(part, dtype, attention))
+            setattr(module, name, _Deep(part, dtype, implementation))
+    if tower is TEXT_TOWER and precision != "fp32":
+        module = _ClippedIds(module, _vocabulary(module))
     return module.eval()
+
+
+class _ClippedIds(nn.Module):
+    """Runs a text tower on ids that its embedding has."""
+
+    def __init__(self, tower: nn.Module, vocabulary: int) -> None:
+        super().__init__()
+        self.tower, self.vocabulary = tower, vocabulary
+
+    def forward(self, token_ids: Tensor, token_roles: Tensor) -> Any:
+        return self.tower(token_ids.clamp(0, self.vocabulary - 1), token_roles)
+
+
+def _vocabulary(module: nn.Module) -> int:
+    """Rows of the largest embedding table: words outnumber positions and types."""
+    return max(part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding))
 
 
 class _Deep(nn.Module):

@@ -1,4 +1,4 @@
-"""Ways to run a tower that are not the eager model: ONNX Runtime, and torch in other precisions."""
+"""Backends of the parity gate: ONNX Runtime, and PyTorch in other precisions."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ from querylife_build.parity.reference import tower_modules
 Array = NDArray[Any]
 
 # A tower's inputs in the contract's order to its outputs in the contract's order.
-Runner = Callable[[Model, list[Array]], list[Array]]
+Backend = Callable[[Model, list[Array]], list[Array]]
 
 
-def onnx_runner(files: Mapping[Model, Path], precision: str) -> Runner:
+def onnx_backend(files: Mapping[Model, Path], precision: str) -> Backend:
     """Towers from ONNX files, in ONNX Runtime on the CPU.
 
     It has no bf16 kernels, so a bf16 graph runs widened to float32: that proves the graph, not its rounding.
@@ -44,7 +44,7 @@ def onnx_runner(files: Mapping[Model, Path], precision: str) -> Runner:
     return run
 
 
-def torch_runner(model: QueryLife, precision: str, device: str = "cpu") -> Runner:
+def torch_backend(model: QueryLife, precision: str, device: str = "cpu") -> Backend:
     """Towers as they are traced for this precision, in torch."""
     modules = {tower: for_export(tower, module, precision).to(device) for tower, module in tower_modules(model).items()}
 

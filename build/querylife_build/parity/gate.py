@@ -1,4 +1,4 @@
-"""The parity gate: an exported tower must answer as the eager one does, whatever the batch and the padding.
+"""The parity gate: an exported tower must answer as the PyTorch model does, at every batch size and padding.
 
 Rows are compared by cosine: pooled embeddings as they are, states token by token (or patch by patch), leaving out
 padding. Rankings are compared by the share of product pairs that keep their order for a query.
@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from querylife.contract import FUSION_TOWER, MAX_BATCH, SEGMENTS, TEXT_TOWER, TOWERS, VISION_TOWER, Model, Segment
+from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOKEN_ROLES, TOWERS, VISION_TOWER, Model, TokenRole
 from querylife.errors import ParityError
 from querylife_build.export.towers import WITH_LENGTH
-from querylife_build.parity.backends import Array, Runner
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.backends import Array, Backend
+from querylife_build.parity.reference import ReferenceOutputs
 from querylife_build.parity.sample import Sample
 
 BATCHES = {1: 4, 7: 14, 64: 64}  # batch size -> sample rows that go through in batches of it
@@ -57,67 +57,67 @@ class Parity:
         return {name: float(f"{value:.8g}") for name, value in asdict(self).items()}
 
 
-def check_parity(eager: Eager, run: Runner, precision: str) -> dict[Model, Parity]:
+def check_parity(reference: ReferenceOutputs, run: Backend, precision: str) -> dict[Model, Parity]:
     """Compare every tower with the eager model. Raises ParityError when one is outside its precision's tolerance."""
-    found = measure_parity(eager, run)
-    for tower, parity in found.items():
+    parities = measure_parity(reference, run)
+    for tower, parity in parities.items():
         enforce(tower.name, parity, TOLERANCES[precision])
-    return found
+    return parities
 
 
-def measure_parity(eager: Eager, run: Runner) -> dict[Model, Parity]:
+def measure_parity(reference: ReferenceOutputs, run: Backend) -> dict[Model, Parity]:
     """Compare every tower with the eager model, on its sample."""
-    inputs = {tower: eager.inputs(tower) for tower in TOWERS}
-    found = {tower: _in_batches(tower, run, inputs[tower]) for tower in TOWERS}
-    query, chained = _chain(run, eager.sample, {tower: batches[MAX_BATCH] for tower, batches in found.items()})
+    inputs = {tower: reference.inputs(tower) for tower in TOWERS}
+    by_tower = {tower: _in_batches(tower, run, inputs[tower]) for tower in TOWERS}
+    query, chained = _chain(run, reference.sample, {tower: batches[MAX_BATCH] for tower, batches in by_tower.items()})
     return {
         tower: Parity(
             min_cosine=min(
-                min_row_cosine(found, eager.outputs[tower][-1])
-                for found in (chained[tower], *(outputs[-1] for outputs in batches.values()))
+                min_row_cosine(rows, reference.outputs[tower][-1])
+                for rows in (chained[tower], *(outputs[-1] for outputs in batches.values()))
             ),
             min_state_cosine=min(
-                min_row_cosine(outputs[0], eager.outputs[tower][0], _visible(tower, inputs[tower]))
+                min_row_cosine(outputs[0], reference.outputs[tower][0], _visible(tower, inputs[tower]))
                 for outputs in batches.values()
             ),
-            min_order=order_agreement(query @ chained[tower].T, eager.query @ eager.outputs[tower][-1].T),
+            min_order=order_agreement(query @ chained[tower].T, reference.query @ reference.outputs[tower][-1].T),
             max_batch_difference=_max_difference(batches),
         )
-        for tower, batches in found.items()
+        for tower, batches in by_tower.items()
     }
 
 
-def enforce(name: str, found: Parity, want: Tolerance) -> None:
+def enforce(name: str, parity: Parity, want: Tolerance) -> None:
     """Raise ParityError unless the figures are within tolerance."""
     fits = (
-        found.min_cosine >= want.min_cosine
-        and found.min_state_cosine >= want.min_state_cosine
-        and found.min_order >= want.min_order
-        and found.max_batch_difference <= want.max_batch_difference
+        parity.min_cosine >= want.min_cosine
+        and parity.min_state_cosine >= want.min_state_cosine
+        and parity.min_order >= want.min_order
+        and parity.max_batch_difference <= want.max_batch_difference
     )
     if not fits:
-        raise ParityError(f"{name}: found {found}, want {want}")
+        raise ParityError(f"{name}: found {parity}, want {want}")
 
 
-def _in_batches(tower: Model, run: Runner, inputs: list[Array]) -> dict[int, list[Array]]:
+def _in_batches(tower: Model, run: Backend, inputs: list[Array]) -> dict[int, list[Array]]:
     """Outputs for the sample's first rows, per batch size that they went through in.
 
     Each batch is cut to its longest row, so that a row meets other paddings in other batch sizes.
     """
-    found = {}
+    by_size = {}
     for size, rows in BATCHES.items():
         starts = range(0, min(rows, len(inputs[0])), size)
         parts = [_run_cut(tower, run, [array[start : start + size] for array in inputs]) for start in starts]
-        found[size] = [np.concatenate(output) for output in zip(*parts, strict=True)]
-    return found
+        by_size[size] = [np.concatenate(output) for output in zip(*parts, strict=True)]
+    return by_size
 
 
-def _run_cut(tower: Model, run: Runner, inputs: list[Array]) -> list[Array]:
+def _run_cut(tower: Model, run: Backend, inputs: list[Array]) -> list[Array]:
     """Outputs for a batch without the padding that all its rows share; states come back at the full length."""
-    if SEGMENTS not in tower.inputs:
+    if TOKEN_ROLES not in tower.inputs:
         return run(tower, inputs)
-    segments = inputs[tower.inputs.index(SEGMENTS)]
-    full, length = segments.shape[1], int((segments != Segment.PADDING).sum(axis=1).max())
+    token_roles = inputs[tower.inputs.index(TOKEN_ROLES)]
+    full, length = token_roles.shape[1], int((token_roles != TokenRole.PADDING).sum(axis=1).max())
     pairs = zip(tower.inputs, inputs, strict=True)
     cut = [array[:, :length] if tensor in WITH_LENGTH else array for tensor, array in pairs]
     outputs = run(tower, cut)
@@ -136,36 +136,36 @@ def _max_difference(batches: Mapping[int, list[Array]]) -> float:
 
 def _visible(tower: Model, inputs: list[Array]) -> Array | None:
     """[batch, tokens] bool, where states of padding, which nobody looks at, are to be left out; None keeps all."""
-    return inputs[tower.inputs.index(SEGMENTS)] != Segment.PADDING if tower is TEXT_TOWER else None
+    return inputs[tower.inputs.index(TOKEN_ROLES)] != TokenRole.PADDING if tower is TEXT_TOWER else None
 
 
-def min_row_cosine(found: Array, want: Array, kept: Array | None = None) -> float:
+def min_row_cosine(actual: Array, want: Array, kept: Array | None = None) -> float:
     """Lowest cosine between matching rows of [..., width], where kept (all without it).
 
-    Of want and kept, only as many items as found has count. Two rows of zeros agree, one alone does not.
+    Of want and kept, only as many items as actual has count. Two rows of zeros agree, one alone does not.
     """
-    want, kept = want[: len(found)], None if kept is None else kept[: len(found)]
-    found, want = found.astype(np.float64), want.astype(np.float64)
-    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(want, axis=-1)
-    both_zero = ~found.any(axis=-1) & ~want.any(axis=-1)
-    cosine = (found * want).sum(axis=-1) / np.where(norms > 0, norms, 1.0)
+    want, kept = want[: len(actual)], None if kept is None else kept[: len(actual)]
+    actual, want = actual.astype(np.float64), want.astype(np.float64)
+    norms = np.linalg.norm(actual, axis=-1) * np.linalg.norm(want, axis=-1)
+    both_zero = ~actual.any(axis=-1) & ~want.any(axis=-1)
+    cosine = (actual * want).sum(axis=-1) / np.where(norms > 0, norms, 1.0)
     agreement = np.where(both_zero, 1.0, cosine)
     return float((agreement if kept is None else agreement[kept]).min())
 
 
-def _chain(run: Runner, sample: Sample, found: Mapping[Model, list[Array]]) -> tuple[Array, dict[Model, Array]]:
+def _chain(run: Backend, sample: Sample, by_tower: Mapping[Model, list[Array]]) -> tuple[Array, dict[Model, Array]]:
     """Query embeddings, and each tower's embedding of the products; the fusion tower reads the others' outputs."""
-    text_states, text = found[TEXT_TOWER]
-    patches, image = found[VISION_TOWER]
-    segments, image_used = sample.segments.numpy(), sample.image_used.numpy()
-    product = run(FUSION_TOWER, [text_states, segments, text, patches, image, image_used])[0]
-    query = run(TEXT_TOWER, [sample.query_token_ids.numpy(), sample.query_segments.numpy()])[1]
+    text_states, text = by_tower[TEXT_TOWER]
+    patches, image = by_tower[VISION_TOWER]
+    token_roles, image_used = sample.token_roles.numpy(), sample.image_used.numpy()
+    product = run(FUSION_TOWER, [text_states, token_roles, text, patches, image, image_used])[0]
+    query = run(TEXT_TOWER, [sample.query_token_ids.numpy(), sample.query_token_roles.numpy()])[1]
     return query, {TEXT_TOWER: text, VISION_TOWER: image, FUSION_TOWER: product}
 
 
-def order_agreement(found: Array, want: Array) -> float:
+def order_agreement(actual: Array, want: Array) -> float:
     """Share of product pairs that both score matrices [queries, products] put in the same order."""
     first, second = np.triu_indices(want.shape[1], 1)
-    gap, other = want[:, first] - want[:, second], found[:, first] - found[:, second]
+    gap, other = want[:, first] - want[:, second], actual[:, first] - actual[:, second]
     ordered = np.abs(gap) > ORDER_MARGIN
     return float((gap * other > 0)[ordered].mean()) if ordered.any() else 1.0

@@ -1,4 +1,4 @@
-"""The eager model's answers, which exports and engines are held to."""
+"""Reference outputs: the answers of the PyTorch model, which exports and engines are compared with."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Eager:
+class ReferenceOutputs:
     """outputs: tower -> its outputs for the sample's products. query: [queries, width], for the sample's queries."""
 
     sample: Sample
@@ -25,15 +25,15 @@ class Eager:
     def inputs(self, tower: Model) -> list[Array]:
         """A tower's inputs in the contract's order; the fusion tower's come from the other eager towers."""
         sample = self.sample
-        token_ids, segments = sample.token_ids.numpy(), sample.segments.numpy()
+        token_ids, token_roles = sample.token_ids.numpy(), sample.token_roles.numpy()
         pixels, image_used = sample.pixels.numpy(), sample.image_used.numpy()
         if tower is TEXT_TOWER:
-            return [token_ids, segments]
+            return [token_ids, token_roles]
         if tower is VISION_TOWER:
             return [pixels, image_used]
         text_states, text_embedding = self.outputs[TEXT_TOWER]
         patch_states, image_embedding = self.outputs[VISION_TOWER]
-        return [text_states, segments, text_embedding, patch_states, image_embedding, image_used]
+        return [text_states, token_roles, text_embedding, patch_states, image_embedding, image_used]
 
 
 def tower_modules(model: QueryLife) -> dict[Model, nn.Module]:
@@ -41,15 +41,15 @@ def tower_modules(model: QueryLife) -> dict[Model, nn.Module]:
     return {TEXT_TOWER: model.text, VISION_TOWER: model.vision, FUSION_TOWER: model.fusion}
 
 
-def run_eager(model: QueryLife, sample: Sample) -> Eager:
+def compute_reference(model: QueryLife, sample: Sample) -> ReferenceOutputs:
     """Run the three towers in float32 on the sample's products, and the text tower on its queries."""
     with torch.no_grad():
-        states, text = model.text(sample.token_ids, sample.segments)
+        states, text = model.text(sample.token_ids, sample.token_roles)
         patches, image = model.vision(sample.pixels, sample.image_used)
-        product = model.fusion(states, sample.segments, text, patches, image, sample.image_used)
-        query = model.embed_query(sample.query_token_ids, sample.query_segments)
+        product = model.fusion(states, sample.token_roles, text, patches, image, sample.image_used)
+        query = model.embed_query(sample.query_token_ids, sample.query_token_roles)
     outputs = {TEXT_TOWER: [states, text], VISION_TOWER: [patches, image], FUSION_TOWER: [product]}
-    return Eager(
+    return ReferenceOutputs(
         sample=sample,
         outputs={tower: [tensor.numpy() for tensor in tensors] for tower, tensors in outputs.items()},
         query=query.numpy(),

@@ -21,13 +21,13 @@ _LONG = (
 
 @dataclass(frozen=True)
 class Sample:
-    """Model inputs. Queries: [queries, length] int32 each. Products, aligned: token ids and segments
+    """Model inputs. Queries: [queries, length] int32 each. Products, aligned: token ids and token_roles
     [products, length] int32, pixels [products, 3, side, side] uint8, image_used [products, 1] bool."""
 
     query_token_ids: Tensor
-    query_segments: Tensor
+    query_token_roles: Tensor
     token_ids: Tensor
-    segments: Tensor
+    token_roles: Tensor
     pixels: Tensor
     image_used: Tensor
 
@@ -48,9 +48,9 @@ def make_sample(tokenizer: Tokenizer, image_size: int, count: int = MAX_BATCH) -
     planes = np.stack([_planes(product, image_size) for product in chosen])
     return Sample(
         query_token_ids=torch.from_numpy(queries.token_ids),
-        query_segments=torch.from_numpy(queries.segments),
+        query_token_roles=torch.from_numpy(queries.token_roles),
         token_ids=torch.from_numpy(products.token_ids),
-        segments=torch.from_numpy(products.segments),
+        token_roles=torch.from_numpy(products.token_roles),
         pixels=torch.from_numpy(planes) * image_used[:, :, None, None],
         image_used=image_used,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from querylife.contract import TEXT_TOWER, VISION_TOWER, Model
 from querylife.errors import ArtifactError
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.reference import ReferenceOutputs
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ def load_modelopt() -> Any:
         raise ArtifactError(message) from error
 
 
-def quantise_towers(files: Mapping[Model, Path], eager: Eager) -> None:
-    """Put Q/DQ into half-precision exports, in place. eager: whose sample is the example that scales are taken from."""
+def quantise_towers(files: Mapping[Model, Path], reference: ReferenceOutputs) -> None:
+    """Put Q/DQ into half-precision exports, in place. reference: its sample is what scales are taken from."""
     modelopt = load_modelopt()
     for tower in TOWERS:
         path = files[tower]
         example = {
-            tensor.name: array[:EXAMPLES] for tensor, array in zip(tower.inputs, eager.inputs(tower), strict=True)
+            tensor.name: array[:EXAMPLES] for tensor, array in zip(tower.inputs, reference.inputs(tower), strict=True)
         }
         with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a library whose warnings are about its own graph

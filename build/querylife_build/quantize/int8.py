@@ -2,15 +2,20 @@
 
 Weights have one scale per output channel. Activations get one per token (or patch) while the graph runs, so a row's
 vector depends neither on its neighbours nor on its padding; ONNX Runtime's own dynamic quantisation takes one scale for
-a whole batch. Channels that are far louder than the others would use up the 8 bits: behind normalisations they are
-turned down, and their weights up (SmoothQuant, Xiao 2022), by what a few drawn products show.
+a whole batch. Channels much larger than the others would use up the 8 bits: behind normalisations they are scaled
+down, and their weights up (SmoothQuant, Xiao 2022), by the largest activations of a few drawn products.
+
+Processors without VNNI add two products of unsigned activations and signed weights in 16 bits, and saturate (the
+instruction vpmaddubsw). So the scale of a channel also keeps two neighbouring weights of one sign at 128 or less
+together: 255 * 128 fits into 16 bits, and the answer is exact on AVX2, AVX-512, VNNI and AMX alike. That costs a third
+of a bit; 7-bit weights would cost a whole one (docs/explanation/exports.md).
 
 Only ONNX Runtime runs these graphs: dequantisation is an operator of its own domain, because as separate operators it
 costs a fifth of the text tower's time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +25,20 @@ from onnx import helper, numpy_helper
 
 from querylife.contract import TOWERS, Model
 from querylife_build.parity.backends import Array
-from querylife_build.parity.reference import Eager
+from querylife_build.parity.reference import ReferenceOutputs
 
 SMALLEST = 128  # products with an axis below this stay in float32: there is nothing to win
-SMOOTHING = 0.7  # share of a channel's loudness that moves into its weights; 0.3 and 0.5 were worse in the text tower
+SMOOTHING = 0.7  # share of a channel's magnitude that moves into its weights; 0.3 and 0.5 were worse in the text tower
 LEVELS = 127  # on either side of zero
+MAX_PAIR_SUM = 128  # of two neighbouring weights of one sign: 255 * 128 is the most that 16 bits hold
 _DOMAIN = "com.microsoft"
+_CONSTANTS = {
+    "int8_zero": np.uint8(128),
+    "int8_one": np.float32(1),
+    "int8_level": np.float32(1 / LEVELS),
+    "int8_least": np.float32(1e-12),
+    "int8_last_axis": np.array([-1], np.int64),
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,20 @@ class Product:
     weight: Array
 
 
-def quantise_towers(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], eager: Eager) -> None:
-    """Write int8 copies of the towers. eager: whose sample's inputs show how loud each channel is."""
+@dataclass
+class _Replacements:
+    """before: output of a node -> nodes that go in front of it. instead: output of a product -> nodes for it.
+    weights: new constants by name."""
+
+    before: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    instead: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+
+
+def quantise_towers(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], reference: ReferenceOutputs) -> None:
+    """Write int8 copies of the towers. reference: whose sample's inputs show how large each channel gets."""
     for tower in TOWERS:
-        quantise(tower, fp32[tower], int8[tower], eager.inputs(tower))
+        quantise(tower, fp32[tower], int8[tower], reference.inputs(tower))
 
 
 def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, smallest: int = SMALLEST) -> None:
@@ -48,35 +71,14 @@ def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, small
     inputs: an example batch in the contract's order. smallest: a product with a shorter axis stays as it is.
     """
     model = onnx.load(str(fp32))
-    graph = model.graph
-    by_input = _products(graph, smallest)
-    normalised = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
-    loudness = _loudness(model, tower, [name for name in by_input if name in normalised], inputs)
-    constants = {"int8_zero": np.uint8(128), "int8_one": np.float32(1), "int8_level": np.float32(1 / LEVELS)}
-    constants |= {"int8_least": np.float32(1e-12), "int8_last_axis": np.array([-1], np.int64)}
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
-    before: dict[str, list[onnx.NodeProto]] = {}
-    instead: dict[str, list[onnx.NodeProto]] = {}
-    for name, products in by_input.items():
-        weights = [product.weight for product in products]
-        before[products[0].node.output[0]] = _quantised_input(name, is_smoothed=name in loudness)
-        if name in loudness:
-            factor = _smoothing(loudness[name], weights)
-            graph.initializer.append(numpy_helper.from_array(1 / factor, f"{name}_factor"))
-            weights = [weight * factor[:, None] for weight in weights]
-        for product, wide in zip(products, weights, strict=True):
-            weight, scale = _quantised_weight(wide)
-            output = product.node.output[0]
-            graph.initializer.append(numpy_helper.from_array(weight, f"{output}_weight"))
-            graph.initializer.append(numpy_helper.from_array(scale, f"{output}_weight_scale"))
-            instead[output] = _product(name, output)
-    nodes = [
-        new for node in graph.node for new in (*before.get(node.output[0], ()), *instead.get(node.output[0], [node]))
-    ]
-    _replace(graph.node, [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes])
-    used = {name for node in graph.node for name in node.input}
-    _replace(graph.initializer, [weight for weight in list(graph.initializer) if weight.name in used])
-    del graph.value_info[:]  # with it, ONNX Runtime 1.32 fuses additions into normalisations, which takes longer
+    products = _products(model.graph, smallest)
+    normalised = {node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
+    absmax = activation_absmax(model, tower, [name for name in products if name in normalised], inputs)
+    replacements = _Replacements(weights={name: np.asarray(value) for name, value in _CONSTANTS.items()})
+    for name, group in products.items():
+        _quantise_group(name, group, absmax.get(name), replacements)
+    _replace_nodes(model.graph, replacements)
+    del model.graph.value_info[:]  # with it, ONNX Runtime 1.32 fuses additions into normalisations, which takes longer
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     int8.parent.mkdir(parents=True, exist_ok=True)
     unfinished = int8.with_name(int8.name + ".part")
@@ -87,16 +89,16 @@ def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, small
 def _products(graph: onnx.GraphProto, smallest: int) -> dict[str, list[Product]]:
     """Input -> the large products with constant weights that take it (query, key and value share theirs)."""
     weights = {weight.name: weight for weight in graph.initializer}
-    found: dict[str, list[Product]] = {}
+    by_input: dict[str, list[Product]] = {}
     for node in graph.node:
         weight = weights.get(node.input[1]) if node.op_type == "MatMul" else None
         if weight is not None and len(weight.dims) == 2 and min(weight.dims) >= smallest:
-            found.setdefault(node.input[0], []).append(Product(node, numpy_helper.to_array(weight)))
-    return found
+            by_input.setdefault(node.input[0], []).append(Product(node, numpy_helper.to_array(weight)))
+    return by_input
 
 
-def _loudness(model: onnx.ModelProto, tower: Model, names: list[str], inputs: list[Array]) -> dict[str, Array]:
-    """Input of a product -> [channels] float32, the largest magnitude that each channel has in the example."""
+def activation_absmax(model: onnx.ModelProto, tower: Model, names: list[str], inputs: list[Array]) -> dict[str, Array]:
+    """Activation name -> [channels] float32, the largest magnitude that each channel has in the example."""
     probed = onnx.ModelProto.FromString(model.SerializeToString())
     probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     options = onnxruntime.SessionOptions()
@@ -109,17 +111,41 @@ def _loudness(model: onnx.ModelProto, tower: Model, names: list[str], inputs: li
     }
 
 
-def _smoothing(loudness: Array, weights: list[Array]) -> Array:
+def _quantise_group(name: str, products: list[Product], absmax: Array | None, replacements: _Replacements) -> None:
+    """Quantise the products that share the activation name. absmax: its channels', where it is to be smoothed."""
+    weights = [product.weight for product in products]
+    replacements.before[products[0].node.output[0]] = _quantised_input(name, is_smoothed=absmax is not None)
+    if absmax is not None:
+        factor = _smoothing(absmax, weights)
+        replacements.weights[f"{name}_factor"] = 1 / factor
+        weights = [weight * factor[:, None] for weight in weights]
+    for product, weight in zip(products, weights, strict=True):
+        output = product.node.output[0]
+        quantised, scale = quantised_weight(weight)
+        replacements.weights |= {f"{output}_weight": quantised, f"{output}_weight_scale": scale}
+        replacements.instead[output] = _product(name, output)
+
+
+def _smoothing(absmax: Array, weights: list[Array]) -> Array:
     """[channels] float32 to divide the input by and multiply the weights' rows by; its geometric mean is 1."""
     strength = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
-    factor = np.maximum(loudness, 1e-5) ** SMOOTHING / np.maximum(strength, 1e-5) ** (1 - SMOOTHING)
+    factor = np.maximum(absmax, 1e-5) ** SMOOTHING / np.maximum(strength, 1e-5) ** (1 - SMOOTHING)
     return (factor / np.exp(np.log(factor).mean())).astype(np.float32)
 
 
-def _quantised_weight(weight: Array) -> tuple[Array, Array]:
-    """[inputs, outputs] int8, and its scale [outputs] float32."""
-    scale = np.maximum(np.abs(weight).max(axis=0) / LEVELS, 1e-12).astype(np.float32)
+def quantised_weight(weight: Array) -> tuple[Array, Array]:
+    """[inputs, outputs] int8, and its scale [outputs] float32. Pairs of neighbours stay within MAX_PAIR_SUM."""
+    # Rounding can add one half to each of the two: hence one level less than they may have.
+    scale = np.maximum(pair_sums(weight).max(axis=0) / (MAX_PAIR_SUM - 1), 1e-12).astype(np.float32)
     return np.clip(np.round(weight / scale), -LEVELS, LEVELS).astype(np.int8), scale
+
+
+def pair_sums(weight: Array) -> Array:
+    """[inputs, outputs] to [pairs, outputs]: what the inputs 2i and 2i+1 add up to at most, of either sign."""
+    even = np.pad(weight, ((0, len(weight) % 2), (0, 0)))
+    signs = [np.maximum(sign * even, 0) for sign in (1, -1)]
+    largest: Array = np.maximum(*(part[0::2] + part[1::2] for part in signs))
+    return largest
 
 
 def _quantised_input(name: str, is_smoothed: bool) -> list[onnx.NodeProto]:
@@ -147,6 +173,20 @@ def _product(name: str, output: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _replace(field: object, items: list[object]) -> None:
-    del field[:]  # type: ignore[attr-defined]
-    field.extend(items)  # type: ignore[attr-defined]
+def _replace_nodes(graph: onnx.GraphProto, replacements: _Replacements) -> None:
+    """Put the new nodes and weights into the graph, and drop the weights that no node reads any more."""
+    nodes = [
+        onnx.NodeProto.FromString(new.SerializeToString())
+        for node in graph.node
+        for new in (
+            *replacements.before.get(node.output[0], ()),
+            *replacements.instead.get(node.output[0], [node]),
+        )
+    ]
+    used = {name for node in nodes for name in node.input}
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    kept += [numpy_helper.from_array(array, name) for name, array in replacements.weights.items() if name in used]
+    del graph.node[:]
+    del graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from querylife.contract import MAX_BATCH, Model
 from querylife.errors import ArtifactError
-from querylife_build.tensorrt.compiler import Dialect, compile_plan
+from querylife_build.tensorrt.compiler import TensorRTVersion, compile_plan
 from querylife_build.tensorrt.profiles import check_profile, tower_profiles
 from querylife_build.tensorrt.settings import Settings
 
@@ -36,7 +36,7 @@ def check_compiles(tower: Model, path: Path, max_tokens: int) -> bytes:
     for profile in profiles:
         check_profile(profile, MAX_BATCH)
     started = time.perf_counter()
-    plan = compile_plan(Dialect(load_rtx()), path, profiles, Settings(), TARGET)
+    plan = compile_plan(TensorRTVersion(load_rtx()), path, profiles, Settings(), TARGET)
     seconds = time.perf_counter() - started
     found = f"{len(profiles)} profiles, {len(plan) / 1e6:.1f} MB in {seconds:.1f} s"
     log.info("%s: compiled for %s, %s", path, TARGET, found)

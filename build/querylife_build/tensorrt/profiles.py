@@ -19,17 +19,16 @@ Profile = dict[str, tuple[tuple[int, ...], ...]]
 
 @dataclass(frozen=True)
 class Traffic:
-    """A shape that real requests have. length: tokens, where the tower has them; None is the longest."""
+    """A shape that real requests have: rows, all of the longest length (tokenize pads on the GPU)."""
 
     batch: int
-    length: int | None = None
 
 
 # One shopper's query; queries of many, batched; a catalogue going through, or many candidates for one query.
 TRAFFIC: dict[Model, tuple[Traffic, ...]] = {
-    TEXT_TOWER: (Traffic(1, 16), Traffic(16, 16), Traffic(MAX_BATCH)),
+    TEXT_TOWER: (Traffic(1), Traffic(16), Traffic(MAX_BATCH)),
     VISION_TOWER: (Traffic(1), Traffic(8), Traffic(MAX_BATCH)),
-    FUSION_TOWER: (Traffic(1, 32), Traffic(MAX_BATCH)),
+    FUSION_TOWER: (Traffic(1), Traffic(MAX_BATCH)),
 }
 
 
@@ -41,8 +40,7 @@ def tower_profiles(tower: Model, path: Path, max_tokens: int) -> tuple[Profile, 
 
 
 def _profile(inputs: dict[str, list[int]], traffic: Traffic, max_tokens: int) -> Profile:
-    length = max_tokens if traffic.length is None else min(traffic.length, max_tokens)
-    sizes = ((1, 1), (traffic.batch, length), (MAX_BATCH, max_tokens))
+    sizes = ((1, 1), (traffic.batch, max_tokens), (MAX_BATCH, max_tokens))
     return {name: tuple(_shape(axes, batch, tokens) for batch, tokens in sizes) for name, axes in inputs.items()}
 
 

@@ -1,4 +1,4 @@
-"""How plans are built."""
+"""Settings of a TensorRT build."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Requests to Triton: many queries or products, split into batches. No I/O but reading pictures."""
+"""Splits a large input into requests, and joins their results. No I/O but reading pictures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Sending requests from an event loop: the asyncio twin of _transport."""
+"""Sends requests from an event loop: the asyncio twin of transport."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""How to connect: channel options, credentials, and the metadata of a request. Shared by both clients."""
+"""Channel options, credentials and request metadata, shared by both clients."""
 
 import ipaddress
 from pathlib import Path

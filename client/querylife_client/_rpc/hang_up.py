@@ -1,4 +1,4 @@
-"""Why a server hung up on a new connection.
+"""Diagnoses why a server closed a new connection.
 
 gRPC says "Socket closed" whether the server wants TLS, wants another client certificate, or is just going away. A TLS
 handshake of our own tells: a server that takes it wants TLS; one that takes it and then hangs up wants a certificate.

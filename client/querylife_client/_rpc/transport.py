@@ -1,4 +1,4 @@
-"""Sending requests from threads: channels, retries, hedges, and a bounded number of requests in flight."""
+"""Sends requests from threads: channels, retries, hedges, and a bounded number of requests in flight."""
 
 import contextlib
 import contextvars

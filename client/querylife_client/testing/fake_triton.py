@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc import service_pb2_grpc
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, ENSEMBLES, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
+from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
 from querylife.errors import ItemError
 from querylife.scoring import Calibration, relevance
 from querylife_client.testing.fake_model import check_image, product_vector, read_text, stack, text_vector
@@ -23,7 +23,7 @@ from querylife_client.testing.server import LocalServer
 
 _RESTRICTED = f"This protocol is restricted, expecting header '{TOKEN_HEADER}'"  # Triton's words and status
 _LENGTH = struct.Struct("<I")
-_MODELS = {model.name: model for model in (*ENSEMBLES, RELEVANCE)}
+_MODELS = {model.name: model for model in (EMBED_QUERY, EMBED_PRODUCT, SCORE_PRODUCTS, RELEVANCE)}
 
 Outputs = dict[str, NDArray[Any] | list[bytes]]
 

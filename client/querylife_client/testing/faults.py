@@ -1,4 +1,4 @@
-"""What a fake server can be told to do to its next requests, and what it remembers of them."""
+"""Faults that a fake server injects into its next requests, and a record of the requests it received."""
 
 import threading
 import time

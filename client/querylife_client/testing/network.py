@@ -1,4 +1,4 @@
-"""A network that can be lost: a TCP proxy on the loopback that resets, swallows or refuses."""
+"""A network that fails on demand: a TCP proxy on the loopback that resets, drops or refuses connections."""
 
 import asyncio
 import contextlib

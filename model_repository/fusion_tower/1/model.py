@@ -3,7 +3,7 @@
 from querylife.contract import FUSION_TOWER
 from querylife.serving.backend.adapter import Adapter
 from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.input_checks import check_segments
+from querylife.serving.backend.input_checks import check_token_roles
 from querylife.serving.backend.towers import OnnxTower
 
 
@@ -17,7 +17,7 @@ class TritonPythonModel(Adapter):
 
     def check(self, inputs):
         self.tower.check(inputs)
-        check_segments(inputs["segments"])
+        check_token_roles(inputs["token_roles"])
 
     def compute(self, inputs, wanted):
         return self.tower.run(inputs, wanted)

@@ -1,16 +1,16 @@
 """The text tower on ONNX Runtime: token ids to states and a unit vector."""
 
-from querylife.contract import SEGMENTS, TEXT_STATES, TEXT_TOWER, TOKEN_IDS
+from querylife.contract import TEXT_STATES, TEXT_TOWER, TOKEN_IDS, TOKEN_ROLES
 from querylife.serving.backend.adapter import Adapter
 from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.input_checks import check_segments
+from querylife.serving.backend.input_checks import check_token_roles
 from querylife.serving.backend.repository_files import repository_tokenizer
 from querylife.serving.backend.towers import OnnxTower, run_distinct
 
 
 class TritonPythonModel(Adapter):
     model = TEXT_TOWER
-    padded = (TOKEN_IDS, SEGMENTS, TEXT_STATES)  # padding costs next to nothing: querylife_build.export.unpad
+    padded = (TOKEN_IDS, TOKEN_ROLES, TEXT_STATES)  # padding costs next to nothing: querylife_build.export.unpad
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)
@@ -21,7 +21,7 @@ class TritonPythonModel(Adapter):
     def check(self, inputs):
         self.tower.check(inputs)
         self.tokenizer.check(inputs["token_ids"])
-        check_segments(inputs["segments"])
+        check_token_roles(inputs["token_roles"])
 
     def compute(self, inputs, wanted):
         return run_distinct(inputs, lambda rows: self.tower.run(rows, wanted))

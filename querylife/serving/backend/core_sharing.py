@@ -1,4 +1,4 @@
-"""Sharing of cores between towers: a tower that runs alone may use all of them."""
+"""Core sharing between towers: a tower that runs alone uses all cores."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Decoding a batch of pictures side by side."""
+"""Decodes a batch of pictures in parallel."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

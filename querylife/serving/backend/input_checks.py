@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.contract import Segment
+from querylife.contract import TokenRole
 from querylife.errors import InvalidRequestError
 
 Axes = tuple[int | str, ...]
@@ -30,8 +30,10 @@ def _axis_names(axes: Axes) -> str:
     return "[" + ", ".join(str(axis) for axis in axes) + "]"
 
 
-def check_segments(segments: NDArray[np.int32]) -> None:
-    """Raise InvalidRequestError unless segments, [batch, length], hold contract.Segment."""
-    if segments.size and not (segments.min() >= Segment.PADDING and segments.max() <= Segment.PRODUCT_TYPE):
-        span = f"{segments.min()} to {segments.max()}"
-        raise InvalidRequestError(f"segments: found {span}, want {Segment.PADDING} to {Segment.PRODUCT_TYPE}")
+def check_token_roles(token_roles: NDArray[np.int32]) -> None:
+    """Raise InvalidRequestError unless token_roles, [batch, length], hold contract.TokenRole."""
+    if token_roles.size and not (
+        token_roles.min() >= TokenRole.PADDING and token_roles.max() <= TokenRole.PRODUCT_TYPE
+    ):
+        span = f"{token_roles.min()} to {token_roles.max()}"
+        raise InvalidRequestError(f"token_roles: found {span}, want {TokenRole.PADDING} to {TokenRole.PRODUCT_TYPE}")

@@ -26,7 +26,7 @@ class QueryEncoder:
     def encode(self, queries: NDArray[np.object_]) -> Arrays:
         """queries: [batch, 1] object, UTF-8. Returns the outputs of contract.EMBED_QUERY; faults stay in their rows."""
         tokens = self._tokenizer.encode_queries(bytes_column(queries))
-        inputs: Arrays = {"token_ids": tokens.token_ids, "segments": tokens.segments}
+        inputs: Arrays = {"token_ids": tokens.token_ids, "token_roles": tokens.token_roles}
         outputs = run_distinct(inputs, lambda rows: self.tower.run(rows, ["text_embedding"]))
         return {
             "query_embedding": outputs["text_embedding"],

@@ -1,4 +1,4 @@
-"""What a Python backend finds in its model repository, from its own version folder."""
+"""Files of the model repository, located from a backend's version folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def repository_lock(version_folder: Path) -> EngineLock:
     return read_lock(version_folder.parents[1] / LOCK_NAME)
 
 
-def repository_tokenizer(version_folder: Path) -> Tokenizer:
+def repository_tokenizer(version_folder: Path, *, pads_to_longest: bool = False) -> Tokenizer:
     """The repository's tokenizer, cutting texts at its model's max_tokens. Raises ArtifactError."""
     path = version_folder.parents[1] / TOKENIZE.name / "1" / TOKENIZER_NAME
-    return Tokenizer(path, repository_lock(version_folder).max_tokens)
+    return Tokenizer(path, repository_lock(version_folder).max_tokens, pads_to_longest=pads_to_longest)

@@ -1,4 +1,4 @@
-"""What both tokenizing steps do: texts, with their product types where the step has them, to token ids."""
+"""The tokenizer steps: texts, with their product types where given, to token ids."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ class TokenizingAdapter(Adapter):
     merges_requests = False  # each request is padded to its own longest row
 
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
-        self.tokenizer = repository_tokenizer(version_folder)
+        self.tokenizer = repository_tokenizer(version_folder, pads_to_longest=parameters.get("pad") == "longest")
 
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
         columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]
@@ -22,7 +22,7 @@ class TokenizingAdapter(Adapter):
         tokens = self.tokenizer.encode_queries(*columns) if is_query else self.tokenizer.encode(*columns)
         return {
             "token_ids": tokens.token_ids,
-            "segments": tokens.segments,
+            "token_roles": tokens.token_roles,
             "text_used": tokens.text_used[:, None],
             "text_fault": fault_column(tokens.faults, len(tokens.token_ids)),
         }

@@ -1,4 +1,4 @@
-"""Towers on the CPU profile: an ONNX Runtime session, and the savings that a batch of rows allows."""
+"""Towers of the CPU profile: ONNX Runtime sessions, batching and core sharing."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Who may call a server: TLS, client certificates, a bearer token, and the supervisor's own way in past them.
+"""Authentication of Triton: TLS, client certificates, a bearer token, and the supervisor's own credentials.
 
 Triton compares a header with a fixed value, the whole "Bearer <token>"; querylife_client sends that header.
 """

@@ -1,4 +1,4 @@
-"""Draining: refuse new work while what has begun goes on.
+"""Draining: new requests are refused, running requests finish.
 
 On SIGTERM Triton fails requests that are between two steps of an ensemble. So the ensembles are unloaded first: Triton
 then takes no new request for them and keeps their steps until the last one is done.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from querylife.artifacts.repository_lock import Canary
+from querylife.artifacts.repository_lock import GoldenProbe
 from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, SCORE_PRODUCTS, Model
 from querylife.errors import ServerFaultError
 from querylife.serving.supervisor.auth import Access
@@ -19,23 +19,27 @@ IMAGE_EVERY = 10  # calls; a picture takes four fifths of the processor time of 
 _Expected = tuple[pb.ModelInferRequest, str, tuple[float, ...], float]  # request, output, its values, tolerance
 
 
-class CanaryCaller:
-    """Asks one server for the canary's answers, over and over, on one channel."""
+class ProbeCaller:
+    """Asks one server for the golden probe's answers, over and over, on one channel."""
 
-    def __init__(self, address: str, canary: Canary, access: Access) -> None:
+    def __init__(self, address: str, golden_probe: GoldenProbe, access: Access) -> None:
         self._metadata = access.metadata
         self._channel = access.channel(address, [("grpc.max_reconnect_backoff_ms", 200)])
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        query = {"query": canary.query.encode()}
-        product = {"title": canary.title.encode(), "image": canary.image, "product_type": canary.product_type.encode()}
-        vector_tolerance = canary.embedding_tolerance
-        query_vector = _request(EMBED_QUERY, query), "query_embedding", canary.query_embedding, vector_tolerance
-        vector = _request(EMBED_PRODUCT, product), "product_embedding", canary.product_embedding, vector_tolerance
-        score = _request(SCORE_PRODUCTS, query | product), "score", (canary.score,), canary.score_tolerance
+        query = {"query": golden_probe.query.encode()}
+        product = {
+            "title": golden_probe.title.encode(),
+            "image": golden_probe.image,
+            "product_type": golden_probe.product_type.encode(),
+        }
+        vector_tolerance = golden_probe.embedding_tolerance
+        query_vector = _request(EMBED_QUERY, query), "query_embedding", golden_probe.query_embedding, vector_tolerance
+        vector = _request(EMBED_PRODUCT, product), "product_embedding", golden_probe.product_embedding, vector_tolerance
+        score = _request(SCORE_PRODUCTS, query | product), "score", (golden_probe.score,), golden_probe.score_tolerance
         without_image = score
-        if canary.score_without_image is not None:
+        if golden_probe.score_without_image is not None:
             request = _request(SCORE_PRODUCTS, query | product | {"image": b""})
-            without_image = request, "score", (canary.score_without_image,), canary.score_tolerance
+            without_image = request, "score", (golden_probe.score_without_image,), golden_probe.score_tolerance
         self._all: tuple[_Expected, ...] = (query_vector, vector, score, without_image)
         self._with_image: tuple[_Expected, ...] = (query_vector, score)
         self._without_image: tuple[_Expected, ...] = (query_vector, without_image)

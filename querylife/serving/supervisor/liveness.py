@@ -1,4 +1,4 @@
-"""Whether a server's processes are alive and at work, from the process table and the scheduler."""
+"""Liveness of a server's processes, from the process table and the scheduler's statistics."""
 
 import time
 
@@ -8,7 +8,7 @@ from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.triton import TritonProcess
 
 
-class Vitals:
+class Liveness:
     """What the process table tells: who is gone, who is stopped, whether anybody works."""
 
     def __init__(self, process: TritonProcess, config: ServerConfig) -> None:
@@ -32,11 +32,11 @@ class Vitals:
         return f"a process has been stopped for {stopped_s:.1f} s" if stopped_s > self._config.stopped_s else ""
 
     def stuck(self, silent_s: float) -> str:
-        """Judge a canary that has been unanswered for silent_s."""
+        """Judge a golden probe that has been unanswered for silent_s."""
         if silent_s > self._config.busy_s:
-            return f"canary unanswered for {silent_s:.1f} s"
+            return f"golden probe unanswered for {silent_s:.1f} s"
         if silent_s > self._config.stuck_s and self._idleness.is_idle():
-            return f"canary unanswered for {silent_s:.1f} s by an idle server"
+            return f"golden probe unanswered for {silent_s:.1f} s by an idle server"
         return ""
 
 

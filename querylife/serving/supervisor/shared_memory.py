@@ -1,4 +1,4 @@
-"""Whether the machine has the shared memory that the Python backends' tensors pass through."""
+"""Free shared memory, which tensors of the Python backends pass through."""
 
 import logging
 import os

@@ -1,6 +1,6 @@
-"""The supervisor: owns one Triton process group, believes only answers, and replaces a sick server.
+"""The supervisor owns one Triton process group, probes it, and replaces it when it fails.
 
-Triton's own ready flag stays true when a backend process is gone or stuck, so readiness here is the canary: every
+Triton's own ready flag stays true when a backend process is gone or stuck, so readiness here is the golden probe: every
 ensemble answers, rightly. It repeats for as long as the server lives. A sick server is killed as a group, its shared
 memory is removed, and a new one is started: first at once, then with growing pauses, and not for ever.
 """
@@ -14,14 +14,17 @@ import time
 import grpc
 
 from querylife.artifacts.model_identity import identity
-from querylife.artifacts.repository_lock import verify
+from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.auth import Access, Renewal
 from querylife.serving.supervisor.drain import RepositoryControl
-from querylife.serving.supervisor.golden_probe import CanaryCaller
-from querylife.serving.supervisor.liveness import Idleness, Vitals
+from querylife.serving.supervisor.golden_probe import ProbeCaller
+from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_gpu
+from querylife.serving.supervisor.installation import find_installation
+from querylife.serving.supervisor.liveness import Idleness, Liveness
 from querylife.serving.supervisor.probe_server import Health, ProbeServer
+from querylife.serving.supervisor.processor_check import check_processor
 from querylife.serving.supervisor.shared_memory import check_shared_memory
 from querylife.serving.supervisor.telemetry import Telemetry
 from querylife.serving.supervisor.tracing import trace_options
@@ -29,7 +32,6 @@ from querylife.serving.supervisor.triton import (
     SHARED_MEMORY,
     TritonOptions,
     TritonProcess,
-    find_installation,
     remove_stale_shared_memory,
 )
 
@@ -48,11 +50,11 @@ class Supervisor:
         self.ready = threading.Event()
         self._stopping = False
         self._was_ready = False
-        self._watched: tuple[Vitals, CanaryPulse] | None = None  # of the server that is ready
+        self._watched: tuple[Liveness, ProbeLoop] | None = None  # of the server that is ready
         self._reason = "starting"
         self._looked = time.monotonic()
         self._telemetry = Telemetry()
-        self._installation = find_installation()
+        self._installation = find_installation(config.tritonserver)
         remove_stale_shared_memory()
         check_shared_memory(SHARED_MEMORY)
 
@@ -63,9 +65,9 @@ class Supervisor:
     def run(self) -> None:
         """Serve until stop.
 
-        Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is taken
-        (another server there could answer our canary), ServerFaultError when the server will not become ready. Once a
-        server has been ready, the first two are reasons to try again.
+        Raises ArtifactError when the repository's parts don't belong together, UnavailableError when a port is in use
+        (another server there could answer the golden probe), and ServerFaultError when the server does not get ready.
+        Once a server has been ready, the first two are reasons to try again.
         """
         with self._probe_server():
             self._run()
@@ -79,8 +81,8 @@ class Supervisor:
         watched = self._watched
         if watched is None:
             return Health(not_live, self._reason)
-        vitals, pulse = watched
-        return Health(not_live, not_live or vitals.fault() or pulse.problem())
+        liveness, probe_loop = watched
+        return Health(not_live, not_live or liveness.fault() or probe_loop.problem())
 
     def metrics(self) -> str:
         """The supervisor's own metrics, in Prometheus' text format."""
@@ -133,6 +135,7 @@ class Supervisor:
         control = RepositoryControl(self.config.address, access)
         started = time.monotonic()
         lock = verify(self.config.repository)  # at every start: it may have been rebuilt since the last
+        gpu, gpu_options = self._gpu(lock)
         model = identity(lock, self.config.profile)
         options = TritonOptions(
             repository=self.config.repository,
@@ -147,8 +150,10 @@ class Supervisor:
                 *control.options(),
                 *access.options,
                 *trace_options(self.config.trace_endpoint, self.config.trace_rate),
+                *gpu_options,
                 *self.config.triton,
             ),
+            gpu=gpu,
         )
         process = TritonProcess(self._installation, options)
         self._telemetry.server_started(
@@ -159,9 +164,9 @@ class Supervisor:
                 "profile": self.config.profile,
             }
         )
-        canary = CanaryCaller(self.config.address, lock.canary, access)
+        golden_probe = ProbeCaller(self.config.address, lock.served_canary(self.config.profile), access)
         try:
-            reason = self._await_ready(process, canary)
+            reason = self._await_ready(process, golden_probe) or check_processor(self.config, lock, access)
             if reason:
                 return reason, False
             process.hide_secrets()
@@ -169,18 +174,26 @@ class Supervisor:
             log.info("ready in %.1f s, metrics on %s", time.monotonic() - started, metrics)
             self._was_ready = True
             self.ready.set()
-            reason = self._watch(process, canary, renewal)
+            reason = self._watch(process, golden_probe, renewal)
             self.ready.clear()
             if self._stopping or reason == RENEWED:
                 self._drain(process, control)
             return reason, True
         finally:
             self.ready.clear()
-            canary.close()
+            golden_probe.close()
             process.kill()
 
-    def _await_ready(self, process: TritonProcess, canary: CanaryCaller) -> str:
-        """Returns "" once the canary is answered rightly, else why that will not happen."""
+    def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
+        """The gpu profile's GPU, and options for its plans. Raises ArtifactError where plans and machine misfit."""
+        if self.config.profile != "gpu":
+            return "", []
+        gpu = visible_gpu(self.config.gpu)
+        plans = check_gpu_machine(lock, gpu, self._installation.environment()["LD_LIBRARY_PATH"])
+        return gpu, ["--backend-config=tensorrt,version-compatible=true"] if plans.version_compatible else []
+
+    def _await_ready(self, process: TritonProcess, golden_probe: ProbeCaller) -> str:
+        """Returns "" once the golden probe is answered rightly, else why that will not happen."""
         deadline = time.monotonic() + self.config.start_s
         problem = "no answer"
         while not self._stopping:
@@ -190,7 +203,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 return f"not ready in {self.config.start_s:g} s: {problem}"
             try:
-                canary.call_all(timeout_s=5.0)
+                golden_probe.call_all(timeout_s=5.0)
                 return ""
             except (grpc.RpcError, ServerFaultError) as error:
                 problem = _describe(error)
@@ -204,35 +217,35 @@ class Supervisor:
             log.warning("requests are left after %.0f s", self.config.drain_s)
         process.terminate()
 
-    def _watch(self, process: TritonProcess, canary: CanaryCaller, renewal: Renewal) -> str:
+    def _watch(self, process: TritonProcess, golden_probe: ProbeCaller, renewal: Renewal) -> str:
         """Returns why the server has to be replaced, or "" when told to stop."""
-        vitals = Vitals(process, self.config)
-        pulse = CanaryPulse(canary, self.config, self._telemetry)
-        self._watched = vitals, pulse
+        liveness = Liveness(process, self.config)
+        probe_loop = ProbeLoop(golden_probe, self.config, self._telemetry)
+        self._watched = liveness, probe_loop
         try:
             while not self._stopped_within(0.1):
                 if renewal.is_due():
                     return RENEWED
-                if reason := vitals.fault() or pulse.fault() or vitals.stuck(pulse.silent_s()):
+                if reason := liveness.fault() or probe_loop.fault() or liveness.stuck(probe_loop.silent_s()):
                     return reason
         finally:
             self._reason = "restarting"
             self._watched = None
-            pulse.stop()
+            probe_loop.stop()
         return ""
 
 
-class CanaryPulse:
-    """Calls the canary on a thread of its own and remembers since when it waits for an answer."""
+class ProbeLoop:
+    """Calls the golden probe on a thread of its own and remembers since when it waits for an answer."""
 
-    def __init__(self, canary: CanaryCaller, config: ServerConfig, telemetry: Telemetry) -> None:
-        self._canary = canary
+    def __init__(self, golden_probe: ProbeCaller, config: ServerConfig, telemetry: Telemetry) -> None:
+        self._golden_probe = golden_probe
         self._config = config
         self._telemetry = telemetry
         self._asked: float | None = None  # none is under way
         self._problems: list[str] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="canary", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="golden_probe", daemon=True)
         self._thread.start()
 
     def silent_s(self) -> float:
@@ -253,7 +266,7 @@ class CanaryPulse:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._config.canary_interval_s):
+        while not self._stop.wait(self._config.probe_interval_s):
             begun = time.monotonic()
             self._asked = self._asked or begun
             try:
@@ -263,9 +276,9 @@ class CanaryPulse:
             self._telemetry.probe_answered(outcome, time.monotonic() - begun)
 
     def _ask(self) -> str:
-        """One canary. Returns its outcome, as telemetry counts it."""
+        """One golden probe. Returns its outcome, as telemetry counts it."""
         try:
-            self._canary.call(timeout_s=self._config.busy_s)
+            self._golden_probe.call(timeout_s=self._config.busy_s)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return "timeout"
@@ -295,5 +308,5 @@ def free_port(host: str, port: int) -> int:
 
 def _describe(error: Exception) -> str:
     if isinstance(error, grpc.RpcError):
-        return f"canary refused: {error.code().name}: {error.details()}"
+        return f"golden probe refused: {error.code().name}: {error.details()}"
     return str(error)

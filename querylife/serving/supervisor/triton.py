@@ -1,14 +1,11 @@
-"""The Triton Inference Server that the nvidia-pytriton wheel carries: where it is, how to start it, how to end it."""
+"""A Triton Inference Server process: how it is started, looked at and ended."""
 
 import contextlib
-import importlib.metadata
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from dataclasses import dataclass
@@ -17,69 +14,17 @@ from pathlib import Path
 import psutil
 
 from querylife.contract import MODELS
-from querylife.errors import ArtifactError
 from querylife.serving.supervisor import launch
+from querylife.serving.supervisor.installation import Installation
 
 log = logging.getLogger(__name__)
 
-WHEEL = "nvidia-pytriton==0.7.0"
 SHARED_MEMORY = Path("/dev/shm")
 ABOUT_NO_GPU = (b"CudaDriverHelper", b"no pinned memory pool", b"unable to create stream")
-# Pages of 2 MiB where Linux gives them to who asks (glibc from 2.35): a run walks through all weights of a tower.
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
+# Outputs of 64 products with all their states are 10 MB: the default pool of 64 MiB holds the batches of few callers.
+GPU_OPTIONS = ("--pinned-memory-pool-byte-size=268435456", "--cuda-memory-pool-byte-size=0:536870912")
 SHM_PREFIX = "querylife_"  # followed by the supervisor's process id
 KILLED_S = 30.0  # to end what was killed: the kernel has gigabytes to give back, and others may be before it
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A tritonserver binary and what must be around it."""
-
-    server: Path
-    backends: Path
-    libraries: Path
-
-    def environment(self) -> dict[str, str]:
-        """The stub takes the first python3 on PATH, and the libpython that it was linked to."""
-        libpython = sysconfig.get_config_var("LIBDIR")
-        return os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-            "LD_LIBRARY_PATH": f"{self.libraries}:{libpython}",
-            "PYTHONUNBUFFERED": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", HUGE_PAGES),
-        }
-
-
-def find_installation() -> Installation:
-    """Find the wheel's server in this environment and lay out its Python backend for our Python.
-
-    Raises ArtifactError when the wheel is missing or has no stub for this Python.
-    """
-    try:
-        wheel = importlib.metadata.distribution("nvidia-pytriton")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ArtifactError(f"found no Triton server, want it: pip install --no-deps {WHEEL}") from error
-    site = Path(str(wheel.locate_file("")))
-    triton = site / "pytriton" / "tritonserver"
-    backends = Path(sys.prefix) / "triton-backends"
-    _lay_out_python_backend(triton, backends / "python")
-    return Installation(triton / "bin" / "tritonserver", backends, site / "nvidia_pytriton.libs")
-
-
-def _lay_out_python_backend(triton: Path, folder: Path) -> None:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.exists():
-        raise ArtifactError(f"{WHEEL} has no Python backend stub for Python {version}, want 3.11 or 3.12")
-    folder.mkdir(parents=True, exist_ok=True)
-    shipped = triton / "backends" / "python"
-    for source in (shipped / "libtriton_python.so", shipped / "triton_python_backend_utils.py", stub):
-        target = folder / source.name
-        if not target.exists() or target.stat().st_size != source.stat().st_size:
-            unfinished = target.with_suffix(f".{os.getpid()}")
-            shutil.copy2(source, unfinished)
-            unfinished.rename(target)
 
 
 @dataclass(frozen=True)
@@ -99,6 +44,7 @@ class TritonOptions:
     metrics_host: str = "127.0.0.1"
     secrets: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    gpu: str = ""  # index or UUID of the one GPU that the server sees; "" for none
 
     def arguments(self) -> list[str]:
         profile = [f"--model-config-name={self.profile}"] if self.profile != "gpu" else []
@@ -114,7 +60,7 @@ class TritonOptions:
             f"--metrics-address={self.metrics_host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=" + ("true" if self.profile == "gpu" else "false"),
-            "--pinned-memory-pool-byte-size=" + ("268435456" if self.profile == "gpu" else "0"),
+            *(GPU_OPTIONS if self.profile == "gpu" else ["--pinned-memory-pool-byte-size=0"]),
             "--exit-timeout-secs=5",  # the supervisor drains before
             f"--backend-config=python,shm-region-prefix-name={shm_prefix(os.getpid())}",
             "--log-verbose=0",
@@ -128,8 +74,7 @@ class TritonProcess:
 
     def __init__(self, installation: Installation, options: TritonOptions) -> None:
         environment = installation.environment()
-        if options.profile != "gpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment["CUDA_VISIBLE_DEVICES"] = options.gpu
         arguments = [f"--backend-directory={installation.backends}", *options.arguments()]
         self._process = subprocess.Popen(
             [sys.executable, "-ES", launch.__file__, str(installation.server), *arguments],

@@ -1,0 +1,45 @@
+"""Checks the towers on a processor that they were not gated on, with the inputs and answers of the gate.
+
+Int8 products may use other kernels there, which round and saturate differently. The golden probe is not enough: it
+compares with the PyTorch model, whose answers are further from int8 towers than those of the gate.
+"""
+
+import logging
+
+import grpc
+
+from querylife.artifacts.processor import instruction_sets
+from querylife.artifacts.repository_lock import EngineLock
+from querylife.errors import ServerFaultError
+from querylife.serving.config import ServerConfig
+from querylife.serving.supervisor.auth import Access
+from querylife.serving.supervisor.golden_probe import ProbeCaller
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 60.0
+
+
+def check_processor(config: ServerConfig, lock: EngineLock, access: Access) -> str:
+    """Ask a ready server for the gate's answers, where this processor is not the gate's.
+
+    Returns "" when the answers agree or nothing is to be checked, else what is wrong. The GPU profile's towers do not
+    depend on the processor.
+    """
+    golden_probe = lock.gate_canary()
+    here = instruction_sets()
+    if golden_probe is None or lock.gate is None or config.profile == "gpu" or here == lock.gate.instruction_sets:
+        return ""
+    gated = ", ".join(lock.gate.instruction_sets) or "an unknown processor"
+    log.info("the towers were gated on %s, this processor has %s: checking their answers", gated, ", ".join(here))
+    caller = ProbeCaller(config.address, golden_probe, access)
+    try:
+        caller.call_all(TIMEOUT_S)
+    except ServerFaultError as error:
+        return f"the towers answer otherwise than on the processor they were gated on ({gated}): {error}"
+    except grpc.RpcError as error:
+        return f"the check of this processor was not answered: {error}"
+    finally:
+        caller.close()
+    log.info("the towers answer as on the processor they were gated on")
+    return ""

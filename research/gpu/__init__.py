@@ -1,0 +1,1 @@
+"""What the GPU profile does without TensorRT."""
