@@ -74,8 +74,6 @@ async def run_index(config: IndexConfig) -> list[IndexSummary]:
             catalogue.keep_all()
             run = _IndexRun(config, store, catalogue, scan, ledger, target, reasons)
             summaries.append(await run.run())
-            if not store.state().active:
-                store.write_state(replace(store.state(), active=target.name))
     return summaries
 
 
@@ -151,9 +149,10 @@ class _IndexRun:
             if writing is not None:
                 writing.cancel()
         await self._delete_gone()
-        if self._target.name in self._store.state().unoptimized:
+        if self._target.name in (await self._patiently(self._store.state)).unoptimized:
             await self._patiently(self._target.collection.optimize)
-            self._note_written(False)
+            await self._patiently(self._note_written, False)
+        await self._patiently(self._activate)
         self._summary.seconds = self._progress.seconds
         return self._summary
 
@@ -207,7 +206,7 @@ class _IndexRun:
         return {record.key: record for record in self._ledger.find(wanted)}
 
     async def _write(self, rows: Sequence[tuple[CatalogueRow, str, Any]]) -> None:
-        self._note_written(True)
+        await self._patiently(self._note_written, True)
         ids = [row.product.id for row, _, _ in rows]
         vectors = np.stack([vector for _, _, vector in rows])
         attributes = [{**row.attributes, CONTENT: content} for row, content, _ in rows]
@@ -226,14 +225,22 @@ class _IndexRun:
         self._reasons.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     async def _delete_gone(self) -> None:
-        pieces = self._target.collection.scan_ids()
-        gone: list[str] = []
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            gone += self._catalogue.not_in(piece)
+        gone = await self._patiently(self._gone)
+        if gone:
+            await self._patiently(self._note_written, True)
         for start in range(0, len(gone), CHUNK_ROWS):
-            self._note_written(True)
             await self._patiently(self._target.collection.delete, gone[start : start + CHUNK_ROWS])
         self._summary.deleted = len(gone)
+
+    def _gone(self) -> list[str]:
+        """The stored ids that the catalogue does not have."""
+        return [row_id for piece in self._target.collection.scan_ids() for row_id in self._catalogue.not_in(piece)]
+
+    def _activate(self) -> None:
+        """In a new store, the collection becomes the active one now that it is complete."""
+        state = self._store.state()
+        if not state.active:
+            self._store.write_state(replace(state, active=self._target.name))
 
     def _note_written(self, is_unoptimized: bool) -> None:
         """Keep in the store that its indexes do not hold every row yet, so that a killed job's successor sees it."""
