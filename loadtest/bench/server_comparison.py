@@ -31,7 +31,7 @@ from loadtest.attribution import read_statistics, stage_times
 from loadtest.bench.servers import triton
 from loadtest.bench.traffic import queries
 from querylife.contract import EMBED_QUERY, MODELS, TEXT_TOWER
-from querylife_client import AsyncClient
+from querylife_client import AsyncClient, Client
 
 IN_FLIGHT = 32
 DISTINCT = 216  # queries that recorded towers know
@@ -60,7 +60,7 @@ def main() -> None:
             servers[name] = stack.enter_context(_server(rest, options.recorded_ms))
             rounds[name] = []
         for name, server in servers.items():
-            asyncio.run(_load(server.address, 3.0))
+            _warm_up(server.address)
             idle[name] = _idle(server, options.idle_seconds)
             print(f"{name}: {server.start_s:.1f} s of processor time to start, {_megabytes(server):.0f} MB")
         for number in range(options.rounds):
@@ -73,10 +73,17 @@ def main() -> None:
 @contextlib.contextmanager
 def _server(text: str, recorded_ms: float) -> Iterator[Server]:
     python, repository, extra = [*text.split(":"), ""][:3]
+    checkout = Path(repository).absolute().parent  # Triton's Python backends import what lies in their working folder
     with tempfile.TemporaryDirectory() as folder:
-        path = _with_recorded_towers(Path(repository), Path(folder), recorded_ms) if recorded_ms else Path(repository)
+        path = (
+            _with_recorded_towers(Path(repository), Path(folder), recorded_ms)
+            if recorded_ms
+            else Path(repository).absolute()
+        )
         known = {child.pid for child in psutil.Process().children()}
-        settings = argparse.Namespace(server_python=python, repository=path, extra=extra.split())
+        settings = argparse.Namespace(
+            server_python=str(Path(python).absolute()), repository=path, extra=extra.split(), folder=checkout
+        )
         with triton(settings) as (address, _):
             (supervisor,) = (child for child in psutil.Process().children() if child.pid not in known)
             server = Server(address, supervisor, start_s=0.0)
@@ -98,6 +105,13 @@ def _with_recorded_towers(repository: Path, folder: Path, recorded_ms: float) ->
             text = RECORDED.read_text().replace("ORIGINAL", str(source)).replace("ROW_S", str(recorded_ms / 1000))
             backend.write_text(text)
     return copy
+
+
+def _warm_up(address: str) -> None:
+    """Every query once, so that recorded towers know all of them, then single ones."""
+    with Client(address, timeout_s=120) as client:
+        client.embed_queries(list(itertools.islice(queries(), DISTINCT)))
+    asyncio.run(_load(address, 1.0))
 
 
 async def _load(address: str, seconds: float) -> int:

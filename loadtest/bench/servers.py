@@ -19,7 +19,7 @@ def triton(options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     command = [options.server_python, "-m", "querylife", "serve", "--repository", str(options.repository)]
     command += ["--grpc-port", str(port), "--metrics-port", "0", "--", *getattr(options, "extra", ())]
     started = time.perf_counter()
-    with _until_ready(command, f"ready 127.0.0.1:{port}"):
+    with _until_ready(command, f"ready 127.0.0.1:{port}", folder=getattr(options, "folder", None)):
         yield f"127.0.0.1:{port}", time.perf_counter() - started
 
 
@@ -59,8 +59,12 @@ def _script(python: str, name: str, *arguments: str, threads: str = "all") -> It
 
 
 @contextlib.contextmanager
-def _until_ready(command: list[str], line: str, environment: dict[str, str] | None = None) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment) as process:
+def _until_ready(
+    command: list[str], line: str, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> Iterator[None]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment, cwd=folder
+    ) as process:
         try:
             assert process.stdout is not None
             first_line = process.stdout.readline().strip()
