@@ -20,7 +20,7 @@ from querylife.errors import ArtifactError
 from querylife.preprocessing.spelling import SPELLING_NAME
 from querylife.scoring import Calibration
 
-FORMAT = 1
+FORMAT = 2
 LOCK_NAME = "engine.lock.json"
 ONNX_NAME = "model.onnx"
 PLAN_NAME = "model.plan"

@@ -89,9 +89,9 @@ def test_a_missing_part_is_refused(repository):
     ("document", "complaint"),
     [
         ("", "cannot be read"),
-        ("[]", "found lock format None, want 1"),
-        ('{"format": 2}', "found lock format 2, want 1"),
-        ('{"format": 1}', "damaged: KeyError"),
+        ("[]", "found lock format None, want 2"),
+        ('{"format": 1}', "found lock format 1, want 2"),
+        ('{"format": 2}', "damaged: KeyError"),
     ],
 )
 def test_a_damaged_lock_is_refused(tmp_path, document, complaint):
