@@ -261,7 +261,10 @@ class AsyncClient:
                 yield tile
 
     async def ready(self, *, timeout_s: float = 5.0) -> bool:
-        """Whether every server of this client answers a real request within timeout_s."""
+        """Whether every server of this client answers a real request within timeout_s (seconds).
+
+        Raises CredentialsError where a server refuses the token or the certificate: waiting does not help.
+        """
         return await self._servers.are_ready(timeout_s)
 
     async def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:

@@ -234,7 +234,10 @@ class Client:
         yield from self._servers.genfilt.answers(batches, self._request_deadlines(timeout_s), streamed=True)
 
     def ready(self, *, timeout_s: float = 5.0) -> bool:
-        """Whether every server of this client answers a real request within timeout_s."""
+        """Whether every server of this client answers a real request within timeout_s (seconds).
+
+        Raises CredentialsError where a server refuses the token or the certificate: waiting does not help.
+        """
         return self._servers.are_ready(timeout_s)
 
     def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:

@@ -39,14 +39,14 @@ class ModelServer:
 
     async def check(self) -> bool:
         """Whether the server answers now."""
-        is_ready = await self._client.ready(timeout_s=TIMEOUT_S)
-        if is_ready:
-            try:
-                found = await self._client.metadata(timeout_s=TIMEOUT_S)
-                self.model, self.embedding_width = found.model, found.embedding_width
-            except QuerylifeError as error:
-                log.warning("the model server does not say which model it serves: %s", error)
-                is_ready = False
+        is_ready = False
+        try:
+            if await self._client.ready(timeout_s=TIMEOUT_S):
+                metadata = await self._client.metadata(timeout_s=TIMEOUT_S)
+                self.model, self.embedding_width = metadata.model, metadata.embedding_width
+                is_ready = True
+        except QuerylifeError as error:
+            log.warning("the model server does not say which model it serves: %s", error)
         if is_ready != self.is_ready:
             log.info("the model server %s", "answers" if is_ready else "does not answer")
         self.is_ready = is_ready

@@ -8,6 +8,7 @@ import pytest
 from querylife.errors import ArtifactError, UnavailableError
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.supervisor import ProbeLoop, Supervisor
+from querylife.serving.supervisor.telemetry import Telemetry
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 120.0
@@ -59,16 +60,16 @@ def caller():
     caller.gate.set()
 
 
-def test_a_canary_that_nobody_sends_is_no_silence_of_the_servers(caller):
+def test_a_probe_that_is_not_sent_is_no_silence_of_the_server(caller):
     """As when the thread that sends it gets no processor."""
-    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=600))
+    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=600), Telemetry())
     assert not await_condition(lambda: probe_loop.silent_s() > 0, 0.5)
     assert caller.calls == 0
     probe_loop.stop()
 
 
 def test_a_server_is_silent_from_the_question_to_its_answer(caller):
-    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=0.01))
+    probe_loop = ProbeLoop(caller, ServerConfig(probe_interval_s=0.01), Telemetry())
     assert await_condition(lambda: probe_loop.silent_s() > 0.3, LIMIT_S)
     caller.gate.set()
     assert await_condition(lambda: probe_loop.silent_s() == 0, LIMIT_S)
@@ -86,9 +87,9 @@ class Unanswered(Caller):
         raise Expired
 
 
-def test_silence_goes_on_from_one_unanswered_canary_to_the_next():
+def test_silence_continues_from_one_unanswered_probe_to_the_next():
     deaf = Unanswered()
-    probe_loop = ProbeLoop(deaf, ServerConfig(probe_interval_s=0.01, busy_s=0.1))
+    probe_loop = ProbeLoop(deaf, ServerConfig(probe_interval_s=0.01, busy_s=0.1), Telemetry())
     assert await_condition(lambda: deaf.calls >= 3, LIMIT_S)
     assert probe_loop.silent_s() > 0.2
     assert probe_loop.fault() == ""

@@ -45,7 +45,9 @@ def start(server: Path) -> Iterator[Callable[[], TritonProcess]]:
     processes = []
 
     def start_server() -> TritonProcess:
-        options = TritonOptions(Path("models"), "cpu", "id", "127.0.0.1", 0, 0, (SECRET,), (f"--key={SECRET}",))
+        options = TritonOptions(
+            Path("models"), "cpu", "id", "127.0.0.1", 0, 0, secrets=(SECRET,), extra=(f"--key={SECRET}",)
+        )
         processes.append(TritonProcess(Installation(server, server.parent, server.parent), options))
         return processes[-1]
 

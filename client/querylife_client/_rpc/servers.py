@@ -7,6 +7,7 @@ from querylife_client._requests import batches, genfilt
 from querylife_client._rpc.async_transport import AsyncTransport
 from querylife_client._rpc.transport import Transport
 from querylife_client.config import ClientConfig
+from querylife_client.errors import CredentialsError
 from querylife_client.served_model import ServedModel
 from querylife_client.statistics import Statistics
 
@@ -30,12 +31,14 @@ class Servers:
         return required(self._genfilt, "found no GenFilt address, want Client(genfilt=address)")
 
     def are_ready(self, timeout_s: float) -> bool:
-        """Whether each of them answers a real request within timeout_s."""
+        """Whether each of them answers a real request within timeout_s. Raises CredentialsError."""
         try:
             if self._triton is not None:
                 self._triton.once(*batches.readiness_probe(), timeout_s)
             if self._genfilt is not None:
                 self._genfilt.once(genfilt.METADATA, genfilt.METADATA.message(), timeout_s)
+        except CredentialsError:
+            raise
         except ServiceError:
             return False
         return True
@@ -64,12 +67,14 @@ class AsyncServers:
         return required(self._genfilt, "found no GenFilt address, want AsyncClient(genfilt=address)")
 
     async def are_ready(self, timeout_s: float) -> bool:
-        """Whether each of them answers a real request within timeout_s."""
+        """Whether each of them answers a real request within timeout_s. Raises CredentialsError."""
         try:
             if self._triton is not None:
                 await self._triton.once(*batches.readiness_probe(), timeout_s)
             if self._genfilt is not None:
                 await self._genfilt.once(genfilt.METADATA, genfilt.METADATA.message(), timeout_s)
+        except CredentialsError:
+            raise
         except ServiceError:
             return False
         return True
