@@ -58,8 +58,8 @@ async def wait_ready(client: AsyncClient, ask: Callable[..., Awaitable[T]], pati
     """
     end = time.monotonic() + patience_s
     while True:
-        is_ready = await client.ready(timeout_s=CHECK_S)
         try:
+            is_ready = await client.ready(timeout_s=CHECK_S)
             answer = await ask(timeout_s=CHECK_S)
         except CredentialsError as error:
             raise AccessError(str(error)) from error

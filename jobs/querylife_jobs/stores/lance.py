@@ -34,7 +34,7 @@ from querylife_jobs.stores.rows import (
 T = TypeVar("T")
 
 STATE_FILE = "querylife.json"
-LOCK_FILE = "querylife.artifacts.repository_lock"
+LOCK_FILE = "querylife.lock"
 ARROW_TYPES = {
     "text": pyarrow.string(),
     "integer": pyarrow.int64(),
