@@ -1,7 +1,7 @@
 """Splits a large input into requests, and joins their results. No I/O but reading pictures."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.contract import (
+    EMBED_DECODED_PRODUCT,
     EMBED_PRODUCT,
     EMBED_QUERY,
     PRODUCT_EMBEDDING,
@@ -16,8 +17,10 @@ from querylife.contract import (
     RELEVANCE,
     SCORE_PRODUCTS,
     Model,
+    Tensor,
 )
 from querylife.errors import ItemError
+from querylife_client._requests.decoding import ImageDecoder, check_decoded_for, served_image_size
 from querylife_client._requests.items import Item, first_error, product_item, query_item, split
 from querylife_client._requests.wire import Column, infer_request, parse_fault, read_response
 from querylife_client._rpc.calls import MODEL_INFER, Rpc
@@ -33,20 +36,29 @@ _PIXEL = bytes.fromhex(
 
 @dataclass(frozen=True)
 class RequestBatch:
-    """One request: its columns, one per input of the model, and the faults that the client found itself."""
+    """One request: its columns, one per input of the model, and the faults that the client found itself.
+
+    faults: outputs that the client gives in the server's place. decoded_for: the served model whose planes it holds.
+    """
 
     model: Model
     columns: dict[str, Column]
     size: int  # items
     errors: dict[int, ItemError]  # index in this batch -> fault
     rpc: Rpc = MODEL_INFER
+    faults: dict[str, list[bytes]] = field(default_factory=dict)
+    decoded_for: ModelIdentity | None = None
 
-    def request(self) -> Any:
+    def request(self, served: ModelIdentity | None) -> Any:
+        """Raises FingerprintMismatchError when the server wants other planes than those of this batch."""
+        if self.decoded_for is not None:
+            check_decoded_for(self.decoded_for, served)
         return infer_request(self.model, self.columns)
 
     def read(self, response: Any, served: ModelIdentity | None) -> "BatchResult":
         """Raises ServerFaultError when the answer breaks the contract."""
-        return BatchResult(self, read_response(self.model, response, self.size), served.fingerprint if served else "")
+        rows: dict[str, Any] = {**read_response(self.model, response, self.size), **self.faults}
+        return BatchResult(self, rows, served.fingerprint if served else "")
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,17 @@ def product_batches(products: Iterable[Product], limits: Limits) -> Iterator[Req
     return _batches(EMBED_PRODUCT, map(product_item, products), limits)
 
 
+def decoded_product_batches(
+    products: Iterable[Product], limits: Limits, decoder: ImageDecoder, served: ModelIdentity | None
+) -> Iterator[RequestBatch]:
+    """Requests to embed_decoded_product, with planes of the size that the served model takes.
+
+    Pictures are read and decoded a few ahead of their request. Raises what served_image_size raises.
+    """
+    items = decoder.items(products, served_image_size(served))
+    return _batches(EMBED_DECODED_PRODUCT, items, limits, served)
+
+
 def score_batches(query: Text | Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[RequestBatch]:
     """Requests to score: one query for all products, or each query with the product of the same index."""
     queries = [query] * len(products) if isinstance(query, (str, bytes)) else query
@@ -106,13 +129,20 @@ PROBE = "querylife"
 def readiness_probe() -> tuple[Rpc, Any]:
     """A request that every step of the model repository has to work for."""
     batch = next(score_batches(PROBE, [Product(title=PROBE, image=_PIXEL)], Limits(1, len(_PIXEL) + 1024)))
-    return batch.rpc, batch.request()
+    return batch.rpc, batch.request(None)
 
 
-def _batches(model: Model, items: Iterable[Item], limits: Limits) -> Iterator[RequestBatch]:
+def _batches(
+    model: Model, items: Iterable[Item], limits: Limits, decoded_for: ModelIdentity | None = None
+) -> Iterator[RequestBatch]:
     for group in split(items, limits):
-        columns: dict[str, Column] = {
-            tensor.name: [item.values[tensor.name] for item in group] for tensor in model.inputs
-        }
+        columns = {tensor.name: _column(tensor, group) for tensor in model.inputs}
         errors = {index: item.error for index, item in enumerate(group) if item.error is not None}
-        yield RequestBatch(model, columns, len(group), errors)
+        faults = {name: [item.faults[name] for item in group] for name in group[0].faults}
+        yield RequestBatch(model, columns, len(group), errors, faults=faults, decoded_for=decoded_for)
+
+
+def _column(tensor: Tensor, group: list[Item]) -> Column:
+    if tensor.name in group[0].arrays:
+        return np.stack([item.arrays[tensor.name] for item in group])
+    return [item.values[tensor.name] for item in group]

@@ -1,8 +1,10 @@
 """Queries and products as the bytes of their tensors, and splitting many of them. No I/O but reading pictures."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from numpy.typing import NDArray
 
 from querylife.contract import IMAGE, MAX_TEXT_CHARACTERS, PRODUCT_TYPE, QUERY, TITLE
 from querylife.errors import InvalidRequestError, ItemError, ItemFault
@@ -13,10 +15,21 @@ from querylife_client.products import Product, Text
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent."""
+    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent.
+
+    arrays: tensor name -> its array. faults: what the client finds in the server's place, name of a fault tensor ->
+    its value.
+    """
 
     values: dict[str, bytes]
     error: ItemError | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    faults: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def request_bytes(self) -> int:
+        """What it takes of a request."""
+        return sum(map(len, self.values.values())) + sum(array.nbytes for array in self.arrays.values())
 
     def beside(self, other: "Item") -> "Item":
         """The tensors of both. A query has no error: an unusable one is refused."""
@@ -72,7 +85,7 @@ def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
     batch: list[Item] = []
     batch_bytes = 0
     for item in items:
-        item_bytes = sum(map(len, item.values.values()))
+        item_bytes = item.request_bytes
         if batch and (len(batch) == limits.items or batch_bytes + item_bytes > limits.request_bytes):
             yield batch
             batch, batch_bytes = [], 0

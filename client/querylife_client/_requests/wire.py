@@ -16,7 +16,7 @@ from querylife.errors import ContractError, ItemError, ItemFault, ServerFaultErr
 
 SERVICE = "/inference.GRPCInferenceService/"
 
-Column = Sequence[bytes] | NDArray[np.float32]  # [batch] texts or pictures, or [batch, width]
+Column = Sequence[bytes] | NDArray[np.generic]  # [batch] texts or encoded pictures, or [batch, ...] numbers
 Row = NDArray[np.generic] | list[bytes]
 
 _LENGTH = struct.Struct("<I")
