@@ -16,17 +16,14 @@ from querylife_client._requests import decoding as _decoding
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
 from querylife_client._requests import results as _results
-from querylife_client._rpc.calls import SERVER_METADATA, Work
-from querylife_client._rpc.servers import Servers
-from querylife_client._rpc.tracing import span
+from querylife_client._rpc.calls import SERVER_METADATA, Work, span
+from querylife_client._rpc.transport import Servers
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
-from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_generator, read_identity, read_metadata
-from querylife_client.products import EmbeddedProducts, Product, Text
+from querylife_client.products import EmbeddedProducts, Embeddings, Product, Text
 from querylife_client.query_cache import Claim, QueryCache
-from querylife_client.retry import Deadline, Deadlines, call_deadlines
-from querylife_client.statistics import Counts, Statistics
+from querylife_client.retry import Counts, Deadline, Deadlines, Statistics, call_deadlines
 from querylife_client.vector_store import Collections, VectorStore, Where
 
 TIMEOUT_S = 30.0
@@ -295,7 +292,7 @@ class Client:
         if self._decoder is None:
             return _batches.product_batches(products, self._config.limits)
         served = self._servers.triton.model(deadlines())
-        return _batches.decoded_product_batches(products, self._config.limits, self._decoder, served)
+        return self._decoder.batches(products, self._config.limits, served)
 
     def _fulfil(self, claim: Claim, deadlines: Deadlines) -> None:
         """Ask for the claim's missing vectors, and wait for those that other callers have asked for."""

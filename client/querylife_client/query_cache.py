@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity, check_fingerprint
 from querylife.errors import UnavailableError
-from querylife_client.embeddings import Embeddings
-from querylife_client.products import Text
+from querylife_client.products import Embeddings, Text
 
 Vector = NDArray[np.float32]
 

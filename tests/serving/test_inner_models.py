@@ -21,7 +21,7 @@ from querylife.contract import (
     Model,
     TokenRole,
 )
-from querylife.serving.backend.input_checks import check_axes
+from querylife.serving.backend.request_arrays import check_axes
 
 TOKENS = 8
 

@@ -1,37 +1,124 @@
-"""Splits a large input into requests, and joins their results. No I/O but reading pictures."""
+"""From queries and products to requests: their bytes, how many go into one, Triton's messages.
 
-from collections.abc import Iterable, Iterator, Sequence
+Tensors travel in raw_input_contents: little-endian, row-major; a BYTES tensor is a sequence of 4-byte lengths, each
+followed by its bytes. No I/O but reading pictures. results.py reads the answers.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as triton
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.contract import (
-    EMBED_DECODED_PRODUCT,
     EMBED_PRODUCT,
     EMBED_QUERY,
+    IMAGE,
+    MAX_TEXT_CHARACTERS,
     PRODUCT_EMBEDDING,
+    PRODUCT_TYPE,
+    QUERY,
     QUERY_EMBEDDING,
     RELEVANCE,
     SCORE_PRODUCTS,
+    TITLE,
     Model,
     Tensor,
 )
-from querylife.errors import ItemError
-from querylife_client._requests.decoding import ImageDecoder, check_decoded_for, served_image_size
-from querylife_client._requests.items import Item, first_error, product_item, query_item, split
-from querylife_client._requests.wire import Column, infer_request, parse_fault, read_response
+from querylife.errors import ContractError, FingerprintMismatchError, ItemError, ItemFault
+from querylife_client._requests.results import BatchResult, first_error, read_response, unusable_query
 from querylife_client._rpc.calls import MODEL_INFER, Rpc
 from querylife_client.config import Limits
+from querylife_client.images import image_bytes
 from querylife_client.products import Product, Text
 
-# A white PNG of one pixel.
-_PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
-)
+Column = Sequence[bytes] | NDArray[np.generic]  # [batch] texts or encoded pictures, or [batch, ...] numbers
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent.
+
+    arrays: tensor name -> its array. faults: what the client finds in the server's place, name of a fault tensor ->
+    its value.
+    """
+
+    values: dict[str, bytes]
+    error: ItemError | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    faults: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def request_bytes(self) -> int:
+        """What it takes of a request."""
+        return sum(map(len, self.values.values())) + sum(array.nbytes for array in self.arrays.values())
+
+    def beside(self, other: "Item") -> "Item":
+        """The tensors of both. A query has no error: an unusable one is refused."""
+        return Item(self.values | other.values, other.error)
+
+
+def query_item(index: int, query: Text) -> Item:
+    """Raises InvalidRequestError, naming the query's index, when it cannot be sent."""
+    try:
+        return Item({QUERY.name: _text(query)})
+    except ItemError as error:
+        raise unusable_query(index, error) from error
+
+
+def product_item(product: Product) -> Item:
+    """Parts that cannot be sent are left out; the first one's error is the item's."""
+    readers: dict[str, tuple[Callable[[Any], bytes], object]] = {
+        TITLE.name: (_text, product.title),
+        IMAGE.name: (image_bytes, product.image),
+        PRODUCT_TYPE.name: (_text, product.product_type),
+    }
+    values, errors = {}, []
+    for name, (read, source) in readers.items():
+        try:
+            values[name] = read(source)
+        except ItemError as error:
+            values[name] = b""
+            errors.append(error)
+    return Item(values, first_error(errors))
+
+
+def _text(text: Text | None) -> bytes:
+    """UTF-8 bytes, empty where missing. Raises ItemError for a text that the server would refuse unread."""
+    if text is None:
+        return b""
+    if not isinstance(text, (str, bytes)):
+        raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {type(text).__name__} {text!r:.80}, want str or bytes")
+    if len(text) > MAX_TEXT_CHARACTERS * (4 if isinstance(text, bytes) else 1):
+        unit = "bytes" if isinstance(text, bytes) else "characters"
+        detail = f"found {len(text)} {unit}, want at most {MAX_TEXT_CHARACTERS} characters"
+        raise ItemError(ItemFault.TEXT_TOO_LONG, detail)
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {character}, want text that UTF-8 can hold") from error
+
+
+def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
+    """Groups of at most limits.items items and limits.request_bytes bytes; a larger item is a group of its own."""
+    batch: list[Item] = []
+    batch_bytes = 0
+    for item in items:
+        item_bytes = item.request_bytes
+        if batch and (len(batch) == limits.items or batch_bytes + item_bytes > limits.request_bytes):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(item)
+        batch_bytes += item_bytes
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -50,56 +137,29 @@ class RequestBatch:
     decoded_for: ModelIdentity | None = None
 
     def request(self, served: ModelIdentity | None) -> Any:
-        """Raises FingerprintMismatchError when the server wants other planes than those of this batch."""
-        if self.decoded_for is not None:
-            check_decoded_for(self.decoded_for, served)
-        return infer_request(self.model, self.columns)
+        """Raises FingerprintMismatchError when the server takes other planes by now than those of this batch."""
+        wanted = self.decoded_for
+        if wanted is not None and _pixels(served) != _pixels(wanted):
+            found = served.fingerprint if served else ""
+            raise FingerprintMismatchError("the server while pictures were decoded for it", found, wanted.fingerprint)
+        return _infer_request(self.model, self.columns)
 
-    def read(self, response: Any, served: ModelIdentity | None) -> "BatchResult":
+    def read(self, response: Any, served: ModelIdentity | None) -> BatchResult:
         """Raises ServerFaultError when the answer breaks the contract."""
         rows: dict[str, Any] = {**read_response(self.model, response, self.size), **self.faults}
-        return BatchResult(self, rows, served.fingerprint if served else "")
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """The outputs of one batch by tensor name: vectors, numbers, flags or byte strings, one for each item."""
-
-    batch: RequestBatch
-    rows: dict[str, Any]
-    fingerprint: str  # of the model that answered
-
-    def __len__(self) -> int:
-        return self.batch.size
-
-    def error(self, index: int, *fault_tensors: str) -> ItemError | None:
-        """What is wrong with one item: the first fault; further ones are its notes."""
-        errors = [self.batch.errors[index]] if index in self.batch.errors else []
-        faults = (self.rows[name][index] for name in fault_tensors)
-        return first_error(errors + [parse_fault(fault) for fault in faults if fault])
+        return BatchResult(self.size, rows, self.errors, served.fingerprint if served else "")
 
 
 def query_batches(queries: Sequence[Text], limits: Limits) -> Iterator[RequestBatch]:
     """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent at all."""
     if isinstance(queries, (str, bytes)):  # would be taken for a list of its characters
         raise ValueError(f"queries: found the text {queries[:80]!r}, want a list of texts")
-    return _batches(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
+    return item_batches(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
 
 
 def product_batches(products: Iterable[Product], limits: Limits) -> Iterator[RequestBatch]:
     """Requests to embed_product. Pictures are read when their request is built, not before."""
-    return _batches(EMBED_PRODUCT, map(product_item, products), limits)
-
-
-def decoded_product_batches(
-    products: Iterable[Product], limits: Limits, decoder: ImageDecoder, served: ModelIdentity | None
-) -> Iterator[RequestBatch]:
-    """Requests to embed_decoded_product, with planes of the size that the served model takes.
-
-    Pictures are read and decoded a few ahead of their request. Raises what served_image_size raises.
-    """
-    items = decoder.items(products, served_image_size(served))
-    return _batches(EMBED_DECODED_PRODUCT, items, limits, served)
+    return item_batches(EMBED_PRODUCT, map(product_item, products), limits)
 
 
 def score_batches(query: Text | Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[RequestBatch]:
@@ -109,7 +169,7 @@ def score_batches(query: Text | Sequence[Text], products: Sequence[Product], lim
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one, or one for each")
     texts = (query_item(index, text) for index, text in enumerate(queries))
     pairs = zip(texts, map(product_item, products), strict=True)
-    return _batches(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
+    return item_batches(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
 
 
 def relevance_batches(
@@ -123,6 +183,11 @@ def relevance_batches(
         yield RequestBatch(RELEVANCE, columns, len(products[rows]), {})
 
 
+# A white PNG of one pixel.
+_PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
+)
 PROBE = "querylife"
 
 
@@ -132,9 +197,10 @@ def readiness_probe() -> tuple[Rpc, Any]:
     return batch.rpc, batch.request(None)
 
 
-def _batches(
+def item_batches(
     model: Model, items: Iterable[Item], limits: Limits, decoded_for: ModelIdentity | None = None
 ) -> Iterator[RequestBatch]:
+    """Requests to one model. decoded_for: see RequestBatch."""
     for group in split(items, limits):
         columns = {tensor.name: _column(tensor, group) for tensor in model.inputs}
         errors = {index: item.error for index, item in enumerate(group) if item.error is not None}
@@ -142,7 +208,29 @@ def _batches(
         yield RequestBatch(model, columns, len(group), errors, faults=faults, decoded_for=decoded_for)
 
 
+def _pixels(model: ModelIdentity | None) -> tuple[int | None, int | None]:
+    """What decides how a picture is decoded for a model."""
+    return (model.image_size, model.pixels_version) if model else (None, None)
+
+
 def _column(tensor: Tensor, group: list[Item]) -> Column:
     if tensor.name in group[0].arrays:
         return np.stack([item.arrays[tensor.name] for item in group])
     return [item.values[tensor.name] for item in group]
+
+
+def _infer_request(model: Model, columns: Mapping[str, Column]) -> triton.ModelInferRequest:
+    """One request; columns holds each input of the model. Raises ContractError where they disagree."""
+    if set(columns) != {tensor.name for tensor in model.inputs}:
+        raise ContractError(f"{model.name}: found inputs {sorted(columns)}, want {[t.name for t in model.inputs]}")
+    request = triton.ModelInferRequest(model_name=model.name)
+    for tensor in model.inputs:
+        column = columns[tensor.name]
+        if isinstance(column, np.ndarray):
+            tensor.check(column)
+            shape, raw = column.shape, np.ascontiguousarray(column).tobytes()
+        else:
+            shape, raw = (len(column), 1), b"".join(struct.pack("<I", len(item)) + item for item in column)
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype.triton, shape=shape)
+        request.raw_input_contents.append(raw)
+    return request

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.contract import DECODED_IMAGE, HAS_IMAGE, IMAGE, IMAGE_FAULT, PIXELS_VERSION
-from querylife.errors import ConfigError, ContractError, FingerprintMismatchError, ItemError, ServerFaultError
-from querylife_client._requests.items import Item, product_item
+from querylife.contract import DECODED_IMAGE, EMBED_DECODED_PRODUCT, HAS_IMAGE, IMAGE, IMAGE_FAULT, PIXELS_VERSION
+from querylife.errors import ConfigError, ContractError, ItemError, ServerFaultError
+from querylife_client._requests.batches import Item, RequestBatch, item_batches, product_item
+from querylife_client.config import Limits
 from querylife_client.products import Product
 
 _AHEAD = 2  # pictures for each thread that are read before their turn
@@ -37,7 +38,16 @@ class ImageDecoder:
         """Decodings that are under way end; a call that waits for others raises ContractError."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def items(self, products: Iterable[Product], size: int) -> Iterator[Item]:
+    def batches(
+        self, products: Iterable[Product], limits: Limits, served: ModelIdentity | None
+    ) -> Iterator[RequestBatch]:
+        """Requests to embed_decoded_product, with planes of the size that the served model takes.
+
+        Pictures are read and decoded a few ahead of their request. Raises what _image_size raises.
+        """
+        return item_batches(EMBED_DECODED_PRODUCT, self._items(products, _image_size(served)), limits, served)
+
+    def _items(self, products: Iterable[Product], size: int) -> Iterator[Item]:
         """The products in order, with planes of [3, size, size] in the place of encoded pictures.
 
         A picture that cannot be decoded is the product's image_fault, as the server would answer it. Of encoded
@@ -85,7 +95,7 @@ def _decoded(item: Item, decoding: Future[Planes | ItemError] | None, missing: P
     return Item(item.values, item.error, arrays, {IMAGE_FAULT.name: fault})
 
 
-def served_image_size(served: ModelIdentity | None) -> int:
+def _image_size(served: ModelIdentity | None) -> int:
     """Side of the pictures that the server takes, in pixels.
 
     Raises ServerFaultError where the server does not say, ContractError where it decodes otherwise than this client.
@@ -98,10 +108,3 @@ def served_image_size(served: ModelIdentity | None) -> int:
         versions = f"found pixels version {PIXELS_VERSION}, the server wants {served.pixels_version}"
         raise ContractError(f"{versions}: install one version of querylife on both sides, or let the server decode")
     return served.image_size
-
-
-def check_decoded_for(model: ModelIdentity, served: ModelIdentity | None) -> None:
-    """Raises FingerprintMismatchError when the server takes other planes now than those of the model."""
-    if served is None or (served.image_size, served.pixels_version) != (model.image_size, model.pixels_version):
-        found = served.fingerprint if served else ""
-        raise FingerprintMismatchError("the server while pictures were decoded for it", found, model.fingerprint)

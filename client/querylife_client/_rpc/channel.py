@@ -1,15 +1,11 @@
-"""Channel options, credentials and request metadata, shared by both clients."""
+"""What gRPC connects to and how: targets, channel options and credentials, shared by both clients."""
 
 import ipaddress
 from pathlib import Path
 
 import grpc
 
-from querylife.contract import TOKEN_HEADER
-from querylife_client.config import ClientConfig, Tls, Token
-from querylife_client.errors import CredentialsError
-
-Metadata = tuple[tuple[str, str], ...]
+from querylife_client.config import ClientConfig, Tls
 
 _WINDOW_BYTES = 4 * 1024 * 1024
 _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
@@ -79,23 +75,6 @@ def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
 def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
     """Raises OSError when a file cannot be read."""
     return grpc.ssl_channel_credentials(_read(tls.authority), _read(tls.key), _read(tls.certificate))
-
-
-def request_metadata(config: ClientConfig, trace: Metadata) -> Metadata:
-    if config.token is None:
-        return (*config.metadata, *trace)
-    bearer = f"Bearer {_current(config.token)}"  # for proxies and GenFilt, and once more where Triton looks for it
-    return (*config.metadata, *trace, ("authorization", bearer), (TOKEN_HEADER, bearer))
-
-
-def _current(token: Token) -> str:
-    """Raises CredentialsError, which does not hold the token, for one that no header can carry."""
-    current = token if isinstance(token, str) else token()
-    if not isinstance(current, str):
-        raise CredentialsError(f"token: found {type(current).__name__}, want str")
-    if not (current.isascii() and current.isprintable() and current.strip()):
-        raise CredentialsError("token: found none, or characters that no header can carry (a line's end?)")
-    return current
 
 
 def _read(path: Path | None) -> bytes | None:

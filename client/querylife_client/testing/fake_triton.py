@@ -119,7 +119,8 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         started = time.perf_counter_ns()
         try:
             columns = _columns(model, request)
-            _check_planes(columns, self._server.model.image_size)
+            if "decoded_image" in columns:
+                _check_planes(columns["decoded_image"], self._server.model.image_size)
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
@@ -145,11 +146,10 @@ def _columns(model: Model, request: Any) -> dict[str, Any]:
     return columns
 
 
-def _check_planes(columns: dict[str, Any], image_size: int | None) -> None:
+def _check_planes(planes: NDArray[Any], size: int | None) -> None:
     """Raises ValueError for planes of another size, in the server's words."""
-    shape = columns["decoded_image"].shape if "decoded_image" in columns else None
-    if shape is not None and shape[1:] != (3, image_size, image_size):
-        raise ValueError(f"decoded_image: found shape {list(shape)}, want [batch, 3, {image_size}, {image_size}]")
+    if planes.shape[1:] != (3, size, size):
+        raise ValueError(f"decoded_image: found shape {list(planes.shape)}, want [batch, 3, {size}, {size}]")
 
 
 def _read_bytes(raw: bytes) -> list[bytes]:
