@@ -135,7 +135,7 @@ def _client(options: argparse.Namespace) -> Client:
         token = os.environ.get(TOKEN_VARIABLE)
         config = ClientConfig(tls=tls, token=token, retry=retry, decode=options.decode)
         return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
-    except (ValueError, OSError) as error:
+    except OSError as error:  # a certificate that cannot be read
         raise ConfigError(str(error)) from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
+from querylife.errors import ConfigError
 from querylife_client.retry import RetryPolicy
 
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")  # gRPC's rule
@@ -40,7 +41,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError(f"found certificate {self.certificate} and key {self.key}, want both or neither")
+            raise ConfigError(f"found certificate {self.certificate} and key {self.key}, want both or neither")
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,23 @@ class ClientConfig:
     def __post_init__(self) -> None:
         for name in ("max_items", "genfilt_items"):
             if not 1 <= getattr(self, name) <= MAX_BATCH:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want 1 to {MAX_BATCH}")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want 1 to {MAX_BATCH}")
         if not 1 <= self.max_request_bytes <= MAX_REQUEST_BYTES:
-            raise ValueError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
+            raise ConfigError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
         for name in ("concurrency", "channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want at least 1")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 1")
         if self.decode not in get_args(Decode):
-            raise ValueError(f"decode: found {self.decode!r}, want one of {', '.join(get_args(Decode))}")
+            raise ConfigError(f"decode: found {self.decode!r}, want one of {', '.join(get_args(Decode))}")
         if self.decode_threads is not None and self.decode_threads < 1:
-            raise ValueError(f"decode_threads: found {self.decode_threads}, want at least 1")
+            raise ConfigError(f"decode_threads: found {self.decode_threads}, want at least 1")
         for key, value in self.metadata:
             if not (_METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()):
-                raise ValueError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
+                raise ConfigError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
         if self.model_recheck_s < 0:
-            raise ValueError(f"model_recheck_s: found {self.model_recheck_s}, want at least 0")
+            raise ConfigError(f"model_recheck_s: found {self.model_recheck_s}, want at least 0")
         if self.hedge_after_s is not None and self.hedge_after_s <= 0:
-            raise ValueError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
+            raise ConfigError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
 
     @property
     def limits(self) -> Limits:

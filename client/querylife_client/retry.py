@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from querylife.errors import ConfigError
 from querylife_client.errors import DeadlineExceededError, Failure
 
 log = logging.getLogger("querylife_client")
@@ -34,9 +35,9 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError(f"attempts: found {self.attempts}, want at least 1")
+            raise ConfigError(f"attempts: found {self.attempts}, want at least 1")
         if self.base_s < 0 or self.cap_s < self.base_s:
-            raise ValueError(f"found base_s {self.base_s}, cap_s {self.cap_s}, want 0 <= base_s <= cap_s")
+            raise ConfigError(f"found base_s {self.base_s}, cap_s {self.cap_s}, want 0 <= base_s <= cap_s")
 
 
 LONGEST_S = 1e8  # three years; gRPC takes ten times as much for a moment that has passed
@@ -47,7 +48,7 @@ class Deadline:
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         if not 0 < timeout_s < float("inf"):
-            raise ValueError(f"timeout_s: found {timeout_s}, want a positive, finite number of seconds")
+            raise ConfigError(f"timeout_s: found {timeout_s}, want a positive, finite number of seconds")
         self.timeout_s = timeout_s
         self._clock = clock
         self._end = clock() + min(timeout_s, LONGEST_S)

@@ -75,7 +75,7 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
-class Product:
+class RequestedProduct:
     """One product of a request. Texts are UTF-8 bytes, empty where missing; image is an encoded picture, or empty."""
 
     title: bytes = b""
@@ -115,7 +115,7 @@ class Describer:
         self._cache_size = cache_size
         self._flights: dict[bytes, _Flight] = {}
 
-    async def product(self, product: Product) -> Described | Failure:
+    async def product(self, product: RequestedProduct) -> Described | Failure:
         """Describe a product. Raises UnavailableError when the engine is gone; an item's own fault is a Failure."""
         try:
             title, shop_type = checked_text(product.title), checked_text(product.product_type)
@@ -217,7 +217,7 @@ class Filter:
         self._embedder = embedder
         self._judge = judge
 
-    async def pair(self, query: bytes, product: Product) -> Judged | Failure:
+    async def pair(self, query: bytes, product: RequestedProduct) -> Judged | Failure:
         """Judge one pair. Raises UnavailableError when the engine is gone."""
         mask = await self.batch([query], [product])
         if failures := [*mask.query_failures.values(), *mask.product_failures.values()]:
@@ -227,7 +227,7 @@ class Filter:
             return described
         return Judged(mask.judgements[0][0], described.description, mask.usage)
 
-    async def batch(self, queries: Sequence[bytes], products: Sequence[Product]) -> Mask:
+    async def batch(self, queries: Sequence[bytes], products: Sequence[RequestedProduct]) -> Mask:
         """Judge every query against every product. Raises UnavailableError when the engine is gone."""
         evidence, asked, offered = await self.evidence(queries, products)
         usage = sum((each.usage for each in (*asked, *offered) if isinstance(each, Described)), Usage())
@@ -239,7 +239,7 @@ class Filter:
         )
 
     async def evidence(
-        self, queries: Sequence[bytes], products: Sequence[Product]
+        self, queries: Sequence[bytes], products: Sequence[RequestedProduct]
     ) -> tuple[list[list[Evidence | None]], list[Described | Failure], list[Described | Failure]]:
         """Evidence on each pair, [queries][products], None where a side has a fault; descriptions of both sides.
 

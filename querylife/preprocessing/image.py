@@ -47,8 +47,8 @@ def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> ND
         detail = f"not decoded in {max_decode_s:g} s of processor time, want a picture that decodes faster"
         raise ItemError(ItemFault.IMAGE_TOO_SLOW, detail) from error
     except UnidentifiedImageError as error:
-        found = image[:8].hex(" ")
-        detail = f"found bytes beginning {found}, want one of {', '.join(FORMATS)}"
+        beginning = image[:8].hex(" ")
+        detail = f"found bytes beginning {beginning}, want one of {', '.join(FORMATS)}"
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
     except (OSError, EOFError) as error:
         cut_short = any(word in str(error).lower() for word in ("truncated", "incomplete", "eof", "end of"))

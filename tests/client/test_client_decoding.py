@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from querylife_client import Client, ClientConfig, Product, RetryPolicy
-from querylife_client.errors import ContractError, FingerprintMismatchError, ItemFault, ServerFaultError
+from querylife_client.errors import ConfigError, ContractError, FingerprintMismatchError, ItemFault, ServerFaultError
 from querylife_client.testing import Corrupt, Delay, Fail, FakeTriton
 from querylife_client.testing.faults import await_condition
 
@@ -163,7 +163,7 @@ def test_a_closed_client_leaves_no_thread(decoding: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("decode", "gpu"), ("decode_threads", 0)])
 def test_impossible_settings_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name}: found {value!r}"):
+    with pytest.raises(ConfigError, match=f"{name}: found {value!r}"):
         ClientConfig(**{name: value})
 
 

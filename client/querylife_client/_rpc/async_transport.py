@@ -200,7 +200,7 @@ class AsyncTransport:
 class AsyncServers:
     """The servers of one client, for one event loop: Triton and GenFilt, of which either may be missing.
 
-    Raises ValueError for an address that cannot be read.
+    Raises ConfigError for an address that cannot be read.
     """
 
     def __init__(self, triton: str | None, generator: str | None, config: ClientConfig, statistics: Statistics) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 
+from querylife.errors import ConfigError
 from querylife_client.config import ClientConfig, Tls
 
 _WINDOW_BYTES = 4 * 1024 * 1024
@@ -17,7 +18,7 @@ def channel_target(address: str) -> str:
     """What gRPC connects to: host:port, IP addresses with ports separated by commas, or one of gRPC's own addresses
     (dns:///host:port, unix:path).
 
-    Raises ValueError for anything else.
+    Raises ConfigError for anything else.
     """
     if address.startswith(("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "passthrough:")):
         return address
@@ -25,12 +26,12 @@ def channel_target(address: str) -> str:
     for part in parts:
         host, _, port = part.rpartition(":")
         if not host or not port.isdecimal() or "/" in part or part.split() != [part]:
-            raise ValueError(f"address: found {address!r}, want host:port")
+            raise ConfigError(f"address: found {address!r}, want host:port")
     if len(parts) == 1:
         return address
     versions = {_ip_version(part) for part in parts}
     if len(versions) > 1 or None in versions:
-        raise ValueError(f"address: found {address!r}, want IP addresses in a list, or one name that stands for all")
+        raise ConfigError(f"address: found {address!r}, want IP addresses in a list, or one name that stands for all")
     return f"ipv{versions.pop()}:{address}"
 
 

@@ -211,7 +211,7 @@ class Transport:
 class Servers:
     """The servers of one client, for threads: Triton and GenFilt, of which either may be missing.
 
-    Raises ValueError for an address that cannot be read.
+    Raises ConfigError for an address that cannot be read.
     """
 
     def __init__(self, triton: str | None, generator: str | None, config: ClientConfig, statistics: Statistics) -> None:

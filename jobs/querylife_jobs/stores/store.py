@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 
 REFRESH_S = 1.0
@@ -176,7 +176,7 @@ def collection_name(identity: StoreIdentity) -> str:
 def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     """lance:FOLDER, postgresql://USER@HOST/DATABASE, qdrant:FOLDER, or qdrant+http(s)://HOST:PORT.
 
-    refresh_s: seconds until a switch to another collection is noticed, at most. Raises InvalidRequestError for another
+    refresh_s: seconds until a switch to another collection is noticed, at most. Raises ConfigError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
     """
     return Store(url, _database(url), refresh_s)
@@ -197,4 +197,4 @@ def _database(url: str) -> Database:  # each store's packages are imported only 
 
         return QdrantDatabase(rest if scheme == "qdrant" else url.removeprefix("qdrant+"))
     want = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
-    raise InvalidRequestError(f"store: found {url!r}, want {want}")
+    raise ConfigError(f"store: found {url!r}, want {want}")
