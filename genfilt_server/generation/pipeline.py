@@ -7,7 +7,6 @@ generations, and those cached or in flight cost nothing.
 import asyncio
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from genfilt_server.gather import gather
 from genfilt_server.generation.prompts import Description, Prompt
 from genfilt_server.judge.evidence import Evidence, Judge, Judgement
 from querylife.errors import ItemError, ItemFault, QuerylifeError
+from querylife.lru_cache import LruCache
 from querylife.preprocessing.text import checked_text
 
 READ_CHARACTERS = 300  # of a title or a query; more would crowd the prompt's examples out of the context
@@ -111,8 +111,7 @@ class Describer:
         self.cache_hits = 0
         self.generated = 0
         self._generator = generator
-        self._cache: OrderedDict[bytes, Described] = OrderedDict()
-        self._cache_size = cache_size
+        self._cache: LruCache[bytes, Described] = LruCache(cache_size)
         self._flights: dict[bytes, _Flight] = {}
 
     async def product(self, product: RequestedProduct) -> Described | Failure:
@@ -141,7 +140,6 @@ class Describer:
     async def _describe(self, prompt: str, image: bytes | None) -> Described | Failure:
         key = hashlib.sha256(prompt.encode() + b"\0" + (image or b"")).digest()
         if (cached := self._cache.get(key)) is not None:
-            self._cache.move_to_end(key)
             self.cache_hits += 1
             return Described(cached.description, cached.confidence)
         try:
@@ -176,9 +174,7 @@ class Describer:
             raise GenerationError(f"found {generated.text!r}, want a description") from error
         self.generated += 1
         described = Described(description, generated.confidence, generated.usage)
-        self._cache[key] = described
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+        self._cache.put(key, described)
         return described
 
 
