@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from querylife_client import AsyncClient, ClientConfig
+from querylife_client import AsyncClient
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
 from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
@@ -22,7 +22,7 @@ from querylife_gateway.keys import KeyRing
 from querylife_gateway.labelling.labels import Labels
 from querylife_gateway.labelling.routes import judge, next_pair
 from querylife_gateway.metrics import Metrics
-from querylife_gateway.model_server import ModelServer
+from querylife_gateway.model_server import ModelServer, client_config
 from querylife_gateway.openapi import document
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.rerank import rerank
@@ -44,14 +44,13 @@ from querylife_jobs.stores import open_store
 async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     """What the endpoints share. Raises InputFileError where the key file cannot be read."""
     keys = KeyRing(config.keys)
-    client_config = ClientConfig(query_cache_items=config.query_cache_items)
     pictures = PictureReader(config.image_urls, config.allowed_hosts)
     why_service = WhyService(config.checkpoint) if config.checkpoint else None
     labels = Labels(config.labels) if config.labels else None
     known_words = why_service.whole_words if why_service else tuple
     index = Index(open_store(config.store), config.catalog, known_words) if config.store else None
     try:
-        async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config) as client:
+        async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config(config)) as client:
             admission = Admission(config.max_running, config.max_waiting, config.max_wait_s)
             budget = BodyBudget(config.max_buffered_bytes)
             metrics = Metrics(admission, budget, lambda: client.counts)

@@ -40,7 +40,7 @@ def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> ND
         raise ItemError(ItemFault.IMAGE_TOO_MANY_BYTES, f"found {len(image)} bytes, want at most {MAX_IMAGE_BYTES}")
     file = _DeadlineFile(image, time.thread_time() + max_decode_s)
     try:
-        return _planes(_on_white(_load(file, size)), size)
+        return to_planes(_load(file, size), size)
     except ItemError:
         raise
     except TimeoutError as error:
@@ -58,6 +58,14 @@ def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> ND
         # Pillow's decoders raise whatever a damaged file provokes: SyntaxError, struct.error, ValueError, ...
         detail = f"decoder says: {type(error).__name__}: {error}"
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
+
+
+def to_planes(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Scale a decoded picture to fit a square and centre it on white. Returns [3, size, size] uint8 RGB."""
+    fitted = _fit(_on_white(image), size)
+    square = Image.new("RGB", (size, size), BACKGROUND)
+    square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def _load(file: "_DeadlineFile", size: int) -> Image.Image:
@@ -82,13 +90,6 @@ def _on_white(image: Image.Image) -> Image.Image:
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
     return image.convert("RGB")
-
-
-def _planes(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    fitted = _fit(image, size)
-    square = Image.new("RGB", (size, size), BACKGROUND)
-    square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
