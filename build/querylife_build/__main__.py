@@ -195,7 +195,12 @@ def _dali(options: argparse.Namespace) -> None:
     from querylife_build.dali import load_dali, write_decoder  # noqa: PLC0415
 
     load_dali()  # say what is missing first
-    size = read_lock(options.repository / LOCK_NAME).image_size
+    lock = read_lock(options.repository / LOCK_NAME)
+    if lock.image_fit != "pad":
+        raise ArtifactError(
+            f'{options.repository}: found image_fit "{lock.image_fit}", want "pad": DALI knows no other'
+        )
+    size = lock.image_size
     write_decoder(options.repository, options.out, size, options.device)
     log.info("%s: written for the %s; give Triton this folder as a second repository", options.out, options.device)
 
