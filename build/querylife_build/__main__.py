@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.errors import QuerylifeError
+from querylife.errors import ArtifactError, QuerylifeError
 from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 from querylife_build.tensorrt.runtime import check_machine
