@@ -18,7 +18,7 @@ from PIL import Image
 
 from querylife.contract import MAX_IMAGE_BYTES
 from querylife.errors import ConfigError
-from querylife.preprocessing.image import PictureDecoder, Pictures, to_planes
+from querylife.preprocessing.image import PAD, PictureDecoder, Pictures, to_planes
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,21 @@ MAX_SCANS = 32  # of a progressive JPEG; thousands are an attack on the decoder'
 _START, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def open_decoder(parameters: Mapping[str, str], size: int) -> "PictureDecoder | NvImageCodecDecoder":
+def open_decoder(parameters: Mapping[str, str], size: int, fit: str = PAD) -> "PictureDecoder | NvImageCodecDecoder":
     """The decoder that a config.pbtxt asks for. Raises ConfigError for one that is unknown, or not installed."""
     name = parameters.get(PARAMETER, DECODERS[0])
     if name not in DECODERS:
         raise ConfigError(f"decode_image: found {PARAMETER} {name!r}, want one of {', '.join(DECODERS)}")
-    return PictureDecoder(size) if name == "pillow" else NvImageCodecDecoder(size, on_gpu=name == "nvimagecodec")
+    return (
+        PictureDecoder(size, fit) if name == "pillow" else NvImageCodecDecoder(size, fit, on_gpu=name == "nvimagecodec")
+    )
 
 
 class NvImageCodecDecoder:
     """PictureDecoder's twin: the same method, limits and faults. Pixels differ by rounding."""
 
-    def __init__(self, size: int, *, on_gpu: bool) -> None:
-        """size: side of the square that the vision tower takes, in pixels.
+    def __init__(self, size: int, fit: str = PAD, *, on_gpu: bool) -> None:
+        """size, fit: the square that the vision tower takes, see querylife.preprocessing.image.decode.
 
         Raises ConfigError where nvImageCodec, or its GPU, is missing.
         """
@@ -52,8 +54,8 @@ class NvImageCodecDecoder:
         except (ImportError, RuntimeError) as error:
             wanted = "want pip install 'nvidia-nvimgcodec-cu12[nvjpeg]' and a GPU, or another decoder"
             raise ConfigError(f"decode_image: found no nvImageCodec ({error}), {wanted}") from error
-        self._size = size
-        self._pillow = PictureDecoder(size)
+        self._size, self._fit = size, fit
+        self._pillow = PictureDecoder(size, fit)
         self._scaling = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="scale")
 
     def decode(self, images: list[bytes]) -> Pictures:
@@ -87,7 +89,7 @@ class NvImageCodecDecoder:
             return None
 
     def _scaled(self, picture: Any) -> NDArray[np.uint8]:
-        return to_planes(Image.fromarray(np.asarray(picture.cpu())), self._size)
+        return to_planes(Image.fromarray(np.asarray(picture.cpu())), self._size, self._fit)
 
 
 def _open(codec: Any, on_gpu: bool) -> Any:
