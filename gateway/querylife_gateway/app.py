@@ -81,6 +81,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
 
 
 def create_app(gateway: Gateway) -> Starlette:
+    """The ASGI application: every route of this gateway. gateway: from open_gateway."""
     rerank_endpoint = Endpoint(gateway, "/rerank", RerankRequest, rerank)
     routes = [
         Route("/v1/embeddings", Endpoint(gateway, "/v1/embeddings", EmbeddingsRequest, embeddings), methods=["POST"]),

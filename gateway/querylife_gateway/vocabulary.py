@@ -68,6 +68,7 @@ class Vocabulary:
 
 
 def words(text: str) -> list[str]:
+    """The lower-case words of a text."""
     return _WORD.findall(text.lower())
 
 

@@ -263,6 +263,7 @@ class ProbeLoop:
         return problems[-1] if problems else ""
 
     def stop(self) -> None:
+        """Ask no more. A probe that is under way ends when the channel is closed."""
         self._stop.set()
 
     def _run(self) -> None:
