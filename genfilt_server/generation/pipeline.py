@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,17 +100,27 @@ class Failure:
     detail: str
 
 
+class TypeNamer(Protocol):
+    """Names a product's type from its title."""
+
+    async def name(self, title: str) -> str: ...
+
+
 class Describer:
     """Describes products and queries, each distinct one once.
 
-    cache_size: descriptions kept; the least recently used is dropped. cache_hits, generated: counts since the start.
+    cache_size: descriptions kept; the least recently used is dropped. type_namer: takes the generator's place for the
+    product type, where a product has a title. cache_hits, generated: counts since the start.
     """
 
-    def __init__(self, generator: Generator, prompt: Prompt, cache_size: int) -> None:
+    def __init__(
+        self, generator: Generator, prompt: Prompt, cache_size: int, type_namer: TypeNamer | None = None
+    ) -> None:
         self.prompt = prompt
         self.cache_hits = 0
         self.generated = 0
         self._generator = generator
+        self._type_namer = type_namer
         self._cache: LruCache[bytes, Described] = LruCache(cache_size)
         self._flights: dict[bytes, _Flight] = {}
 
@@ -125,7 +135,11 @@ class Describer:
         except ItemError as error:
             return Failure(error.fault.value, error.detail)
         prompt = self.prompt.of_title(title[:READ_CHARACTERS], shop_type[:READ_CHARACTERS])
-        return await self._describe(prompt, image or None)
+        described = await self._describe(prompt, image or None)
+        if self._type_namer is None or isinstance(described, Failure) or not title.strip():
+            return described
+        named = await self._type_namer.name(title[:READ_CHARACTERS])
+        return replace(described, description=replace(described.description, product_type=named))
 
     async def query(self, query: bytes) -> Described | Failure:
         """Describe what a query, UTF-8 bytes, asks for. Errors: as product()."""

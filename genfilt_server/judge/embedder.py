@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from genfilt_server.judge.encoders import Encoder
+from genfilt_server.judge.product_types import ProductTypes
 from querylife.lru_cache import LruCache
 
 BATCH = 32
@@ -52,3 +53,14 @@ class ThreadedEmbedder:
             for text, vector in zip(batch, vectors, strict=True):
                 self._cache.put(text, vector)
                 self._waiting.pop(text).set_result(vector)
+
+
+class NearestType:
+    """Implements the pipeline's TypeNamer: the catalogue's product type whose vector is nearest to the title's."""
+
+    def __init__(self, product_types: ProductTypes, embedder: ThreadedEmbedder) -> None:
+        self._product_types, self._embedder = product_types, embedder
+
+    async def name(self, title: str) -> str:
+        vectors = await self._embedder.embed([title])
+        return self._product_types.nearest(vectors[0])
