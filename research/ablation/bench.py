@@ -135,11 +135,11 @@ class FinishedFeatures(ImageFeatures):
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         states, thumbnails, used = self._features.take(rows)
-        new = [place for place, row in enumerate(rows) if int(row) not in self._finished]
+        new = [index for index, row in enumerate(rows) if int(row) not in self._finished]
         if new:
             with torch.no_grad():
                 finished = self._vision.encode_rest(states[new]).half().numpy()
-            self._finished.update(zip((int(rows[place]) for place in new), finished, strict=True))
+            self._finished.update(zip((int(rows[index]) for index in new), finished, strict=True))
         patches = np.stack([self._finished[int(row)] for row in rows]).astype(np.float32)
         return torch.from_numpy(patches), thumbnails, used
 

@@ -164,7 +164,7 @@ class Supervisor:
                 "profile": self.config.profile,
             }
         )
-        golden_probe = ProbeCaller(self.config.address, lock.served_canary(self.config.profile), access)
+        golden_probe = ProbeCaller(self.config.address, lock.served_probe(self.config.profile), access)
         try:
             reason = self._await_ready(process, golden_probe) or check_processor(self.config, lock, access)
             if reason:
