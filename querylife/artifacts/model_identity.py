@@ -13,7 +13,8 @@ class ModelIdentity:
     """Servers of one identity answer with the same vectors and scores, but for rounding.
 
     name: for people. fingerprint: sha256 over the model's config and weights. preprocessing: versions of tokens and
-    pixels, and what they make of the golden probe. precision: of the towers as served.
+    pixels, and what they make of the golden probe. precision: of the towers as served. image_size, pixels_version: side
+    of a decoded picture in pixels, and the version of its decoding; None where the server does not say.
     """
 
     name: str
@@ -22,6 +23,8 @@ class ModelIdentity:
     precision: str
     embedding_width: int
     calibration: Calibration
+    image_size: int | None = None
+    pixels_version: int | None = None
 
     def encode(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
@@ -61,4 +64,6 @@ def identity(lock: EngineLock, profile: str) -> ModelIdentity:
         precision="/".join(sorted(set(precisions.values()))),
         embedding_width=lock.embedding_width,
         calibration=lock.calibration,
+        image_size=lock.image_size,
+        pixels_version=made.pixels_version,
     )

@@ -1,6 +1,7 @@
 """Image preprocessing: encoded bytes to RGB planes, the same in training, in the server and in the client.
 
-VERSION changes whenever the same bytes may give other pixels. tests/golden/pixels.json holds the promise.
+contract.PIXELS_VERSION changes whenever the same bytes may give other pixels. tests/golden/pixels.json holds the
+promise.
 Normalisation (mean, deviation) belongs to the encoder, so it is a part of the vision tower.
 """
 
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from querylife.contract import MAX_DECODE_S, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from querylife.contract import MAX_DECODE_S, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, PIXELS_VERSION
 from querylife.errors import ItemError, ItemFault
 
-VERSION = 1
+VERSION = PIXELS_VERSION
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 BACKGROUND = (255, 255, 255)  # shows through transparency and fills the border
