@@ -217,9 +217,9 @@ def item_batches(
         yield RequestBatch(model, columns, len(group), errors, faults=faults, decoded_for=decoded_for)
 
 
-def _pixels(model: ModelIdentity | None) -> tuple[int | None, int | None]:
+def _pixels(model: ModelIdentity | None) -> tuple[int | None, int | None, str | None]:
     """What decides how a picture is decoded for a model."""
-    return (model.image_size, model.pixels_version) if model else (None, None)
+    return (model.image_size, model.pixels_version, model.image_fit) if model else (None, None, None)
 
 
 def _column(tensor: Tensor, group: list[Item]) -> Column:

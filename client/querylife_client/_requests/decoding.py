@@ -43,11 +43,11 @@ class ImageDecoder:
     ) -> Iterator[RequestBatch]:
         """Requests to embed_decoded_product, with planes of the size that the served model takes.
 
-        Pictures are read and decoded a few ahead of their request. Raises what _image_size raises.
+        Pictures are read and decoded a few ahead of their request. Raises what _image_format raises.
         """
-        return item_batches(EMBED_DECODED_PRODUCT, self._items(products, _image_size(served)), limits, served)
+        return item_batches(EMBED_DECODED_PRODUCT, self._items(products, *_image_format(served)), limits, served)
 
-    def _items(self, products: Iterable[Product], size: int) -> Iterator[Item]:
+    def _items(self, products: Iterable[Product], size: int, fit: str) -> Iterator[Item]:
         """The products in order, with planes of [3, size, size] in the place of encoded pictures.
 
         A picture that cannot be decoded is the product's image_fault, as the server would answer it. Of encoded
@@ -58,7 +58,7 @@ class ImageDecoder:
         try:
             for product in products:
                 item = product_item(product)
-                waiting.append((item, self._start(item.values.pop(IMAGE.name), size)))
+                waiting.append((item, self._start(item.values.pop(IMAGE.name), size, fit)))
                 if len(waiting) > _AHEAD * self._threads:
                     yield _decoded(*waiting.popleft(), missing)
             while waiting:
@@ -68,17 +68,17 @@ class ImageDecoder:
                 if future is not None:
                     future.cancel()
 
-    def _start(self, image: bytes, size: int) -> Future[Planes | ItemError] | None:
+    def _start(self, image: bytes, size: int, fit: str) -> Future[Planes | ItemError] | None:
         if not image:
             return None
         try:
-            return self._pool.submit(self._planes, image, size)
+            return self._pool.submit(self._planes, image, size, fit)
         except RuntimeError as error:  # the pool is shut down
             raise ContractError("the client is closed") from error
 
-    def _planes(self, image: bytes, size: int) -> Planes | ItemError:
+    def _planes(self, image: bytes, size: int, fit: str) -> Planes | ItemError:
         try:
-            return self._decode(image, size)
+            return self._decode(image, size, fit)
         except ItemError as error:
             return error
 
@@ -95,8 +95,8 @@ def _decoded(item: Item, decoding: Future[Planes | ItemError] | None, missing: P
     return Item(item.values, item.error, arrays, {IMAGE_FAULT.name: fault})
 
 
-def _image_size(served: ModelIdentity | None) -> int:
-    """Side of the pictures that the server takes, in pixels.
+def _image_format(served: ModelIdentity | None) -> tuple[int, str]:
+    """Side of the pictures that the server takes, in pixels, and how they are made square.
 
     Raises ServerFaultError where the server does not say, ContractError where it decodes otherwise than this client.
     """
@@ -107,4 +107,4 @@ def _image_size(served: ModelIdentity | None) -> int:
     if served.pixels_version != PIXELS_VERSION:
         versions = f"found pixels version {PIXELS_VERSION}, the server wants {served.pixels_version}"
         raise ContractError(f"{versions}: install one version of querylife on both sides, or let the server decode")
-    return served.image_size
+    return served.image_size, served.image_fit
