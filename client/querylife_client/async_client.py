@@ -28,7 +28,7 @@ from querylife_client.products import EmbeddedProducts, Product, Text
 from querylife_client.query_cache import Claim, QueryCache, wait_for_vector
 from querylife_client.retry import Deadline, Deadlines, call_deadlines
 from querylife_client.statistics import Counts, Statistics
-from querylife_client.vector_store import Collections, VectorStore, Where
+from querylife_client.vector_store import Collections, StoreError, VectorStore, Where
 
 
 class AsyncClient:
@@ -166,10 +166,10 @@ class AsyncClient:
         deadlines = self._deadlines(timeout_s)
         with span("search", items=k):
             for attempt in range(_search.ATTEMPTS):
-                collection = await asyncio.to_thread(_search.active, store)
-                server = self._for_store(collection.identity().server)
-                vectors = await server._embed_queries([query], deadlines)
                 try:
+                    collection = await asyncio.to_thread(_search.active, store)
+                    server = self._for_store(collection.identity().server)
+                    vectors = await server._embed_queries([query], deadlines)
                     return await asyncio.to_thread(
                         _search.find,
                         collection,
@@ -180,7 +180,7 @@ class AsyncClient:
                         where=where,
                         hybrid=hybrid,
                     )
-                except FingerprintMismatchError:
+                except (FingerprintMismatchError, StoreError):
                     if attempt + 1 == _search.ATTEMPTS or not hasattr(store, "refresh"):
                         raise
                     store.refresh()

@@ -8,6 +8,7 @@ collection before a switch or the one after it, and never both.
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,7 +17,12 @@ from querylife.errors import InvalidRequestError
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 
 REFRESH_S = 1.0
+LOCK_POLL_S = 0.2
 FORMAT = 1
+
+
+class LockedStoreError(StoreError):
+    """Another job writes to the store. Names it."""
 
 
 class Database(Protocol):
@@ -36,7 +42,10 @@ class Database(Protocol):
         """Replace the document in one step."""
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one job that writes. Raises StoreError, naming the holder, where another holds it."""
+        """Held by the one job that writes. Raises LockedStoreError, naming the holder, where another holds it.
+
+        A holder that loses the lock to another job cannot write any more: every write raises LockedStoreError.
+        """
 
     def close(self) -> None: ...
 
@@ -45,7 +54,8 @@ class Database(Protocol):
 class State:
     """active: what searches use. candidate: what a rollout fills. previous: what a switch can go back to.
 
-    unoptimized: collections with rows that their indexes do not hold yet. collections: name -> identity.
+    unoptimized: collections that an index run has not finished: they lack changes, or their indexes lack rows.
+    collections: name -> identity.
     """
 
     active: str = ""
@@ -53,6 +63,11 @@ class State:
     previous: str = ""
     unoptimized: tuple[str, ...] = ()
     collections: dict[str, StoreIdentity] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """The collections that an index run brings up to date, the active one first; none in a new store."""
+        return tuple(name for name in (self.active, self.candidate, self.previous) if name) if self.active else ()
 
     def to_dict(self) -> dict[str, Any]:
         collections = {name: identity.to_dict() for name, identity in self.collections.items()}
@@ -102,7 +117,7 @@ class Store:
         state = self.state()
         if not state.active:
             raise StoreError(f"{self.url}: found no collection, want one: run querylife-jobs index")
-        return self.collection(state.active)
+        return self._opened(state.active, state)
 
     def refresh(self) -> None:
         """Read the state document at the next call."""
@@ -123,11 +138,15 @@ class Store:
             return self._state
 
     def collection(self, name: str) -> ScannableStore:
-        """One collection by its name."""
-        identity = self.state().collections[name]
+        """One collection by its name. Raises StoreError where there is none of that name."""
+        return self._opened(name, self.state())
+
+    def _opened(self, name: str, state: State) -> ScannableStore:
+        if name not in state.collections:
+            raise StoreError(f"{self.url}: found no collection {name}, want one of {sorted(state.collections)}")
         with self._lock:
             if name not in self._open:
-                self._open[name] = self._database.open(name, identity)
+                self._open[name] = self._database.open(name, state.collections[name])
             return self._open[name]
 
     def create(self, identity: StoreIdentity) -> str:
@@ -153,16 +172,28 @@ class Store:
             raise StoreError(f"{self.url}: collection {name} is in use")
         rest = {other: identity for other, identity in state.collections.items() if other != name}
         previous = "" if state.previous == name else state.previous
-        self.write_state(replace(state, collections=rest, previous=previous))
+        unoptimized = tuple(other for other in state.unoptimized if other != name)
+        self.write_state(replace(state, collections=rest, previous=previous, unoptimized=unoptimized))
         self._database.drop(name)
 
     def write_state(self, state: State) -> None:
         self._database.write_state(state.to_dict())
         self.refresh()
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one job that writes. Raises StoreError, naming the holder, where another holds it."""
-        return self._database.lock()
+    @contextlib.contextmanager
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Held by the one job that writes. Raises LockedStoreError where another still holds it after wait_s."""
+        end = time.monotonic() + wait_s
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(self._database.lock())
+                    break
+                except LockedStoreError:
+                    if time.monotonic() >= end:
+                        raise
+                time.sleep(LOCK_POLL_S)
+            yield
 
     def _fresh_state(self) -> State:
         self.refresh()
