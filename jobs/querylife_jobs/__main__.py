@@ -29,6 +29,7 @@ from querylife.logs import configure as configure_logs
 from querylife_jobs import describe, embed, filter_pairs, tables
 from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
@@ -123,7 +124,8 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
         ready = lambda: wait_ready(client, client.model_identity, config.patience_s)  # noqa: E731
         model = await ready()
         units = embed.units(catalogue, model)
-        batch = lambda some: embed.work(client, some, model)  # noqa: E731
+        check = ModelCheck(client, model)
+        batch = lambda some: embed.work(client, some, check)  # noqa: E731
         summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)
         made_by = {"fingerprint": model.fingerprint, "model": model.encode()}
         _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, made_by)

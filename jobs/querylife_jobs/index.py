@@ -28,6 +28,7 @@ from querylife_jobs.connections import connect_triton, wait_ready
 from querylife_jobs.image_cache import ImageCache
 from querylife_jobs.index_config import IndexConfig, IndexSummary
 from querylife_jobs.ledger import Ledger, Record, unit_key
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Unit, evenly
 from querylife_jobs.stores import Store, open_store
@@ -127,6 +128,7 @@ class _IndexRun:
         self._catalogue = catalogue
         self._ledger = ledger
         self._target = target
+        self._check = ModelCheck(target.client, target.model)
         self._reasons = reasons
         self._window = Window(min(FIRST_WINDOW, config.max_in_flight), config.max_in_flight)
         self._progress = Progress("rows")
@@ -192,10 +194,10 @@ class _IndexRun:
 
     async def _embed(self, wanted: dict[str, CatalogueRow]) -> dict[str, Record]:
         """The ledger's record of each key, after embedding those that have none."""
-        client, model = self._target.client, self._target.model
+        client = self._target.client
         units = [Unit(key, row.product) for key, row in wanted.items()]
         runner = Runner(
-            lambda some: embed.work(client, some, model),
+            lambda some: embed.work(client, some, self._check),
             lambda: wait_ready(client, client.model_identity, self._config.patience_s),
             self._ledger,
             window=self._window,
