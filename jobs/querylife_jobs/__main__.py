@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 8
-STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER, qdrant+http://HOST:PORT, or @FILE that holds it"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from querylife_jobs import rollout as rollouts
 from querylife_jobs.stores import open_store
 
 ADDRESS = "127.0.0.1:8001"
-STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER, qdrant+http://HOST:PORT, or @FILE that holds it"
 TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
 TIMEOUT_S = 30.0
 

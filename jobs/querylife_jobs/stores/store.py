@@ -6,6 +6,7 @@ collection before a switch or the one after it, and never both.
 """
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from querylife.errors import InvalidRequestError
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 
 REFRESH_S = 1.0
+PASSWORD = re.compile(r"(//[^/@:]*:)[^@]*@")  # in a URL
 LOCK_POLL_S = 0.2
 FORMAT = 1
 
@@ -207,10 +209,24 @@ def collection_name(identity: StoreIdentity) -> str:
 def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     """lance:FOLDER, postgresql://USER@HOST/DATABASE, qdrant:FOLDER, or qdrant+http(s)://HOST:PORT.
 
+    @FILE stands for the URL in a file, which keeps a password out of the list of processes.
     refresh_s: seconds until a switch to another collection is noticed, at most. Raises InvalidRequestError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
     """
-    return Store(url, _database(url), refresh_s)
+    found = _read_url(Path(url[1:])) if url.startswith("@") else url
+    return Store(_shown(found), _database(found), refresh_s)
+
+
+def _shown(url: str) -> str:
+    """For messages: without its password."""
+    return PASSWORD.sub(r"\1***@", url)
+
+
+def _read_url(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"store: {file}: found no file with its URL: {error}") from error
 
 
 def _database(url: str) -> Database:  # each store's packages are imported only where it is used
@@ -228,4 +244,4 @@ def _database(url: str) -> Database:  # each store's packages are imported only 
 
         return QdrantDatabase(rest if scheme == "qdrant" else url.removeprefix("qdrant+"))
     want = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
-    raise InvalidRequestError(f"store: found {url!r}, want {want}")
+    raise InvalidRequestError(f"store: found {_shown(url)!r}, want {want} or @FILE")
