@@ -88,7 +88,9 @@ def _client_config(config: GatewayConfig) -> ClientConfig:
             raise InputFileError(f"{path}: found no such file")
     token_file = config.triton_token_file
     token = None if token_file is None else lambda: token_file.read_text("utf-8").strip()
-    tls = None if config.triton_authority is None else Tls(config.triton_authority)
+    tls = (
+        None if config.triton_authority is None else Tls(config.triton_authority, server_name=config.triton_server_name)
+    )
     return ClientConfig(query_cache_items=config.query_cache_items, token=token, tls=tls)
 
 

@@ -17,6 +17,7 @@ from querylife_client import Client, Product
 from querylife_jobs.embed import UNITS_PER_REQUEST
 from querylife_jobs.stores import open_store
 
+ENDED_S = 1200.0
 KILLS = ["job", "job", "server"]
 
 
@@ -53,7 +54,7 @@ def kill_again_and_again(triton: Triton, job: tuple[object, ...], ledger: Path, 
             process.kill()
             process.wait()
             process = start(*job)
-    assert process.wait(300) == 0
+    assert process.wait(ENDED_S) == 0
     return in_time
 
 
