@@ -51,6 +51,11 @@ def parse(arguments: list[str]) -> ServerConfig:
         "--judge-encoder", default=default.judge_encoder, help="querylife-mini, minilm or a checkpoint folder"
     )
     parser.add_argument("--judge", type=Path, help="numbers fitted by research.judge.quality (default: the shipped)")
+    parser.add_argument(
+        "--product-types",
+        type=Path,
+        help="text file, one product type a line: described products get the nearest (default: the generator's words)",
+    )
     parser.add_argument("--max-waiting", type=int, default=default.max_waiting, help="items admitted, not yet answered")
     parser.add_argument(
         "--max-sequences", type=int, help="items generated at once (default: 32 on a CPU, 256 on a GPU)"

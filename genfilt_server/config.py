@@ -26,6 +26,7 @@ class ServerConfig:
     prompt: str | None = None  # one of PROMPTS; None: what suits the model
     judge_encoder: str = "querylife-mini"  # or minilm, or a checkpoint folder
     judge: Path | None = None  # numbers from research.judge.quality; None: those shipped for the encoder
+    product_types: Path | None = None  # one a line, of which described products get one; None: the generator's words
     max_waiting: int = 512  # items admitted and not yet answered
     max_sequences: int | None = None  # items that the engine generates at once; None: 32 on a CPU, 256 on a GPU
     cache_size: int = 100_000  # descriptions kept in memory

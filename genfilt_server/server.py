@@ -20,9 +20,10 @@ from genfilt_server.generation.pipeline import Describer, Filter
 from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION, Prompt
 from genfilt_server.golden_probe import GoldenProbe, ServerState, probe_until_stopped
 from genfilt_server.http_routes import OpenAiServer, probe_server
-from genfilt_server.judge.embedder import ThreadedEmbedder
+from genfilt_server.judge.embedder import NearestType, ThreadedEmbedder
 from genfilt_server.judge.encoders import Encoder, load_encoder
 from genfilt_server.judge.evidence import Judge, shipped_judge
+from genfilt_server.judge.product_types import ProductTypes, load_product_types
 from genfilt_server.listening import listen
 from genfilt_server.metrics import Metrics
 from genfilt_server.process_reaper import end_watcher, start_watcher
@@ -45,6 +46,7 @@ class Parts:
     generator_identity: str
     encoder: Encoder
     judge: Judge
+    product_types: ProductTypes | None
 
 
 async def serve(config: ServerConfig, token: Token | None) -> int:
@@ -66,9 +68,11 @@ async def serve(config: ServerConfig, token: Token | None) -> int:
         stack.enter_context(_process_reaper())
         generator = VllmGenerator(engine_arguments(config, parts.source))
         stack.callback(generator.close, config.drain_s)
-        describer = Describer(generator, parts.prompt, config.cache_size)
+        embedder = ThreadedEmbedder(parts.encoder)
+        type_namer = NearestType(parts.product_types, embedder) if parts.product_types else None
+        describer = Describer(generator, parts.prompt, config.cache_size, type_namer)
         metrics = Metrics(prometheus_client.REGISTRY)
-        service = _service(config, parts, describer, metrics, generator.reads_images)
+        service = _service(config, parts, describer, embedder, metrics, generator.reads_images)
         server, health, port = await listen(config, service, token)
         golden_probe = GoldenProbe(
             generator, parts.prompt.of_title(PROBE_TITLE), health, metrics, lambda: describer.generated, state
@@ -98,7 +102,8 @@ def _load(config: ServerConfig) -> Parts:
     judge = Judge.load(config.judge or shipped_judge(config.judge_encoder))
     for mismatch in judge.provenance_mismatches(encoder=encoder.identity, generator=identity):
         log.warning("%s: its probabilities are off; fit it again (research.judge.quality --fit-out)", mismatch)
-    return Parts(source, prompt, identity, encoder, judge)
+    product_types = load_product_types(config.product_types, encoder) if config.product_types else None
+    return Parts(source, prompt, identity, encoder, judge, product_types)
 
 
 @contextmanager
@@ -112,14 +117,20 @@ def _process_reaper() -> Iterator[None]:
 
 
 def _service(
-    config: ServerConfig, parts: Parts, describer: Describer, metrics: Metrics, reads_images: bool
+    config: ServerConfig,
+    parts: Parts,
+    describer: Describer,
+    embedder: ThreadedEmbedder,
+    metrics: Metrics,
+    reads_images: bool,
 ) -> GenFiltService:
+    prompt_version = " ".join([parts.prompt.version, *([parts.product_types.version] if parts.product_types else [])])
     provenance = pb.Provenance(
         generator=parts.generator_identity,
-        prompt_version=parts.prompt.version,
+        prompt_version=prompt_version,
         schema_version=SCHEMA_VERSION,
         judge_version=f"{parts.judge.version} {parts.encoder.identity}",
         reads_images=reads_images,
     )
-    filter_ = Filter(describer, ThreadedEmbedder(parts.encoder), parts.judge)
+    filter_ = Filter(describer, embedder, parts.judge)
     return GenFiltService(describer, filter_, provenance, Admission(config.max_waiting), metrics)

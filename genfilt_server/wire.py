@@ -1,7 +1,7 @@
 """Conversion between protobuf messages and the pipeline's values."""
 
 from genfilt_protocol import genfilt_pb2 as pb
-from genfilt_server.generation.pipeline import Described, Failure, Judged, Mask, Product, Usage
+from genfilt_server.generation.pipeline import Described, Failure, Judged, Mask, RequestedProduct, Usage
 from genfilt_server.generation.prompts import Description
 from genfilt_server.judge.evidence import Judgement, Verdict
 
@@ -12,8 +12,8 @@ VERDICTS = {
 }
 
 
-def product(message: pb.Product) -> Product:
-    return Product(message.title, message.image, message.product_type)
+def product(message: pb.Product) -> RequestedProduct:
+    return RequestedProduct(message.title, message.image, message.product_type)
 
 
 def item_error(failure: Failure) -> pb.ItemError:

@@ -81,9 +81,9 @@ async def compare(addresses: list[str], utilisation: float, parallel: int, secon
         "service_ms": round(service.mean_s * 1000, 2),
         "service_ms_before_and_after": [round(float(np.mean(part)) * 1000, 2) for part in (before, after)],
     }
-    for name, found in (("measured", measured), ("simulated", simulate(scenario, rule, service).latency_s)):
-        p50, p99 = np.percentile(found, [50, 99]) * 1000
-        figures[name] = {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1), "requests": len(found)}
+    for name, latencies_s in (("measured", measured), ("simulated", simulate(scenario, rule, service).latency_s)):
+        p50, p99 = np.percentile(latencies_s, [50, 99]) * 1000
+        figures[name] = {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1), "requests": len(latencies_s)}
     return figures
 
 
@@ -94,8 +94,8 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=2, help="requests that a server answers at once (%(default)s)")
     parser.add_argument("--seconds", type=float, default=30.0, help="(%(default)s)")
     options = parser.parse_args()
-    found = asyncio.run(compare(options.addresses, options.utilisation, options.parallel, options.seconds))
-    print(json.dumps(found))
+    figures = asyncio.run(compare(options.addresses, options.utilisation, options.parallel, options.seconds))
+    print(json.dumps(figures))
     return 0
 
 

@@ -59,9 +59,9 @@ class Tensor:
         """Raise ContractError unless array is [batch, *shape] of this dtype."""
         if array.dtype != self.dtype.numpy:
             raise ContractError(f"{self.name}: found dtype {array.dtype}, want {self.dtype.numpy}")
-        found = array.shape[1:]
-        fits = len(found) == len(self.shape) and all(
-            want in (None, have) for want, have in zip(self.shape, found, strict=True)
+        shape = array.shape[1:]
+        fits = len(shape) == len(self.shape) and all(
+            want in (None, have) for want, have in zip(self.shape, shape, strict=True)
         )
         if array.ndim == 0 or not fits:
             want = ", ".join("any" if axis is None else str(axis) for axis in self.shape)

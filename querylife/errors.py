@@ -27,7 +27,7 @@ class ContractError(QuerylifeError):
     """Two parts of the program disagree about a tensor or a model."""
 
 
-class ConfigError(QuerylifeError):
+class ConfigError(QuerylifeError, ValueError):
     """An option, an argument or a setting has a value that cannot work. Commands exit with status 2."""
 
 

@@ -45,11 +45,11 @@ def unused_port() -> int:
             return free_port("127.0.0.1", PORTS[next(_places) % len(PORTS)])
 
 
-def start_triton(log: Path, *options: str) -> Triton:
+def start_triton(log: Path, *options: str, repository: Path = REPOSITORY) -> Triton:
     """Start `querylife serve` on a free port and wait for its line with `ready`."""
     port, metrics_port, probe_port = (unused_port() for _ in range(3))
     ports = ["--grpc-port", str(port), "--metrics-port", str(metrics_port), "--probe-port", str(probe_port)]
-    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(REPOSITORY)]
+    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository)]
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [*command, *ports, *options],

@@ -20,6 +20,7 @@ from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 from querylife.training.data import make_distillation
+from querylife.training.pictures import spool_pictures
 from querylife.training.run import TrainingConfig
 from querylife.training.train import train
 
@@ -87,6 +88,10 @@ class TinyBatches:
     size: int = 4
     stuck_at: int | None = None
 
+    @property
+    def classes(self) -> dict[str, int]:
+        return {"product_type": PICTURES}
+
     def sample(self, step: int) -> Batch:
         if step == self.stuck_at:
             time.sleep(3600)
@@ -102,6 +107,7 @@ class TinyBatches:
             grades=np.where(np.eye(self.size, dtype=bool), 3, generator.integers(0, 3, (self.size, self.size))).astype(
                 np.int8
             ),
+            labels={"product_type": np.where(rows % 3, rows, -1)},
         )
 
 
@@ -137,8 +143,8 @@ def tiny_run(folder: Path, out: Path, steps: int, stuck_at: int | None = None) -
         text_layers=1,
     )
     model = tiny_model(folder)
-    features = write_features(folder / "features", model.vision)
-    train(config, model, TinyBatches(stuck_at=stuck_at), features, range(PICTURES), make_distillation(config, model))
+    shown = spool_pictures(model.vision, pictures())
+    train(config, model, TinyBatches(stuck_at=stuck_at), shown, range(PICTURES), make_distillation(config, model))
     return model
 
 

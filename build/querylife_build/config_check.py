@@ -150,8 +150,8 @@ def _cuda_graph(spec: Any, max_batch_size: int, profile: Profile) -> Iterator[st
     """One graph_spec: its batches in order, its shapes within the profile's."""
     name = f"graph_spec of {spec.batch_size} rows"
     if not 1 <= spec.graph_lower_bound.batch_size <= spec.batch_size <= max_batch_size:
-        found = f"{spec.graph_lower_bound.batch_size} to {spec.batch_size}"
-        yield f"{name}: found batches of {found}, want some of 1 to {max_batch_size}"
+        batches = f"{spec.graph_lower_bound.batch_size} to {spec.batch_size}"
+        yield f"{name}: found batches of {batches}, want some of 1 to {max_batch_size}"
     for side in (spec.input, spec.graph_lower_bound.input):
         if sorted(side) != sorted(profile):
             yield f"{name}: found shapes for {sorted(side)}, the plan wants {sorted(profile)}"

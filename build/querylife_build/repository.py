@@ -17,9 +17,10 @@ from querylife.artifacts.repository_lock import (
     preprocessing,
     write_lock,
 )
-from querylife.contract import TEXT_TOWER, TOKENIZE, TOWERS, Model
+from querylife.contract import MODELS, TEXT_TOWER, TOKENIZE, TOWERS, Model
 from querylife.model.query_life import QueryLife, fingerprint
 from querylife.preprocessing.spelling import SPELLING_NAME
+from querylife.serving.shipped_repository import configs_folder
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import OPSETS, export_towers
@@ -49,6 +50,7 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str, *, 
         lock = lock_repository(model, unfinished, source)
         if is_int8:
             lock = quantise_repository(model, unfinished, lock)
+        lay_out(repository)
         _place(unfinished, repository)
     finally:
         shutil.rmtree(unfinished)
@@ -136,6 +138,17 @@ def tower_files(repository: Path) -> dict[Model, Path]:
 
 def tokenizer_path(repository: Path) -> Path:
     return repository / TOKENIZE.name / "1" / TOKENIZER_NAME
+
+
+def lay_out(repository: Path) -> None:
+    """Write the configs and Python backends of every model that a folder lacks; what it has stays."""
+    for model in MODELS:
+        for name in ("config.pbtxt", "configs/cpu.pbtxt", "1/model.py"):
+            source, target = configs_folder() / model.name / name, repository / model.name / name
+            if source.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        (repository / model.name / "1").mkdir(parents=True, exist_ok=True)  # Triton wants a version of ensembles too
 
 
 def _tower_lock(repository: Path, tower: Model, parity: Parity) -> TowerLock:

@@ -16,18 +16,15 @@ from querylife_client._requests import batches as _batches
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
 from querylife_client._requests import results as _results
-from querylife_client._rpc.calls import SERVER_METADATA, Work
-from querylife_client._rpc.servers import AsyncServers
-from querylife_client._rpc.tracing import span
+from querylife_client._rpc.async_transport import AsyncServers
+from querylife_client._rpc.calls import SERVER_METADATA, Work, span
 from querylife_client.client import TIMEOUT_S
 from querylife_client.config import ClientConfig
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement
-from querylife_client.embeddings import Embeddings
 from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_generator, read_identity, read_metadata
-from querylife_client.products import EmbeddedProducts, Product, Text
+from querylife_client.products import EmbeddedProducts, Embeddings, Product, Text
 from querylife_client.query_cache import Claim, QueryCache, wait_for_vector
-from querylife_client.retry import Deadline, Deadlines, call_deadlines
-from querylife_client.statistics import Counts, Statistics
+from querylife_client.retry import Counts, Deadline, Deadlines, Statistics, call_deadlines
 from querylife_client.vector_store import Collections, StoreError, VectorStore, Where
 
 
@@ -42,7 +39,9 @@ class AsyncClient:
         timeout_s: float = TIMEOUT_S,
         config: ClientConfig | None = None,
     ) -> None:
-        """address, genfilt: host:port of either server. timeout_s: for each request."""
+        """address, genfilt: host:port of either server; a list or a name may stand for several. timeout_s: seconds for
+        each request. Raises ConfigError for an address that cannot be read, OSError for a certificate.
+        """
         self._address = address
         self._others: dict[str, AsyncClient] = {}
         self._config = config or ClientConfig()
@@ -196,7 +195,7 @@ class AsyncClient:
                 chain.from_iterable(await self._servers.genfilt.collect(batches, deadlines, work, reads_files=True))
             )
 
-    async def stream_descriptions(
+    def stream_descriptions(
         self, products: Iterable[Product], *, timeout_s: float | None = None
     ) -> AsyncIterator[list[Description]]:
         """describe for catalogues of any length: yields the descriptions of one request after another, in order.
@@ -204,17 +203,17 @@ class AsyncClient:
         timeout_s holds for each request.
         """
         batches = _genfilt.describe_batches(products, self._config.genfilt_limits)
-        answers = self._servers.genfilt.answers(
-            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
-        )
-        async with contextlib.aclosing(answers):
-            async for descriptions in answers:
-                yield descriptions
+        deadlines = self._request_deadlines(timeout_s)
+        return self._servers.genfilt.answers(batches, deadlines, reads_files=True, streamed=True)
 
     async def judge(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> list[Judgement]:
-        """Whether each product answers the query in the same place, from GenFilt."""
+        """Whether each product answers the query in the same place, from GenFilt.
+
+        Returns a judgement for each pair, in order; one that cannot be judged says why in .error. Raises ValueError
+        unless there is one query for each product, InvalidRequestError for a query that cannot be sent.
+        """
         deadlines = self._deadlines(timeout_s)
         with span("judge", items=len(products)):
             batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
@@ -223,22 +222,25 @@ class AsyncClient:
                 chain.from_iterable(await self._servers.genfilt.collect(batches, deadlines, work, reads_files=True))
             )
 
-    async def stream_judgements(
+    def stream_judgements(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> AsyncIterator[list[Judgement]]:
-        """judge, yielding the judgements of one request after another, in order. timeout_s holds for each request."""
+        """judge, yielding the judgements of one request after another, in order.
+
+        timeout_s holds for each request. Raises what judge raises.
+        """
         batches = _genfilt.judge_batches(queries, products, self._config.genfilt_limits)
-        answers = self._servers.genfilt.answers(
-            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
-        )
-        async with contextlib.aclosing(answers):
-            async for judgements in answers:
-                yield judgements
+        deadlines = self._request_deadlines(timeout_s)
+        return self._servers.genfilt.answers(batches, deadlines, reads_files=True, streamed=True)
 
     async def filter_pairs(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> FilteredPairs:
-        """Which products answer which queries, every pair of them, from GenFilt."""
+        """Which products answer which queries, every pair of them, from GenFilt.
+
+        Returns [queries, products] arrays; what is wrong with single queries and products is in the errors beside
+        them. Raises InvalidRequestError for a query that cannot be sent.
+        """
         deadlines = self._deadlines(timeout_s)
         with span("filter_pairs", items=len(queries) * len(products)):
             pairs = FilteredPairs.unfilled(len(queries), len(products))
@@ -248,17 +250,16 @@ class AsyncClient:
                 pairs.fill(tile)
             return pairs
 
-    async def stream_filtered_pairs(
+    def stream_filtered_pairs(
         self, queries: Sequence[Text], products: Sequence[Product], *, timeout_s: float | None = None
     ) -> AsyncIterator[FilteredTile]:
-        """filter_pairs, yielding the tile of one request after another. timeout_s holds for each request."""
+        """filter_pairs, yielding the tile of one request after another.
+
+        timeout_s holds for each request. Raises what filter_pairs raises.
+        """
         batches = _genfilt.filter_batches(queries, products, self._config.genfilt_limits)
-        answers = self._servers.genfilt.answers(
-            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
-        )
-        async with contextlib.aclosing(answers):
-            async for tile in answers:
-                yield tile
+        deadlines = self._request_deadlines(timeout_s)
+        return self._servers.genfilt.answers(batches, deadlines, reads_files=True, streamed=True)
 
     async def ready(self, *, timeout_s: float = 5.0) -> bool:
         """Whether every server of this client answers a real request within timeout_s (seconds).
@@ -268,7 +269,7 @@ class AsyncClient:
         return await self._servers.are_ready(timeout_s)
 
     async def metadata(self, *, timeout_s: float | None = None) -> ServerMetadata:
-        """Which server answers, and with which model."""
+        """Which server answers, and with which model. Embeds a query to learn the width of the vectors."""
         deadlines = self._deadlines(timeout_s)
         probe = await self._embed_uncached([_batches.PROBE], deadlines)
         response = await self._servers.triton.call(SERVER_METADATA, SERVER_METADATA.message(), deadlines())

@@ -130,7 +130,7 @@ def _client(options: argparse.Namespace) -> Client:
         retry = RetryPolicy(attempts=ATTEMPTS)
         config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE), retry=retry)
         return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
-    except (ValueError, OSError) as error:
+    except OSError as error:  # a certificate that cannot be read
         raise ConfigError(str(error)) from error
 
 

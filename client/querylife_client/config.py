@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
+from querylife.errors import ConfigError
 from querylife_client.retry import RetryPolicy
 
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")  # gRPC's rule
@@ -37,7 +38,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError(f"found certificate {self.certificate} and key {self.key}, want both or neither")
+            raise ConfigError(f"found certificate {self.certificate} and key {self.key}, want both or neither")
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,19 @@ class ClientConfig:
     def __post_init__(self) -> None:
         for name in ("max_items", "genfilt_items"):
             if not 1 <= getattr(self, name) <= MAX_BATCH:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want 1 to {MAX_BATCH}")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want 1 to {MAX_BATCH}")
         if not 1 <= self.max_request_bytes <= MAX_REQUEST_BYTES:
-            raise ValueError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
+            raise ConfigError(f"max_request_bytes: found {self.max_request_bytes}, want 1 to {MAX_REQUEST_BYTES}")
         for name in ("concurrency", "channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, want at least 1")
+                raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 1")
         for key, value in self.metadata:
             if not (_METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()):
-                raise ValueError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
+                raise ConfigError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")
         if self.model_recheck_s < 0:
-            raise ValueError(f"model_recheck_s: found {self.model_recheck_s}, want at least 0")
+            raise ConfigError(f"model_recheck_s: found {self.model_recheck_s}, want at least 0")
         if self.hedge_after_s is not None and self.hedge_after_s <= 0:
-            raise ValueError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
+            raise ConfigError(f"hedge_after_s: found {self.hedge_after_s}, want more than 0")
 
     @property
     def limits(self) -> Limits:

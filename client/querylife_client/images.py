@@ -83,8 +83,8 @@ def _picture(array: NDArray[Any]) -> "Image":
 
     shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not shape_fits or 0 in array.shape:
-        found = f"{list(array.shape)} {array.dtype}"
-        detail = f"found an array {found}, want [height, width] or [height, width, 3 or 4] uint8"
+        shape = f"{list(array.shape)} {array.dtype}"
+        detail = f"found an array {shape}, want [height, width] or [height, width, 3 or 4] uint8"
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail)
     return Image.fromarray(np.ascontiguousarray(array))
 

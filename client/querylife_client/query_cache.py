@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import ModelIdentity, check_fingerprint
 from querylife.errors import UnavailableError
-from querylife_client.embeddings import Embeddings
-from querylife_client.products import Text
+from querylife.lru_cache import LruCache
+from querylife_client.products import Embeddings, Text
 
 Vector = NDArray[np.float32]
 
@@ -30,9 +29,8 @@ class QueryCache:
     """The vectors of the last cache_size queries, of one model. Safe to share between threads."""
 
     def __init__(self, cache_size: int) -> None:
-        self._cache_size = cache_size
         self._model: ModelIdentity | None = None
-        self._vectors: OrderedDict[bytes, Future[Vector]] = OrderedDict()
+        self._vectors: LruCache[bytes, Future[Vector]] = LruCache(cache_size)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -54,13 +52,11 @@ class QueryCache:
                 key = _key(query)
                 future = self._vectors.get(key)
                 if future is None or _has_failed(future):
-                    future = self._vectors[key] = Future()
+                    future = Future()
+                    self._vectors.put(key, future)
                     missing.append(query)
                     owned.append(future)
-                self._vectors.move_to_end(key)
                 futures.append(future)
-            while len(self._vectors) > self._cache_size:
-                self._vectors.popitem(last=False)
         return Claim(model.fingerprint, missing, owned, futures)
 
 

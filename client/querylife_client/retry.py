@@ -1,16 +1,20 @@
-"""Retries: exponential backoff, full jitter, and a budget shared by all calls of a client.
+"""Retries: exponential backoff, full jitter, a budget shared by all calls of a client, and counters of all this.
 
 Every call of this client is pure, so any failure that says "the server did not do it" may be retried. What must be
 limited is the extra load: a budget lets retries and hedges add a fraction of the traffic, and no more.
 """
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from querylife.errors import ConfigError
 from querylife_client.errors import DeadlineExceededError, Failure
+
+log = logging.getLogger("querylife_client")
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError(f"attempts: found {self.attempts}, want at least 1")
+            raise ConfigError(f"attempts: found {self.attempts}, want at least 1")
         if self.base_s < 0 or self.cap_s < self.base_s:
-            raise ValueError(f"found base_s {self.base_s}, cap_s {self.cap_s}, want 0 <= base_s <= cap_s")
+            raise ConfigError(f"found base_s {self.base_s}, cap_s {self.cap_s}, want 0 <= base_s <= cap_s")
 
 
 LONGEST_S = 1e8  # three years; gRPC takes ten times as much for a moment that has passed
@@ -44,7 +48,7 @@ class Deadline:
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         if not 0 < timeout_s < float("inf"):
-            raise ValueError(f"timeout_s: found {timeout_s}, want a positive, finite number of seconds")
+            raise ConfigError(f"timeout_s: found {timeout_s}, want a positive, finite number of seconds")
         self.timeout_s = timeout_s
         self._clock = clock
         self._end = clock() + min(timeout_s, LONGEST_S)
@@ -132,3 +136,76 @@ class Attempts:
         if self.count > 1:
             failure.error.add_note(f"after {self.count} attempts")
         return failure.error
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a client has done so far.
+
+    requests: sent for the first time. retries, hedges: sent again after a failure, or beside a slow first.
+    hedges_won: hedges that answered first. failures: requests given up. cached: query vectors served from the cache.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    failures: int = 0
+    cached: int = 0
+
+
+class Statistics:
+    """Counts that several threads may add to."""
+
+    def __init__(self) -> None:
+        self._counts = asdict(Counts())
+        self._lock = threading.Lock()
+
+    def add(self, name: str, number: int = 1) -> None:
+        with self._lock:
+            self._counts[name] += number
+
+    def counts(self) -> Counts:
+        with self._lock:
+            return Counts(**self._counts)
+
+
+class CallState:
+    """One request's way through its attempts: budgets, counters and log lines. No I/O."""
+
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget, statistics: Statistics, deadline: Deadline) -> None:
+        self._attempts = Attempts(policy, budget, deadline)
+        self._budget = budget
+        self._statistics = statistics
+
+    def succeeded(self) -> None:
+        self._budget.success()
+
+    def delay_after(self, failure: Failure) -> float:
+        """Seconds until the next attempt. Raises the error that the caller shall see when there is none."""
+        kind = type(failure.error).__name__
+        try:
+            delay_s = self._attempts.delay_after(failure)
+        except Exception:
+            self._statistics.add("failures")
+            log.info("gave up", extra={"error": kind, "attempts": self._attempts.count})
+            raise
+        self._statistics.add("retries")
+        log.log(
+            logging.WARNING if self._attempts.count == 2 else logging.DEBUG,  # once for a request is enough to see
+            "%s, retrying in %.0f ms: %s",
+            kind,
+            1000 * delay_s,
+            failure.error,
+            extra={"error": kind, "attempts": self._attempts.count, "delay_s": delay_s},
+        )
+        return delay_s
+
+    def may_hedge(self) -> bool:
+        if not self._budget.take():
+            return False
+        self._statistics.add("hedges")
+        return True
+
+    def hedge_won(self) -> None:
+        self._statistics.add("hedges_won")

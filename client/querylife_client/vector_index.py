@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import check_fingerprint
 from querylife.errors import InputFileError
-from querylife_client.embeddings import Embeddings
+from querylife_client.products import Embeddings
 
 
 class VectorIndex:

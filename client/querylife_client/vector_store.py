@@ -173,13 +173,13 @@ def conditions(where: Where | None, columns: Mapping[str, str]) -> tuple[Conditi
     """Check where against a collection's columns. Raises InvalidRequestError, naming what is wrong."""
     if where is not None and not isinstance(where, Mapping):
         raise InvalidRequestError(f"where: found {type(where).__name__}, want a mapping of columns")
-    found = []
+    checked = []
     for column, wanted in (where or {}).items():
         if column not in columns:
             raise InvalidRequestError(f"where: found column {column!r}, want one of {', '.join(sorted(columns))}")
         for operator, value in _operations(wanted):
-            found.append(_condition(column, operator, value, columns[column]))
-    return tuple(found)
+            checked.append(_condition(column, operator, value, columns[column]))
+    return tuple(checked)
 
 
 def _operations(wanted: Any) -> Iterator[tuple[str, Any]]:

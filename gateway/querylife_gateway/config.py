@@ -71,5 +71,5 @@ class GatewayConfig:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 0")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            found = f"{self.tls_certificate} and {self.tls_key}"
-            raise ConfigError(f"tls_certificate, tls_key: found {found}, want both or neither")
+            files = f"{self.tls_certificate} and {self.tls_key}"
+            raise ConfigError(f"tls_certificate, tls_key: found {files}, want both or neither")

@@ -5,12 +5,11 @@ import base64
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife_client import Embeddings
-from querylife_client import Product as ClientProduct
+from querylife_client import Embeddings, Product
 from querylife_gateway.endpoint import Answer, Call
 from querylife_gateway.errors import HttpError
 from querylife_gateway.pictures import PictureReader, is_data_uri
-from querylife_gateway.schema import EmbeddingsRequest, Product
+from querylife_gateway.schema import EmbeddingsRequest, ProductInput
 
 
 async def embeddings(call: Call[EmbeddingsRequest]) -> Answer:
@@ -18,7 +17,7 @@ async def embeddings(call: Call[EmbeddingsRequest]) -> Answer:
     request = call.request
     items = request.items
     queries = request.input_type == "query" or (
-        request.input_type is None and not any(isinstance(item, Product) or is_data_uri(item) for item in items)
+        request.input_type is None and not any(isinstance(item, ProductInput) or is_data_uri(item) for item in items)
     )
     embedded = await (_embed_queries(call, items) if queries else _embed_products(call, items))
     vectors = np.asarray(embedded)
@@ -46,14 +45,14 @@ def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float
     return np.ascontiguousarray(cut / np.where(norms == 0, 1, norms), np.float32)
 
 
-async def _embed_queries(call: Call[EmbeddingsRequest], items: list[str | Product]) -> Embeddings:
+async def _embed_queries(call: Call[EmbeddingsRequest], items: list[str | ProductInput]) -> Embeddings:
     for index, item in enumerate(items):
-        if isinstance(item, Product) or is_data_uri(item):
+        if isinstance(item, ProductInput) or is_data_uri(item):
             raise HttpError(400, f"input.{index}: found a product or picture, want a query", param="input")
     return await call.client.embed_queries([str(item) for item in items], timeout_s=call.remaining_s)
 
 
-async def _embed_products(call: Call[EmbeddingsRequest], items: list[str | Product]) -> Embeddings:
+async def _embed_products(call: Call[EmbeddingsRequest], items: list[str | ProductInput]) -> Embeddings:
     products = [await client_product(item, call.pictures, f"input.{index}") for index, item in enumerate(items)]
     embedded = await call.client.embed_products(products, timeout_s=call.remaining_s)
     for index, error in embedded.errors.items():
@@ -61,14 +60,14 @@ async def _embed_products(call: Call[EmbeddingsRequest], items: list[str | Produ
     return embedded.vectors
 
 
-async def client_product(item: str | Product, pictures: PictureReader, param: str) -> ClientProduct:
+async def client_product(item: str | ProductInput, pictures: PictureReader, param: str) -> Product:
     """What the client sends for one item. Raises HttpError 400 where its picture cannot be had."""
     if isinstance(item, str):
         if is_data_uri(item):
-            return ClientProduct(image=await pictures.read(item, param))
-        return ClientProduct(title=item)
+            return Product(image=await pictures.read(item, param))
+        return Product(title=item)
     image = await pictures.read(item.image, f"{param}.image") if item.image else None
-    return ClientProduct(title=item.title or item.text, image=image, product_type=item.product_type)
+    return Product(title=item.title or item.text, image=image, product_type=item.product_type)
 
 
 def _encoded(vectors: NDArray[np.float32], encoding: str) -> list[object]:

@@ -69,12 +69,12 @@ class Explainer:
         with attention(self._model.fusion) as weights:
             vectors = self._model.fusion(text_states, token_roles, text, patches, image, used)
         cosines = dict(zip(variants, (vectors @ query_vector).tolist(), strict=True))
-        found = self._model.fusion.attended(text_states[:1], token_roles[:1], patches[:1], used[:1])
+        attended = self._model.fusion.attended(text_states[:1], token_roles[:1], patches[:1], used[:1])
         seen = self._model.fusion.gate_features(text_states[:1], token_roles[:1], text[:1], image[:1], used[:1])
         return Explanation(
             probability=self._probability(cosines["all"]),
             cosine=cosines["all"],
-            shares=_shares(self._model.fusion, query_vector, text[0], image[0], found[0], seen),
+            shares=_shares(self._model.fusion, query_vector, text[0], image[0], attended[0], seen),
             without={part: self._probability(cosine) for part, cosine in cosines.items() if part != "all"},
             heat=_heat(weights, token_roles) if used[0, 0] else None,
         )
@@ -139,13 +139,13 @@ def _encode_texts(model: QueryLife, tokens: Tensor, token_roles: Tensor) -> tupl
 
 
 def _shares(
-    fusion: FusionTower, query: Tensor, text: Tensor, image: Tensor, found: Tensor, seen: Tensor
+    fusion: FusionTower, query: Tensor, text: Tensor, image: Tensor, attended: Tensor, seen: Tensor
 ) -> dict[str, float]:
     """The cosine, taken apart: the product's vector is a weighted sum of three, scaled to unit length."""
     if fusion.config.fusion_mode == "mean":
-        parts = torch.stack([text, image, torch.zeros_like(found)])
+        parts = torch.stack([text, image, torch.zeros_like(attended)])
     else:
-        parts = torch.sigmoid(fusion.gate(seen))[0].unsqueeze(-1) * torch.stack([text, image, found])
+        parts = torch.sigmoid(fusion.gate(seen))[0].unsqueeze(-1) * torch.stack([text, image, attended])
     scaled = parts / parts.sum(dim=0).norm().clamp(min=1e-12)
     return dict(zip(("title", "picture", "title_in_picture"), (scaled @ query).tolist(), strict=True))
 

@@ -121,10 +121,10 @@ class KeyRing:
 
     def _load(self, path: Path) -> None:
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError as error:
             raise InputFileError(f"{path}: cannot be read: {error}") from error
-        stamp = (found.st_mtime_ns, found.st_ino)
+        stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
             self._valid = {key.sha256: key for key in read_keys(path) if key.revoked is None}
             self._stamp = stamp

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.contract import MAX_TEXT_CHARACTERS
-from querylife_client import Product as ClientProduct
+from querylife_client import Product
 from querylife_gateway.embeddings import client_product
 from querylife_gateway.endpoint import Answer, Call
-from querylife_gateway.schema import Product, RerankRequest
+from querylife_gateway.schema import ProductInput, RerankRequest
 
 
 async def rerank(call: Call[RerankRequest]) -> Answer:
@@ -45,10 +45,10 @@ def _ranking(scores: NDArray[np.float32], top_n: int | None) -> list[tuple[int, 
     return [(int(i), float(known[i])) for i in np.argsort(-known, kind="stable")[:top_n]]
 
 
-def _cut(product: ClientProduct) -> ClientProduct:
+def _cut(product: Product) -> Product:
     title = product.title[:MAX_TEXT_CHARACTERS] if product.title else product.title
-    return ClientProduct(title, product.image, product.product_type)
+    return Product(title, product.image, product.product_type)
 
 
-def _document(item: str | Product) -> dict[str, object]:
+def _document(item: str | ProductInput) -> dict[str, object]:
     return {"text": item} if isinstance(item, str) else item.model_dump(exclude_none=True)

@@ -15,7 +15,7 @@ _OTHER_BRANCH = ("string_type", "model_type", "model_attributes_type", "list_typ
 _LENIENT = ConfigDict(strict=True, extra="ignore")
 
 
-class Product(BaseModel):
+class ProductInput(BaseModel):
     """A product, or a picture alone. image: a data URI, or the URL of a public picture."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -38,7 +38,7 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = _LENIENT
 
-    input: Text | Product | Annotated[list[Text | Product], Field(min_length=1)]
+    input: Text | ProductInput | Annotated[list[Text | ProductInput], Field(min_length=1)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -46,7 +46,7 @@ class EmbeddingsRequest(BaseModel):
     user: str | None = None
 
     @property
-    def items(self) -> list[str | Product]:
+    def items(self) -> list[str | ProductInput]:
         return list(self.input) if isinstance(self.input, list) else [self.input]
 
 
@@ -60,7 +60,7 @@ class RerankRequest(BaseModel):
     model_config = _LENIENT
 
     query: str
-    documents: Annotated[list[str | Product], Field(min_length=1)] | None = None
+    documents: Annotated[list[str | ProductInput], Field(min_length=1)] | None = None
     texts: Annotated[list[str], Field(min_length=1)] | None = None
     model: str | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
@@ -70,7 +70,7 @@ class RerankRequest(BaseModel):
     truncate: bool | None = False
 
     @property
-    def items(self) -> list[str | Product]:
+    def items(self) -> list[str | ProductInput]:
         """Raises HttpError 400 unless exactly one of documents and texts is there."""
         if (self.documents is None) == (self.texts is None):
             raise HttpError(400, "found both or neither, want either documents or texts", param="documents")
@@ -159,12 +159,12 @@ def parse(model: type[Request], body: bytes) -> Request:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        fault = next((each for each in found if each["type"] not in _OTHER_BRANCH), found[0])
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        fault = next((each for each in faults if each["type"] not in _OTHER_BRANCH), faults[0])
         param = ".".join(str(part) for part in fault["loc"] if not _is_branch(part)) or None
         raise HttpError(400, f"{param or 'body'}: {fault['msg']}", param=param) from error
 
 
 def _is_branch(part: int | str) -> bool:
     """Whether a step of pydantic's location names a type of a union, which is no field of the caller's."""
-    return isinstance(part, str) and (part in ("str", "Product") or part.startswith("list["))
+    return isinstance(part, str) and (part in ("str", "ProductInput") or part.startswith("list["))

@@ -27,9 +27,14 @@ async def search(call: Call[SearchRequest]) -> Answer:
     searched = await find(call, index, call.request)
     corrected = searched.query if searched.query != call.request.query else None
     products = [
-        {"id": found.id, "score": found.score, "cosine": found.cosine, "has_picture": index.has_picture(found.id)}
-        | {"attributes": {name: value for name, value in found.attributes.items() if value is not None}}
-        for found in searched.results
+        {
+            "id": product.id,
+            "score": product.score,
+            "cosine": product.cosine,
+            "has_picture": index.has_picture(product.id),
+        }
+        | {"attributes": {name: value for name, value in product.attributes.items() if value is not None}}
+        for product in searched.results
     ]
     return Answer(
         {"query": call.request.query, "corrected": corrected, "products": products}, searched.results.fingerprint
@@ -73,4 +78,4 @@ async def _collection(index: Index, name: str) -> Any:
 
 def _quality(results: SearchResults) -> float:
     best = results.products[:COMPARED]
-    return sum(found.score for found in best) / max(1, len(best))
+    return sum(product.score for product in best) / max(1, len(best))

@@ -30,12 +30,12 @@ MAX_SESSION_BYTES = 4096
 def site_routes(gateway: Gateway) -> list[Route]:
     async def index(request: Request) -> Response:
         admit(gateway.keys, request)
-        found = gateway.index.summary if gateway.index else None
+        summary = gateway.index.summary if gateway.index else None
         return json_response(
             {
-                "count": found.count if found else 0,
-                "columns": found.columns if found else {},
-                "values": found.values if found else {},
+                "count": summary.count if summary else 0,
+                "columns": summary.columns if summary else {},
+                "values": summary.values if summary else {},
                 "model": gateway.model_server.model_name,
                 "searches": gateway.index is not None,
                 "explains": gateway.why is not None,
@@ -45,11 +45,11 @@ def site_routes(gateway: Gateway) -> list[Route]:
 
     async def picture(request: Request) -> Response:
         admit(gateway.keys, request)
-        found = gateway.index.picture(request.path_params["id"]) if gateway.index else None
-        media_type = picture_type(found) if found else None
-        if found is None or media_type is None:
+        content = gateway.index.picture(request.path_params["id"]) if gateway.index else None
+        media_type = picture_type(content) if content else None
+        if content is None or media_type is None:
             raise HttpError(404, "no such picture")
-        return _cached(request, found, media_type, "private, max-age=3600")
+        return _cached(request, content, media_type, "private, max-age=3600")
 
     async def session(request: Request) -> Response:
         """Exchange a key for a cookie that scripts cannot read."""

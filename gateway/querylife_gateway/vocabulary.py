@@ -27,12 +27,12 @@ class Vocabulary:
 
     def correct(self, query: str) -> str | None:
         """The query with each unknown word replaced by the catalogue's likeliest; None where all are known."""
-        found = list(_WORD.finditer(query))
-        if len(found) > MAX_QUERY_WORDS:
+        words = list(_WORD.finditer(query))
+        if len(words) > MAX_QUERY_WORDS:
             return None
         pieces, end = [], 0
-        for place, match in enumerate(found):
-            is_last = place == len(found) - 1 and match.end() == len(query)
+        for place, match in enumerate(words):
+            is_last = place == len(words) - 1 and match.end() == len(query)
             replacement = self._replacement(match.group().lower(), may_be_unfinished=is_last)
             pieces += [query[end : match.start()], replacement or match.group()]
             end = match.end()

@@ -7,9 +7,8 @@ generations, and those cached or in flight cost nothing.
 import asyncio
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from genfilt_server.gather import gather
 from genfilt_server.generation.prompts import Description, Prompt
 from genfilt_server.judge.evidence import Evidence, Judge, Judgement
 from querylife.errors import ItemError, ItemFault, QuerylifeError
+from querylife.lru_cache import LruCache
 from querylife.preprocessing.text import checked_text
 
 READ_CHARACTERS = 300  # of a title or a query; more would crowd the prompt's examples out of the context
@@ -75,7 +75,7 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
-class Product:
+class RequestedProduct:
     """One product of a request. Texts are UTF-8 bytes, empty where missing; image is an encoded picture, or empty."""
 
     title: bytes = b""
@@ -100,22 +100,31 @@ class Failure:
     detail: str
 
 
+class TypeNamer(Protocol):
+    """Names a product's type from its title."""
+
+    async def name(self, title: str) -> str: ...
+
+
 class Describer:
     """Describes products and queries, each distinct one once.
 
-    cache_size: descriptions kept; the least recently used is dropped. cache_hits, generated: counts since the start.
+    cache_size: descriptions kept; the least recently used is dropped. type_namer: takes the generator's place for the
+    product type, where a product has a title. cache_hits, generated: counts since the start.
     """
 
-    def __init__(self, generator: Generator, prompt: Prompt, cache_size: int) -> None:
+    def __init__(
+        self, generator: Generator, prompt: Prompt, cache_size: int, type_namer: TypeNamer | None = None
+    ) -> None:
         self.prompt = prompt
         self.cache_hits = 0
         self.generated = 0
         self._generator = generator
-        self._cache: OrderedDict[bytes, Described] = OrderedDict()
-        self._cache_size = cache_size
+        self._type_namer = type_namer
+        self._cache: LruCache[bytes, Described] = LruCache(cache_size)
         self._flights: dict[bytes, _Flight] = {}
 
-    async def product(self, product: Product) -> Described | Failure:
+    async def product(self, product: RequestedProduct) -> Described | Failure:
         """Describe a product. Raises UnavailableError when the engine is gone; an item's own fault is a Failure."""
         try:
             title, shop_type = checked_text(product.title), checked_text(product.product_type)
@@ -126,7 +135,11 @@ class Describer:
         except ItemError as error:
             return Failure(error.fault.value, error.detail)
         prompt = self.prompt.of_title(title[:READ_CHARACTERS], shop_type[:READ_CHARACTERS])
-        return await self._describe(prompt, image or None)
+        described = await self._describe(prompt, image or None)
+        if self._type_namer is None or isinstance(described, Failure) or not title.strip():
+            return described
+        named = await self._type_namer.name(title[:READ_CHARACTERS])
+        return replace(described, description=replace(described.description, product_type=named))
 
     async def query(self, query: bytes) -> Described | Failure:
         """Describe what a query, UTF-8 bytes, asks for. Errors: as product()."""
@@ -141,7 +154,6 @@ class Describer:
     async def _describe(self, prompt: str, image: bytes | None) -> Described | Failure:
         key = hashlib.sha256(prompt.encode() + b"\0" + (image or b"")).digest()
         if (cached := self._cache.get(key)) is not None:
-            self._cache.move_to_end(key)
             self.cache_hits += 1
             return Described(cached.description, cached.confidence)
         try:
@@ -176,9 +188,7 @@ class Describer:
             raise GenerationError(f"found {generated.text!r}, want a description") from error
         self.generated += 1
         described = Described(description, generated.confidence, generated.usage)
-        self._cache[key] = described
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+        self._cache.put(key, described)
         return described
 
 
@@ -217,7 +227,7 @@ class Filter:
         self._embedder = embedder
         self._judge = judge
 
-    async def pair(self, query: bytes, product: Product) -> Judged | Failure:
+    async def pair(self, query: bytes, product: RequestedProduct) -> Judged | Failure:
         """Judge one pair. Raises UnavailableError when the engine is gone."""
         mask = await self.batch([query], [product])
         if failures := [*mask.query_failures.values(), *mask.product_failures.values()]:
@@ -227,7 +237,7 @@ class Filter:
             return described
         return Judged(mask.judgements[0][0], described.description, mask.usage)
 
-    async def batch(self, queries: Sequence[bytes], products: Sequence[Product]) -> Mask:
+    async def batch(self, queries: Sequence[bytes], products: Sequence[RequestedProduct]) -> Mask:
         """Judge every query against every product. Raises UnavailableError when the engine is gone."""
         evidence, asked, offered = await self.evidence(queries, products)
         usage = sum((each.usage for each in (*asked, *offered) if isinstance(each, Described)), Usage())
@@ -239,7 +249,7 @@ class Filter:
         )
 
     async def evidence(
-        self, queries: Sequence[bytes], products: Sequence[Product]
+        self, queries: Sequence[bytes], products: Sequence[RequestedProduct]
     ) -> tuple[list[list[Evidence | None]], list[Described | Failure], list[Described | Failure]]:
         """Evidence on each pair, [queries][products], None where a side has a fault; descriptions of both sides.
 

@@ -1,7 +1,6 @@
 """Sentence vectors for the pipeline, on one CPU thread beside the engine."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from genfilt_server.judge.encoders import Encoder
+from genfilt_server.judge.product_types import ProductTypes
+from querylife.lru_cache import LruCache
 
 BATCH = 32
 
@@ -21,8 +22,7 @@ class ThreadedEmbedder:
         torch.set_num_threads(1)  # of this process: the engine's processes need the cores
         self._encode = encoder.encode
         self._thread = ThreadPoolExecutor(1, "embedder")
-        self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._cache_size = cache_size
+        self._cache: LruCache[str, NDArray[np.float32]] = LruCache(cache_size)
         self._waiting: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
         self._working: asyncio.Task[None] | None = None
 
@@ -31,9 +31,8 @@ class ThreadedEmbedder:
         vectors: dict[str, NDArray[np.float32]] = {}
         pending: dict[str, asyncio.Future[NDArray[np.float32]]] = {}
         for text in dict.fromkeys(texts):
-            if text in self._cache:
-                self._cache.move_to_end(text)
-                vectors[text] = self._cache[text]
+            if (cached := self._cache.get(text)) is not None:
+                vectors[text] = cached
             else:
                 pending[text] = self._waiting.setdefault(text, asyncio.get_running_loop().create_future())
         if pending and (self._working is None or self._working.done()):
@@ -52,7 +51,16 @@ class ThreadedEmbedder:
                     self._waiting.pop(text).set_exception(error)
                 raise
             for text, vector in zip(batch, vectors, strict=True):
-                self._cache[text] = vector
+                self._cache.put(text, vector)
                 self._waiting.pop(text).set_result(vector)
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+
+
+class NearestType:
+    """Implements the pipeline's TypeNamer: the catalogue's product type whose vector is nearest to the title's."""
+
+    def __init__(self, product_types: ProductTypes, embedder: ThreadedEmbedder) -> None:
+        self._product_types, self._embedder = product_types, embedder
+
+    async def name(self, title: str) -> str:
+        vectors = await self._embedder.embed([title])
+        return self._product_types.nearest(vectors[0])

@@ -88,8 +88,8 @@ class Catalogue:
         if not rows:
             raise InputFileError(f"{self._file}: found no rows, want at least one product")
         check_columns(self._file, list(parquet_kinds or names))
-        found = {name: _joined(kind) for name, kind in kinds.items()} if parquet_kinds is None else parquet_kinds
-        extra = {name: kind for name, kind in found.items() if name not in SPECIAL and kind}
+        column_kinds = {name: _joined(kind) for name, kind in kinds.items()} if parquet_kinds is None else parquet_kinds
+        extra = {name: kind for name, kind in column_kinds.items() if name not in SPECIAL and kind}
         if clash := sorted(set(extra) & {*RESERVED, CONTENT}):
             raise InputFileError(f"{self._file}: found columns {clash}, whose names the index needs for itself")
         self._scan = Scan(rows, {TITLE: "text", PRODUCT_TYPE: "text", **extra})
@@ -117,8 +117,8 @@ class Catalogue:
     def not_in(self, ids: Sequence[str]) -> list[str]:
         """Those ids that the catalogue does not have, or that were set aside."""
         marks = ",".join("?" * len(ids))
-        found = self._database.execute(f"SELECT id FROM ids WHERE kept = 1 AND id IN ({marks})", list(ids))
-        kept = {row[0] for row in found}
+        rows = self._database.execute(f"SELECT id FROM ids WHERE kept = 1 AND id IN ({marks})", list(ids))
+        kept = {row[0] for row in rows}
         return [row_id for row_id in ids if row_id not in kept]
 
     def _add_id(self, row: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 from querylife_client import Client, ClientConfig, Tls
 from querylife_client.vector_store import parse_where
 from querylife_jobs import rollout as rollouts
@@ -101,5 +101,5 @@ def _config(options: argparse.Namespace) -> ClientConfig:
 def _client(options: argparse.Namespace) -> Client:
     try:
         return Client(options.address, timeout_s=options.timeout_s, config=_config(options))
-    except (ValueError, OSError) as error:
-        raise InvalidRequestError(str(error)) from error
+    except OSError as error:  # certificates that cannot be read
+        raise ConfigError(str(error)) from error

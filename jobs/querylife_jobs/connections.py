@@ -9,8 +9,6 @@ from typing import Protocol, TypeVar
 from querylife.contract import MAX_BATCH
 from querylife.errors import DeadlineExceededError, UnavailableError
 from querylife_client import AsyncClient, ClientConfig, RetryPolicy, Tls
-from querylife_client.errors import CredentialsError
-from querylife_jobs.runner import AccessError
 
 T = TypeVar("T")
 
@@ -53,16 +51,14 @@ def _config(connection: Connection, **options: object) -> ClientConfig:
 async def wait_ready(client: AsyncClient, ask: Callable[..., Awaitable[T]], patience_s: float) -> T:
     """What the server says of itself, once it is ready. ask: client.model_identity or client.generator_metadata.
 
-    Raises UnavailableError after patience_s without an answer, AccessError at once when the server refuses the token
-    or the certificate, ServerFaultError when it is a server of another kind.
+    Raises UnavailableError after patience_s without an answer, CredentialsError at once when the server refuses the
+    token or the certificate, ServerFaultError when it is a server of another kind.
     """
     end = time.monotonic() + patience_s
     while True:
         try:
             is_ready = await client.ready(timeout_s=CHECK_S)
             answer = await ask(timeout_s=CHECK_S)
-        except CredentialsError as error:
-            raise AccessError(str(error)) from error
         except (UnavailableError, DeadlineExceededError):
             is_ready = False
         if is_ready:

@@ -1,8 +1,7 @@
 """Job: what each product of a catalogue is. Rows with the same content are described once."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow
@@ -10,9 +9,8 @@ import pyarrow
 from querylife.catalog.reader import CatalogProduct
 from querylife.errors import ServiceError
 from querylife_client import AsyncClient, Description, GeneratorMetadata, Product
-from querylife_client.errors import CredentialsError
 from querylife_jobs.ledger import Ledger, Record, unit_key
-from querylife_jobs.runner import AccessError, Unit
+from querylife_jobs.runner import Unit
 
 UNITS_PER_REQUEST = 2
 SCHEMA = pyarrow.schema(
@@ -45,19 +43,9 @@ def units(products: Sequence[CatalogProduct], generator: GeneratorMetadata) -> l
 
 
 async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
-    """Describe a few products: the batch function that a cluster runs, too."""
-    with refused_callers():
-        descriptions = await client.describe([unit.payload for unit in some])
+    """Describe a few products: the batch function that a cluster runs, too. Raises ServiceError."""
+    descriptions = await client.describe([unit.payload for unit in some])
     return [_record(unit.key, description) for unit, description in zip(some, descriptions, strict=True)]
-
-
-@contextlib.contextmanager
-def refused_callers() -> Iterator[None]:
-    """A refused token ends the job: it is the fault of no unit."""
-    try:
-        yield
-    except CredentialsError as error:
-        raise AccessError(str(error)) from error
 
 
 def failed_record(key: str, error: ServiceError) -> Record:
@@ -84,13 +72,13 @@ def table(
     products: Sequence[CatalogProduct], done: Sequence[Unit], records: Mapping[str, Record]
 ) -> dict[str, list[Any]]:
     """A row per product, in order; one that was set aside has a fault and no description."""
-    found: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for product, unit in zip(products, done, strict=True):
         record = records[unit.key]
         result = json.loads(record.result) if record.result else {"product_type": None, "attributes": {}}
-        found["id"].append(product.id)
-        found["product_type"].append(result["product_type"])
-        found["attributes"].append(sorted(result["attributes"].items()))
-        found["fault"].append(record.fault or None)
-        found["detail"].append(record.detail or None)
-    return found
+        columns["id"].append(product.id)
+        columns["product_type"].append(result["product_type"])
+        columns["attributes"].append(sorted(result["attributes"].items()))
+        columns["fault"].append(record.fault or None)
+        columns["detail"].append(record.detail or None)
+    return columns

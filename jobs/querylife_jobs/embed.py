@@ -10,10 +10,9 @@ import pyarrow
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import CatalogProduct
 from querylife_client import AsyncClient, Product
-from querylife_client.errors import CredentialsError
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.model_check import ModelCheck
-from querylife_jobs.runner import AccessError, Unit
+from querylife_jobs.runner import Unit
 
 UNITS_PER_REQUEST = 16
 SCHEMA = pyarrow.schema(
@@ -45,14 +44,12 @@ def units(products: Sequence[CatalogProduct], model: ModelIdentity) -> list[Unit
 async def work(client: AsyncClient, some: Sequence[Unit], check: ModelCheck) -> list[Record]:
     """Embed a few products: the batch function that a cluster runs, too. check: of the client, for the keys' model.
 
-    Raises FingerprintMismatchError when the server no longer serves the model that the units' keys name.
+    Raises ServiceError, and FingerprintMismatchError when the server no longer serves the model that the units' keys
+    name.
     """
     sent = [_product(unit.payload) for unit in some]
-    try:
-        embedded = await client.embed_products(sent)
-        await check.unchanged()
-    except CredentialsError as error:
-        raise AccessError(str(error)) from error
+    embedded = await client.embed_products(sent)
+    await check.unchanged()
     records = []
     for place, unit in enumerate(some):
         vector = embedded.vectors[place]

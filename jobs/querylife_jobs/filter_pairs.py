@@ -22,7 +22,7 @@ from querylife_client import (
     Product,
     Verdict,
 )
-from querylife_jobs.describe import failed_record, product_parts, refused_callers, sent_product
+from querylife_jobs.describe import failed_record, product_parts, sent_product
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.runner import Unit
 
@@ -85,16 +85,15 @@ def split(units: Sequence[Unit]) -> Iterator[list[Unit]]:
 
 
 async def work(client: AsyncClient, some: Sequence[Unit]) -> list[Record]:
-    """Judge pairs that split put together: the batch function that a cluster runs, too."""
+    """Judge pairs that split put together: the batch function that a cluster runs, too. Raises ServiceError."""
     queries = {query: row for row, query in enumerate(dict.fromkeys(unit.payload.query for unit in some))}
     products = {product: column for column, product in enumerate(dict.fromkeys(u.payload.product for u in some))}
     is_sparse = len(some) < SPARSE * len(queries) * len(products)
-    with refused_callers():
-        if is_sparse and len(some) <= MAX_BATCH:
-            pairs = [unit.payload for unit in some]
-            judgements = await client.judge([pair.query for pair in pairs], [pair.product for pair in pairs])
-            return [_judged(unit.key, judgement) for unit, judgement in zip(some, judgements, strict=True)]
-        block = await client.filter_pairs(list(queries), list(products))
+    if is_sparse and len(some) <= MAX_BATCH:
+        pairs = [unit.payload for unit in some]
+        judgements = await client.judge([pair.query for pair in pairs], [pair.product for pair in pairs])
+        return [_judged(unit.key, judgement) for unit, judgement in zip(some, judgements, strict=True)]
+    block = await client.filter_pairs(list(queries), list(products))
     return [_cell(unit.key, block, queries[unit.payload.query], products[unit.payload.product]) for unit in some]
 
 
@@ -124,11 +123,11 @@ def columns(pairs: Sequence[Pair], done: Sequence[Unit], ledger: Ledger) -> dict
     table: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for (query, product_id), unit in zip(pairs, done, strict=True):
         record = records[unit.key]
-        found = json.loads(record.result) if record.result else {"verdict": "abstain", "probability": None}
+        judgement = json.loads(record.result) if record.result else {"verdict": "abstain", "probability": None}
         table["query"].append(query)
         table["product_id"].append(product_id)
-        table["verdict"].append(found["verdict"])
-        table["probability"].append(found["probability"])
+        table["verdict"].append(judgement["verdict"])
+        table["probability"].append(judgement["probability"])
         table["fault"].append(record.fault or None)
         table["detail"].append(record.detail or None)
     return table

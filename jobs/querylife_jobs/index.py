@@ -102,8 +102,8 @@ def _prepared(store: Store, name: str, model: ModelIdentity, scan: Scan) -> tupl
         raise FingerprintMismatchError(subject, model.fingerprint, identity.fingerprint)
     for column, kind in columns.items():
         if identity.columns.get(column, kind) != kind:
-            found = f"column {column!r}: found {kind}, want {identity.columns[column]}, as it is in the store"
-            raise InputFileError(f"{found}; correct the catalogue, or index into a new store")
+            complaint = f"column {column!r}: found {kind}, want {identity.columns[column]}, as it is in the store"
+            raise InputFileError(f"{complaint}; correct the catalogue, or index into a new store")
     if new := {column: kind for column, kind in columns.items() if column not in identity.columns}:
         store.collection(name).add_columns(new)
         store.set_identity(name, replace(identity, columns={**identity.columns, **new}))

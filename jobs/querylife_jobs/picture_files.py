@@ -1,7 +1,7 @@
-"""The pictures of a catalogue folder, found by id on the disk and read when they are needed."""
+"""The pictures of a catalogue folder, looked up by id and read when they are needed."""
 
 import sqlite3
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from querylife.catalog.reader import bytes_column, size_columns
 from querylife.errors import InputFileError
+from querylife.lru_cache import LruCache
 
 CACHED_GROUPS = 4  # row groups that are held in memory
 
@@ -26,7 +27,7 @@ class PictureFiles:
         """database: where to note which picture is where. Raises InputFileError for a file that is none of pictures."""
         self._database = database
         self._files: list[tuple[Any, str]] = []
-        self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._groups: LruCache[tuple[int, int], Any] = LruCache(CACHED_GROUPS)
         database.execute(
             "CREATE TABLE pictures (id TEXT PRIMARY KEY, pixels INTEGER, file INTEGER, row_group INTEGER, row INTEGER)"
         )
@@ -69,10 +70,9 @@ class PictureFiles:
             )
 
     def _group(self, file: int, group: int) -> Any:
-        if (file, group) not in self._groups:
+        pictures = self._groups.get((file, group))
+        if pictures is None:
             parquet, column = self._files[file]
-            self._groups[file, group] = parquet.read_row_group(group, columns=[column])[column]
-            if len(self._groups) > CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end((file, group))
-        return self._groups[file, group]
+            pictures = parquet.read_row_group(group, columns=[column])[column]
+            self._groups.put((file, group), pictures)
+        return pictures

@@ -121,10 +121,10 @@ def compare(store: Store, client: Client, queries: Queries, k: int) -> Compariso
         raise StoreError(f"{store.url}: found one collection, want two: querylife rollout start")
     names = (state.active, other) if state.candidate else (other, state.active)
     pair = [store.collection(name) for name in names]
-    found = [
+    rankings = [
         [[product.id for product in client.search(query, collection, k)] for query in queries] for collection in pair
     ]
-    both = list(zip(*found, strict=True))
+    both = list(zip(*rankings, strict=True))
     overlap = np.array([len(set(before) & set(after)) / max(1, len(before), len(after)) for before, after in both])
     judged = [(grades, before, after) for grades, (before, after) in zip(queries.values(), both, strict=True) if grades]
     gains = np.array([(_ndcg(before, grades, k), _ndcg(after, grades, k)) for grades, before, after in judged])
@@ -144,16 +144,16 @@ def compare(store: Store, client: Client, queries: Queries, k: int) -> Compariso
 
 def sample(queries: Path | None, judgements: Path | None) -> dict[str, dict[str, int]]:
     """The queries of a text file, and those of a Parquet file of judgements with their grades."""
-    found: dict[str, dict[str, int]] = {query: {} for query in load_queries(queries)} if queries else {}
+    grades: dict[str, dict[str, int]] = {query: {} for query in load_queries(queries)} if queries else {}
     if judgements is None:
-        return found
+        return grades
     try:
         rows = pyarrow.parquet.read_table(judgements, columns=["query", "product_id", "grade"]).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise InputFileError(f"{judgements}: want Parquet with query, product_id and grade: {error}") from error
     for row in rows:
-        found.setdefault(str(row["query"]), {})[str(row["product_id"])] = int(row["grade"])
-    return found
+        grades.setdefault(str(row["query"]), {})[str(row["product_id"])] = int(row["grade"])
+    return grades
 
 
 def _check_complete(store: Store) -> None:
@@ -162,8 +162,8 @@ def _check_complete(store: Store) -> None:
     unfinished = set(state.unoptimized) & {state.active, state.candidate}
     active, candidate = (_ids(store.collection(name)) for name in (state.active, state.candidate))
     if unfinished or active != candidate:
-        found = f"found {candidate[0]} rows in the candidate, want the {active[0]} of the active collection"
-        raise StoreError(f"{store.url}: {found}, all indexed: run querylife-jobs index")
+        complaint = f"found {candidate[0]} rows in the candidate, want the {active[0]} of the active collection"
+        raise StoreError(f"{store.url}: {complaint}, all indexed: run querylife-jobs index")
 
 
 def _ids(collection: ScannableStore) -> tuple[int, int]:

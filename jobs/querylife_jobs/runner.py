@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from querylife.errors import InvalidRequestError, OverloadedError, QuerylifeError, ServiceError
+from querylife.errors import InvalidRequestError, OverloadedError, ServiceError
+from querylife_client.errors import CredentialsError
 from querylife_jobs.ledger import Ledger, Record
 from querylife_jobs.progress import Progress
 from querylife_jobs.window import Window
@@ -22,10 +23,6 @@ MAX_ATTEMPTS = 8  # of one unit, each with a server that had been ready before i
 FIRST_PAUSE_S = 0.2
 FULL_PAUSE_S = 0.5  # where a full server does not say when it will have room
 LONGEST_PAUSE_S = 5.0
-
-
-class AccessError(QuerylifeError):
-    """The server does not serve this caller: a wrong token, or another kind of server. Ends the job."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +131,8 @@ class Runner:
                 self._summary.refusals += 1
                 self._window.shrink()
                 await asyncio.sleep((error.retry_after_s or FULL_PAUSE_S) * random.uniform(1.0, 1.5))
+            except CredentialsError:  # an InvalidRequestError, but of the job, not of these units
+                raise
             except InvalidRequestError as error:
                 await self._apart(units, Record("", fault="invalid_request", detail=str(error)))
                 return

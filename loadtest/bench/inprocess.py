@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from loadtest.bench.traffic import Sample, queries
 from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, TOKENIZER_NAME, read_lock
+from querylife.preprocessing.image import PictureDecoder
 from querylife.preprocessing.text import Tokenizer
-from querylife.serving.backend.image_decoding import PictureDecoder
 from querylife.serving.backend.towers import OnnxTower
 
 Encoded = tuple[NDArray[np.int32], NDArray[np.int32]]

@@ -14,10 +14,10 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.bench.rates import in_flight
 from loadtest.bench.servers import triton
 from querylife.catalog.sample_catalog import drawn_products
 from querylife_client import AsyncClient, ClientConfig, Product
@@ -94,16 +94,12 @@ async def rate(address: str, workload: Workload, seconds: float) -> float:
     numbers = itertools.count()
     async with AsyncClient(address, config=ClientConfig(concurrency=1), timeout_s=60) as client:
         await workload.call(client, next(numbers))
-        done, started = 0, time.monotonic()
 
-        async def caller() -> None:
-            nonlocal done
-            while time.monotonic() - started < seconds:
-                await workload.call(client, next(numbers))
-                done += workload.items
+        async def call() -> int:
+            await workload.call(client, next(numbers))
+            return workload.items
 
-        await asyncio.gather(*(caller() for _ in range(workload.in_flight)))
-        return done / (time.monotonic() - started)
+        return await in_flight(call, workload.in_flight, seconds)
 
 
 def table(rates: dict[tuple[Setting, str], list[float]]) -> str:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 from loadtest.bench.inprocess import TextTower
+from loadtest.bench.rates import queries_answered
 from loadtest.bench.servers import triton
 from loadtest.bench.traffic import queries
 from querylife.contract import EMBED_QUERY, MODELS, TEXT_EMBEDDING, TEXT_TOWER, TOKENIZE_QUERY, Model
-from querylife_client import AsyncClient, Client
+from querylife_client import Client
 
-IN_FLIGHT = 32
 QUERIES = 60
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--server-python", default=".venv/bin/python", help="interpreter of the server (%(default)s)")
     options = parser.parse_args()
     with triton(options) as (address, _):
-        asyncio.run(_load(address, 1.0))  # warm
+        asyncio.run(queries_answered(address, queries(), 1.0))  # warm
         before = _processor_s()
         started = time.perf_counter()
-        answered = asyncio.run(_load(address, options.seconds))
+        answered = asyncio.run(queries_answered(address, queries(), options.seconds))
         rate = answered / (time.perf_counter() - started)
         spent = {name: seconds - before.get(name, 0) for name, seconds in _processor_s().items()}
         print(f"{rate:.0f} queries/s, {1e6 * sum(spent.values()) / answered:.0f} us of processor time per query:")
@@ -51,20 +51,6 @@ def main() -> None:
         print("one query at a time, median:")
         for name, median_ms in _latencies_ms(address, TextTower(options.repository, "all")).items():
             print(f"  {name:24} {median_ms:6.2f} ms")
-
-
-async def _load(address: str, seconds: float) -> int:
-    asked, answered, end = queries(), 0, time.perf_counter() + seconds
-    async with AsyncClient(address, timeout_s=60) as client:
-
-        async def caller() -> None:
-            nonlocal answered
-            while time.perf_counter() < end:
-                await client.embed_queries([next(asked)])
-                answered += 1
-
-        await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    return answered
 
 
 def _processor_s() -> dict[str, float]:

@@ -28,12 +28,12 @@ from pathlib import Path
 import psutil
 
 from loadtest.attribution import read_statistics, stage_times
+from loadtest.bench.rates import queries_answered
 from loadtest.bench.servers import triton
 from loadtest.bench.traffic import queries
 from querylife.contract import EMBED_QUERY, MODELS, TEXT_TOWER
-from querylife_client import AsyncClient, Client
+from querylife_client import Client
 
-IN_FLIGHT = 32
 DISTINCT = 216  # queries that recorded towers know
 RECORDED = Path(__file__).with_name("recorded_tower.py")
 
@@ -111,29 +111,19 @@ def _warm_up(address: str) -> None:
     """Every query once, so that recorded towers know all of them, then single ones."""
     with Client(address, timeout_s=120) as client:
         client.embed_queries(list(itertools.islice(queries(), DISTINCT)))
-    asyncio.run(_load(address, 1.0))
+    _load(address, 1.0)
 
 
-async def _load(address: str, seconds: float) -> int:
+def _load(address: str, seconds: float) -> int:
     """The number of queries answered; the same few again and again, which no server keeps."""
-    asked = itertools.cycle(itertools.islice(queries(), DISTINCT))
-    answered, end = 0, time.perf_counter() + seconds
-    async with AsyncClient(address, timeout_s=60) as client:
-
-        async def caller() -> None:
-            nonlocal answered
-            while time.perf_counter() < end:
-                await client.embed_queries([next(asked)])
-                answered += 1
-
-        await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    return answered
+    texts = itertools.cycle(itertools.islice(queries(), DISTINCT))
+    return asyncio.run(queries_answered(address, texts, seconds))
 
 
 def _measure(server: Server, seconds: float) -> Costs:
     before, statistics_before = _processor_s(server), read_statistics(server.address)
     started = time.perf_counter()
-    answered = asyncio.run(_load(server.address, seconds))
+    answered = _load(server.address, seconds)
     passed_s = time.perf_counter() - started
     costs = {name: 1e6 * (now - before.get(name, 0.0)) / answered for name, now in _processor_s(server).items()}
     stages = {stage.model: stage for stage in stage_times(statistics_before, read_statistics(server.address))}

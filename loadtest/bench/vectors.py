@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife_client._requests.ranking import nearest
-from querylife_client.embeddings import Embeddings
+from querylife_client.products import Embeddings
 from querylife_client.vector_index import VectorIndex
 
 WIDTH = 256

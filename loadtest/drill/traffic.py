@@ -73,12 +73,12 @@ class Traffic:
                 self.counts[kind, "wrong"] += 1
 
     def _search(self, query: str) -> Answer:
-        found = self._post("/v1/search", {"query": query, "k": 5, "correct": False})["products"]
-        return {product["id"]: product["score"] for product in found}
+        products = self._post("/v1/search", {"query": query, "k": 5, "correct": False})["products"]
+        return {product["id"]: product["score"] for product in products}
 
     def _rerank(self, query: str) -> Answer:
-        found = self._post("/rerank", {"query": query, "documents": DOCUMENTS})["results"]
-        return {str(result["index"]): result["relevance_score"] for result in found}
+        results = self._post("/rerank", {"query": query, "documents": DOCUMENTS})["results"]
+        return {str(result["index"]): result["relevance_score"] for result in results}
 
     def _embed(self, query: str) -> Answer:
         return {str(axis): float(value) for axis, value in enumerate(self._client.embed_queries([query])[0])}

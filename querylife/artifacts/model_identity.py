@@ -36,13 +36,13 @@ class ModelIdentity:
             raise ValueError(f"found {text[:80]!r}, want a model's identity") from error
 
 
-def check_fingerprint(subject: str, found: str, want: str) -> None:
+def check_fingerprint(subject: str, fingerprint: str, want: str) -> None:
     """Raise FingerprintMismatchError unless both fingerprints are known ("" is unknown) and equal.
 
     subject: what carries the fingerprint `found`, for the message.
     """
-    if found != want or not want:
-        raise FingerprintMismatchError(subject, found, want)
+    if fingerprint != want or not want:
+        raise FingerprintMismatchError(subject, fingerprint, want)
 
 
 def identity(lock: EngineLock, profile: str) -> ModelIdentity:

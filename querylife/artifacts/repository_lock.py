@@ -162,9 +162,9 @@ def read_lock(path: Path) -> EngineLock:
         raise ArtifactError(f"{path}: found no lock, want one: run querylife-build repository") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
-        raise ArtifactError(f"{path}: found lock format {found}, want {FORMAT}: run querylife-build repository")
+    lock_format = document.get("format") if isinstance(document, dict) else None
+    if lock_format != FORMAT:
+        raise ArtifactError(f"{path}: found lock format {lock_format}, want {FORMAT}: run querylife-build repository")
     try:
         return _lock_from(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -162,8 +162,8 @@ def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
         try:
             for row in reader:
                 if None in row:
-                    found, want = len(row) - 1 + len(row[None]), len(row) - 1
-                    problem = f"found {found} fields, want {want}: text that holds a comma wants quotes"
+                    fields, want = len(row) - 1 + len(row[None]), len(row) - 1
+                    problem = f"found {fields} fields, want {want}: text that holds a comma wants quotes"
                     raise InputFileError(f"{file}, line {reader.line_num}: {problem}")
                 yield row
         except csv.Error as error:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,7 +24,8 @@ STYLE_SHARES = {"attributes": 0.28, "sentence": 0.26, "need": 0.34, "crowd": 0.1
 class Batch:
     """Row i of everything belongs together; grades also say how the other pairs match.
 
-    grades: [batch, batch] int8, queries by products, -1 where unknown. rows: [batch], the products.
+    grades: [batch, batch] int8, queries by products, -1 where unknown. rows: [batch], the products. labels: the
+    products' attributes by name, [batch] int64 each, the number of a value or -1 where it is not known.
     """
 
     queries: list[str]
@@ -33,10 +34,22 @@ class Batch:
     rows: NDArray[np.int64]
     image_used: NDArray[np.bool_]
     grades: NDArray[np.int8]
+    labels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 class Batches(Protocol):
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """How many values each attribute of a batch's labels has."""
+
     def sample(self, step: int) -> Batch: ...
+
+
+def numbered(values: Sequence[str] | NDArray[np.str_]) -> tuple[NDArray[np.int64], int]:
+    """Each value's number, [values], -1 for "", and how many there are."""
+    known, numbers = np.unique(np.asarray(values, str), return_inverse=True)
+    missing = int(known[0] == "") if len(known) else 0
+    return numbers.astype(np.int64) - missing, len(known) - missing
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Dropout:
 
     title: float = 0.12
     image: float = 0.12
-    product_type: float = 0.7
+    product_type: float = 0.5
     colour_words: float = 0.3
     gender_words: float = 0.15
     type_words: float = 0.15
@@ -60,6 +73,7 @@ class FashionBatches:
     """Queries written for products of the shared catalogue, and crowd-written ones that its products answer.
 
     wordings: how many queries are ever written for a product, the same for every seed; 0: a new one each time.
+    exact_colour: another shade of the asked colour is a wrong colour (querylife.data.relevance.grade).
     may_use: the phrases, and the crowd's items, that queries may have.
     """
 
@@ -70,6 +84,7 @@ class FashionBatches:
     dropout: Dropout = field(default_factory=Dropout)
     wordings: int = 0
     may_use: Callable[[str], bool] = is_for_training
+    exact_colour: bool = False
 
     def __post_init__(self) -> None:
         self._writer = QueryWriter(may_use=self.may_use)
@@ -81,6 +96,10 @@ class FashionBatches:
         }
         counts = np.array([len(rows) for rows in self._rows_of.values()], float) ** TYPE_EVENNESS
         self._kinds, self._shares = list(self._rows_of), counts / counts.sum()
+        columns = {"product_type": attributes.types, "gender": attributes.genders, "usage": attributes.usages}
+        columns["colour"] = np.where(self.products.shows_colour, attributes.colours, "")
+        self._labels = {name: numbered(column) for name, column in columns.items()}
+        self.classes = {name: count for name, (_, count) in self._labels.items()}
         self._crowd = self._answerable(
             [query for query in crowd_queries(self.crowd, self.may_use) if query.request.types]
         )
@@ -105,7 +124,8 @@ class FashionBatches:
             product_types=kinds,
             rows=rows,
             image_used=keep_image,
-            grades=grade([query.request for query in queries], attributes),
+            grades=grade([query.request for query in queries], attributes, exact_colour=self.exact_colour),
+            labels={name: numbers[rows] for name, (numbers, _) in self._labels.items()},
         )
 
     def subject(self, row: int) -> Subject:

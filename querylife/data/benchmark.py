@@ -59,9 +59,9 @@ def fashion_benchmarks(folder: Path, products: FashionProducts, *, strict: bool 
     random_.shuffle(crowd)
     english = [read_english(query.english) for query in crowd]
     german = [
-        Query(query.german, found.request)
-        for query, found, read in zip(crowd, english, (read_german(query.german) for query in crowd), strict=True)
-        if found and read and read.request.types == found.request.types
+        Query(query.german, in_english.request)
+        for query, in_english, read in zip(crowd, english, (read_german(query.german) for query in crowd), strict=True)
+        if in_english and read and read.request.types == in_english.request.types
     ]
     candidates = _written(products, random_) | {"crowd": [query for query in english if query], "german": german}
     names = [*COUNTS, *(["colour gap", "type gap"] if strict else ["lacks"])]

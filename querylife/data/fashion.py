@@ -97,6 +97,6 @@ def _brands(titles: list[str]) -> list[str]:
 
 
 def _brand(title: str) -> str:
-    found = _GENDER_WORD.search(title)
-    words = title[: found.start()].split() if found else []
+    gender = _GENDER_WORD.search(title)
+    words = title[: gender.start()].split() if gender else []
     return " ".join(words).lower() if 1 <= len(words) <= 3 else ""

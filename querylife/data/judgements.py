@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import csv, json, parquet
 
 from querylife.catalog.reader import CatalogProduct, iterate_catalog
-from querylife.data.batches import Batch, Dropout
+from querylife.data.batches import Batch, Dropout, numbered
 from querylife.data.relevance import NEAR
 from querylife.errors import InputFileError
 from querylife.model.image_features import Picture
@@ -166,6 +166,8 @@ class PairBatches:
         self._answered = np.flatnonzero(self._best >= NEAR)
         if not len(self._answered):
             raise InputFileError("found no pair of grade 2 or 3, want at least one query with an answer")
+        self._types, count = numbered([product.product_type for product in self.judged.products])
+        self.classes = {"product_type": count} if count > 1 else {}
 
     def sample(self, step: int) -> Batch:
         generator = np.random.default_rng([self.seed, step])
@@ -184,6 +186,7 @@ class PairBatches:
             rows=rows,
             image_used=keep_image,
             grades=self.judged.judgements.block(queries, rows),
+            labels={"product_type": self._types[rows]} if self.classes else {},
         )
 
     def _answers(self, query: int) -> NDArray[np.int32]:

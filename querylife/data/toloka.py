@@ -25,8 +25,8 @@ def read_german(text: str) -> Query | None:
 def _read(text: str, *, english: bool) -> Query | None:
     lowered = " ".join(re.findall(r"[a-zäöüß0-9'/-]+", text.lower()))
     words = vocabulary()
-    found = [(match.start(), match[1]) for match in _types_pattern(english).finditer(lowered)]
-    kinds = [(place, _types(name, words, english)) for place, name in found]
+    type_names = [(match.start(), match[1]) for match in _types_pattern(english).finditer(lowered)]
+    kinds = [(place, _types(name, words, english)) for place, name in type_names]
     kinds = [(place, types) for place, types in kinds if types]
     if not kinds:
         return None

@@ -141,13 +141,13 @@ def _types_of(names: dict[str, tuple[str, ...]], broad: dict[str, list[str]]) ->
             listed[name].add(kind)
             if rank < 2:
                 own[name].add(kind)
-    found = {name: frozenset(own.get(name) or kinds) for name, kinds in listed.items()}
-    return found | {name: frozenset(kinds) for name, kinds in broad.items()}
+    types_of = {name: frozenset(own.get(name) or kinds) for name, kinds in listed.items()}
+    return types_of | {name: frozenset(kinds) for name, kinds in broad.items()}
 
 
 def _inverted(shades: dict[str, tuple[str, ...]]) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    kinds_of: dict[str, set[str]] = defaultdict(set)
     for shade, names in shades.items():
         for name in names:
-            found[name].add(shade)
-    return {name: frozenset(kinds) for name, kinds in found.items()}
+            kinds_of[name].add(shade)
+    return {name: frozenset(kinds) for name, kinds in kinds_of.items()}

@@ -22,17 +22,17 @@ class BM25:
 
     def scores(self, query: str) -> NDArray[np.float64]:
         """[titles] float64."""
-        found = np.zeros(len(self._norms))
+        totals = np.zeros(len(self._norms))
         for word in words(query):
             posting = self._postings.get(word)
             if posting:
                 rows, times = np.array(list(posting)), np.array(list(posting.values()), float)
-                rarity = np.log(1 + (len(found) - len(rows) + 0.5) / (len(rows) + 0.5))
-                found[rows] += rarity * times * (SATURATION + 1) / (times + self._norms[rows])
-        return found
+                rarity = np.log(1 + (len(totals) - len(rows) + 0.5) / (len(rows) + 0.5))
+                totals[rows] += rarity * times * (SATURATION + 1) / (times + self._norms[rows])
+        return totals
 
 
 def words(text: str) -> list[str]:
     """Lower-case words, a plural s dropped."""
-    found = re.findall(r"[^\W_]+", text.lower().replace("t-shirt", "tshirt"))
-    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in found]
+    matches = re.findall(r"[^\W_]+", text.lower().replace("t-shirt", "tshirt"))
+    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in matches]

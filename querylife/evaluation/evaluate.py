@@ -160,8 +160,8 @@ def plot(model: QueryLife, results: dict[str, dict[str, Scores]], benchmarks: di
 
 
 def probability(cosines: Scores, calibration: Calibration) -> Scores:
-    found: Scores = 1 / (1 + np.exp(-(calibration.scale * cosines + calibration.bias)))
-    return found
+    probabilities: Scores = 1 / (1 + np.exp(-(calibration.scale * cosines + calibration.bias)))
+    return probabilities
 
 
 def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:

@@ -19,9 +19,9 @@ def ndcg_at(scores: Numbers, grades: NDArray[np.integer[Any]], k: int = 10) -> F
     gains = 2.0 ** np.maximum(grades, 0) - 1
     order = np.argsort(-np.where(grades >= 0, scores, -np.inf), axis=1, kind="stable")[:, :k]
     discounts = 1 / np.log2(np.arange(2, 2 + order.shape[1]))
-    found = (np.take_along_axis(gains, order, axis=1) * discounts).sum(axis=1)
+    gained = (np.take_along_axis(gains, order, axis=1) * discounts).sum(axis=1)
     best = (-np.sort(-gains, axis=1)[:, :k] * discounts).sum(axis=1)
-    return np.divide(found, best, out=np.full(len(best), np.nan), where=best > 0)
+    return np.divide(gained, best, out=np.full(len(best), np.nan), where=best > 0)
 
 
 def recall_at_twice(scores: Numbers, relevant: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Floats:

@@ -27,6 +27,6 @@ def write_report(out: Path, title: str, tables: list[Table]) -> None:
     (out / "report.json").write_text(json.dumps({table.title: table.rows for table in tables}, indent=1) + "\n")
 
 
-def with_interval(found: tuple[float, float, float]) -> str:
+def with_interval(interval: tuple[float, float, float]) -> str:
     """mean [low, high]"""
-    return f"{found[0]:.3f} [{found[1]:.3f}, {found[2]:.3f}]"
+    return f"{interval[0]:.3f} [{interval[1]:.3f}, {interval[2]:.3f}]"

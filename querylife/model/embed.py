@@ -11,7 +11,7 @@ from torch import Tensor
 
 from querylife.contract import TokenRole
 from querylife.model.encoders import load_tokenizer
-from querylife.model.image_features import ImageFeatures
+from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing.text import Tokenizer, Tokens
 
@@ -46,7 +46,7 @@ def embed_products(
     tokenizer: Tokenizer,
     titles: Sequence[str],
     product_types: Sequence[str],
-    features: ImageFeatures,
+    features: PictureSource,
     rows: Rows,
 ) -> ProductVectors:
     """rows: [products], each product's picture in the features, -1 for none."""
@@ -74,7 +74,7 @@ def in_groups(
     tokenizer: Tokenizer,
     titles: Sequence[str],
     product_types: Sequence[str],
-    features: ImageFeatures,
+    features: PictureSource,
     rows: Rows,
 ) -> list[Tensor]:
     """What part makes of the fusion tower's inputs, [products, ...] each. The rest is as embed_products has it."""

@@ -103,9 +103,9 @@ def _package_folder(module: str, requirement: str) -> Path:
 
 def _check_sha256(path: Path, want: str) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != want:
-        raise ArtifactError(f"{path.name}: found sha256 {found}, want {want}")
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != want:
+        raise ArtifactError(f"{path.name}: found sha256 {sha256}, want {want}")
 
 
 def dinov2_from_graph(path: Path) -> Dinov2Model:
@@ -192,5 +192,5 @@ def _run_dinov2_graph(path: Path, pixels: Array) -> tuple[Array, Array]:
     for name in (positions, hidden):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run([positions, hidden], {session.get_inputs()[0].name: pixels})
-    return found[0], found[1]
+    states = session.run([positions, hidden], {session.get_inputs()[0].name: pixels})
+    return states[0], states[1]

@@ -12,11 +12,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,17 @@ class Picture:
     product: int
     view: int
     encoded: bytes
+
+
+class PictureSource(Protocol):
+    """Pictures as the trained part of the vision tower takes them."""
+
+    @property
+    def row_of(self) -> Mapping[tuple[int, int], int]:
+        """(product, view) to row."""
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ImageFeatures.take."""
 
 
 @dataclass

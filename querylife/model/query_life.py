@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from querylife.errors import ArtifactError
+from querylife.model.dual_encoders import DualEncoderText, DualEncoderVision
 from querylife.model.fusion_tower import FusionTower, FusionTowerConfig
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
@@ -25,10 +26,14 @@ from querylife.scoring import Calibration
 
 @dataclass(frozen=True)
 class QueryLifeConfig:
-    """weights says, in a reader's words, where the model's knowledge comes from."""
+    """weights says, in a reader's words, where the model's knowledge comes from.
+
+    towers: "trained", text and vision encoders with heads of ours, or "dual encoder", a pretrained one as it is.
+    """
 
     name: str = "untrained"
     weights: str = "starting weights only, no relevance training"
+    towers: str = "trained"
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
     vision: VisionTowerConfig = field(default_factory=VisionTowerConfig)
     fusion: FusionTowerConfig = field(default_factory=FusionTowerConfig)
@@ -36,6 +41,8 @@ class QueryLifeConfig:
 
     def __post_init__(self) -> None:
         widths = {self.text.embedding_width, self.vision.embedding_width, self.fusion.embedding_width}
+        if self.towers not in ("trained", "dual encoder"):
+            raise ArtifactError(f'towers: found "{self.towers}", want "trained" or "dual encoder"')
         if len(widths) != 1:
             raise ArtifactError(f"found embedding widths {sorted(widths)} in text, vision and fusion, want one")
 
@@ -46,6 +53,7 @@ class QueryLifeConfig:
             return cls(
                 name=fields["name"],
                 weights=fields["weights"],
+                towers=fields.get("towers", "trained"),
                 text=TextTowerConfig(**fields["text"]),
                 vision=VisionTowerConfig(**_with_tuples(fields["vision"])),
                 fusion=FusionTowerConfig(**fields["fusion"]),
@@ -59,8 +67,9 @@ class QueryLife(nn.Module):
     def __init__(self, config: QueryLifeConfig) -> None:
         super().__init__()
         self.config = config
-        self.text = TextTower(config.text)
-        self.vision = VisionTower(config.vision)
+        is_trained = config.towers == "trained"
+        self.text = TextTower(config.text) if is_trained else DualEncoderText(config.text)
+        self.vision = VisionTower(config.vision) if is_trained else DualEncoderVision(config.vision)
         self.fusion = FusionTower(config.fusion)
         self.spelling: dict[str, int] = {}  # word to count: the vocabulary that queries are corrected to
 

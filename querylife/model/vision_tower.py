@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,14 @@ class VisionTowerConfig:
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+class _ReachedTunedLayersError(Exception):
+    """Ends an encoder's pass where the trained layers begin; the rest would be computed for nothing."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
 class VisionTower(nn.Module):
     """Self-supervised encoders learn to look past colour; shoppers do not. The colour stem adds it back per patch.
 
@@ -48,8 +56,7 @@ class VisionTower(nn.Module):
         self.patch_size: int = self.encoder.config.patch_size
         _resize_positions(self.encoder, config.image_size)
         self._layers = encoder_layers(self.encoder)
-        if not 0 <= config.tuned <= len(self._layers):
-            raise ArtifactError(f"tuned: found {config.tuned}, want 0 to {len(self._layers)}, the encoder's layers")
+        self.tune(config.tuned)
         self.shrink: int = 2 if self.patch_size % 2 == 0 else 1
         self.hues = nn.Sequential(
             nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
@@ -74,6 +81,12 @@ class VisionTower(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(config.deviation).view(3, 1, 1), persistent=False)
 
+    def tune(self, layers: int) -> None:
+        """Say how many of the encoder's last layers training changes. Raises ArtifactError where it has fewer."""
+        if not 0 <= layers <= len(self._layers):
+            raise ArtifactError(f"tuned: found {layers}, want 0 to {len(self._layers)}, the encoder's layers")
+        self.config = replace(self.config, tuned=layers)
+
     def forward(self, pixels: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
         """Encode pictures.
 
@@ -93,14 +106,18 @@ class VisionTower(nn.Module):
         if not self.config.tuned:
             states: Tensor = self.encoder(self._normalised(rgb)).last_hidden_state
             return states
-        found: list[Tensor] = []
-        first = self._layers[-self.config.tuned]
-        hook = first.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+
+        def stop(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            raise _ReachedTunedLayersError(arguments[0])
+
+        hook = self._layers[-self.config.tuned].register_forward_pre_hook(stop)
         try:
             self.encoder(self._normalised(rgb))
+        except _ReachedTunedLayersError as reached:
+            return reached.states
         finally:
             hook.remove()
-        return found[0]
+        raise ArtifactError(f"{self.config.encoder}: the encoder does not call its layers")
 
     def finish(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
         """The part that training changes.

@@ -5,7 +5,10 @@ Normalisation (mean, deviation) belongs to the encoder, so it is a part of the v
 """
 
 import io
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +46,8 @@ def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> ND
         detail = f"not decoded in {max_decode_s:g} s of processor time, want a picture that decodes faster"
         raise ItemError(ItemFault.IMAGE_TOO_SLOW, detail) from error
     except UnidentifiedImageError as error:
-        found = image[:8].hex(" ")
-        detail = f"found bytes beginning {found}, want one of {', '.join(FORMATS)}"
+        beginning = image[:8].hex(" ")
+        detail = f"found bytes beginning {beginning}, want one of {', '.join(FORMATS)}"
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
     except (OSError, EOFError) as error:
         cut_short = any(word in str(error).lower() for word in ("truncated", "incomplete", "eof", "end of"))
@@ -105,3 +108,41 @@ class _DeadlineFile(io.BytesIO):
         if time.thread_time() > self._deadline:
             raise TimeoutError
         return super().read(size)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """pixels: [batch, 3, size, size] uint8, zeros where unused. used: [batch] bool. faults: row -> what is wrong."""
+
+    pixels: NDArray[np.uint8]
+    used: NDArray[np.bool_]
+    faults: dict[int, ItemError]
+
+
+class PictureDecoder:
+    """Decodes on all processors that this process may use; Pillow releases the interpreter lock."""
+
+    def __init__(self, size: int) -> None:
+        """size: side of the square that the vision tower takes, in pixels."""
+        self._size = size
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+
+    def decode(self, images: list[bytes]) -> Pictures:
+        """Decode encoded pictures; empty bytes are a missing image, not a fault."""
+        pixels = np.zeros((len(images), 3, self._size, self._size), np.uint8)
+        used = np.zeros(len(images), np.bool_)
+        faults: dict[int, ItemError] = {}
+        present = [row for row, image in enumerate(images) if image]
+        decoded = self._pool.map(self._decode, (images[row] for row in present))
+        for row, result in zip(present, decoded, strict=True):
+            if isinstance(result, ItemError):
+                faults[row] = result
+            else:
+                pixels[row], used[row] = result, True
+        return Pictures(pixels, used, faults)
+
+    def _decode(self, image: bytes) -> NDArray[np.uint8] | ItemError:
+        try:
+            return decode(image, self._size)
+        except ItemError as error:
+            return error

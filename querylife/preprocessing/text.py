@@ -75,8 +75,8 @@ class Tokenizer:
         if token_ids.shape[1] > longest:
             raise InvalidRequestError(f"token_ids: found {token_ids.shape[1]} tokens, want at most {longest}")
         if token_ids.size and not (token_ids.min() >= 0 and token_ids.max() < vocabulary):
-            found = f"{token_ids.min()} to {token_ids.max()}"
-            raise InvalidRequestError(f"token_ids: found {found}, want 0 to {vocabulary - 1}")
+            span = f"{token_ids.min()} to {token_ids.max()}"
+            raise InvalidRequestError(f"token_ids: found {span}, want 0 to {vocabulary - 1}")
 
     def whole_words(self) -> list[str]:
         """The plain lower-case words of the vocabulary, sorted."""
@@ -140,8 +140,8 @@ def checked_text(text: bytes | str) -> str:
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
-            found = f"byte 0x{text[error.start]:02x} at offset {error.start}"
-            raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {found}, want UTF-8") from error
+            position = f"byte 0x{text[error.start]:02x} at offset {error.start}"
+            raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {position}, want UTF-8") from error
     if len(text) > MAX_TEXT_CHARACTERS:
         detail = f"found {len(text)} characters, want at most {MAX_TEXT_CHARACTERS}"
         raise ItemError(ItemFault.TEXT_TOO_LONG, detail)
@@ -149,5 +149,5 @@ def checked_text(text: bytes | str) -> str:
 
 
 def _pad_id(tokenizer: HuggingFaceTokenizer) -> int:
-    found = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
-    return next((pad_id for pad_id in found if pad_id is not None), 0)
+    pad_ids = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
+    return next((pad_id for pad_id in pad_ids if pad_id is not None), 0)

@@ -35,6 +35,11 @@ def find_repository() -> Path:
     return target
 
 
+def configs_folder() -> Path:
+    """Where the package has the models' configs and Python backends: in the wheel, or in the checkout it runs from."""
+    return IN_PACKAGE if IN_PACKAGE.is_dir() else Path(__file__).parents[2] / "model_repository"
+
+
 def cache_folder() -> Path:
     """Of this version of the package."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

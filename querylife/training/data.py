@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from querylife.data.judgements import JudgedCatalog, PairBatches, catalog_pictur
 from querylife.data.relevance import NEAR
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_gate_split, spelling_words, vocabulary
 from querylife.model.embed import Rows, model_tokenizer
-from querylife.model.image_features import ImageFeatures, Picture, build_features
+from querylife.model.image_features import Picture, PictureSource, build_features
 from querylife.model.query_life import QueryLife
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.spelling import count_words
 from querylife.training.distillation import Distillation
+from querylife.training.pictures import spool_pictures
 from querylife.training.run import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class TrainingData:
 
     towers: Source
     gate_split: Source | None
-    features: ImageFeatures
+    features: PictureSource
     spelling: dict[str, int]
 
 
@@ -54,7 +55,7 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     """The shared catalogue. Pictures that --cache does not hold yet are encoded."""
     data = Path(config.data)
     products = load_products(data, "train").take_first(config.products)
-    features = build_features(Path(config.cache), model.vision, fashion_pictures(data, products))
+    features = picture_source(config, model, fashion_pictures(data, products))
     shown = sum((int(product), 0) in features.row_of for product in products.ids)
     log.info("%d products, %d with a picture", len(products), shown)
     crowd, dropout = load_crowd_queries(data), Dropout(modalities=config.modalities)
@@ -62,7 +63,9 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     spelling = spelling_words(vocabulary(), [text for query in known for text in (query.english, query.german)])
 
     def source(some: FashionProducts, may_use: Callable[[str], bool]) -> Source:
-        batches = FashionBatches(some, crowd, config.batch, config.seed, dropout, may_use=may_use)
+        batches = FashionBatches(
+            some, crowd, config.batch, config.seed, dropout, may_use=may_use, exact_colour=config.exact_colour
+        )
         return Source(batches, [int(product) for product in some.ids])
 
     back = np.array([config.gate_split and is_gate_split(str(group)) for group in products.groups])
@@ -72,6 +75,13 @@ def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     towers, gate_split = products.take(np.flatnonzero(~back)), products.take(np.flatnonzero(back))
     log.info("%d products, and %d held back for the gate", len(towers), len(gate_split))
     return TrainingData(source(towers, is_for_towers), source(gate_split, is_gate_split), features, spelling)
+
+
+def picture_source(config: TrainingConfig, model: QueryLife, pictures: Iterable[Picture]) -> PictureSource:
+    """Pictures to augment, or their cached features; new ones are encoded."""
+    if config.augment and config.vision_layers:
+        return spool_pictures(model.vision, pictures)
+    return build_features(Path(config.cache), model.vision, pictures)
 
 
 def fashion_pictures(data: Path, products: FashionProducts) -> Iterator[Picture]:
@@ -86,7 +96,7 @@ def fashion_pictures(data: Path, products: FashionProducts) -> Iterator[Picture]
 def judged_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
     """A user's own catalogue and judged pairs. Queries are held back where there are many, products are not."""
     judged = judged_catalog(Path(config.catalog), Path(config.pairs))
-    features = build_features(Path(config.cache), model.vision, catalog_pictures(Path(config.catalog)))
+    features = picture_source(config, model, catalog_pictures(Path(config.catalog)))
     ids = list(range(len(judged.products)))
     spelling = catalog_spelling([product.title for product in judged.products], judged.queries)
 
@@ -109,7 +119,7 @@ def catalog_spelling(titles: list[str], queries: list[str]) -> dict[str, int]:
     return {word: count for word, count in counts.items() if count >= COMMON_WORD}
 
 
-def image_rows(batch: Batch, features: ImageFeatures, ids: Sequence[int], rows: Rows, share: slice) -> Rows:
+def image_rows(batch: Batch, features: PictureSource, ids: Sequence[int], rows: Rows, share: slice) -> Rows:
     """Row of each product's picture in the features; -1 where it has none or goes without.
 
     A product with a second, larger picture shows either.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from querylife.data.batches import Batch
 from querylife.model.embed import FusionInputs, embed_queries, in_groups, model_tokenizer
-from querylife.model.image_features import ImageFeatures
+from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing.text import Tokenizer
 from querylife.training.data import Source, image_rows
@@ -43,7 +43,7 @@ class GateBatch:
 
 
 def fit_gate(
-    config: TrainingConfig, model: QueryLife, scale: Tensor, gate_split: Source, features: ImageFeatures
+    config: TrainingConfig, model: QueryLife, scale: Tensor, gate_split: Source, features: PictureSource
 ) -> None:
     """Fit the gate in place, by the loss that QMF has in training. scale: scalar, of that loss."""
     if model.config.fusion.fusion_mode != "gated" or config.gate_steps == 0:
@@ -75,7 +75,7 @@ def gate_batch(
     tokenizer: Tokenizer,
     batch: Batch,
     ids: Sequence[int],
-    features: ImageFeatures,
+    features: PictureSource,
 ) -> GateBatch:
     rows = image_rows(batch, features, ids, batch.rows, slice(None))
     kinds = batch.product_types if config.product_type else [""] * len(rows)

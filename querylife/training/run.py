@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from querylife.errors import ConfigError, InputFileError
 from querylife.model.embed import model_tokenizer
 from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife
+from querylife.training.attribute_heads import AttributeHeads
 from querylife.training.false_negatives import NAMES as FILTERS
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class TrainingConfig:
     data: str = option("../shared/data", "folder of the shared fashion data; unused with --pairs")
     catalog: str = option("", "your own catalogue: a file or folder")
     pairs: str = option("", "your own judgements: a file with query, product_id and grade")
-    cache: str = option("out/features", "folder where image features are kept")
+    cache: str = option("out/features", "folder where image features are kept; unused with --augment")
     out: str = option("out/querylife-mini", "folder of the checkpoint, training.pt and log.csv")
     name: str = option("querylife-mini", "the model's name in the checkpoint")
     steps: int = option(1500, "optimizer steps")
@@ -49,7 +51,8 @@ class TrainingConfig:
     bfloat16: bool = option(True, "compute in bfloat16 where autocast allows")
     text_layers: int = option(5, "trained last layers of the text encoder, 0 to 6")
     text_rate: float = option(8e-5, "peak learning rate of the text encoder's layers")
-    vision_layers: int = option(2, "trained last layers of the vision encoder, 0 to 12; needs its own --cache")
+    vision_layers: int = option(6, "trained last layers of the vision encoder, 0 to 12")
+    augment: bool = option(True, "crop, mirror and brighten pictures anew in each step, instead of cached features")
     vision_rate: float = option(1e-4, "peak learning rate of the vision encoder's layers")
     head_rate: float = option(1e-3, "peak learning rate of heads, colour stem, fusion tower and loss scales")
     warmup: int = option(100, "steps of linear warm-up, before cosine decay")
@@ -63,6 +66,8 @@ class TrainingConfig:
     qmf: float = option(1.0, "weight of graded matching on the fused vector")
     qma: float = option(0.2, "weight of InfoNCE of the query with title, image and product")
     qma_graded: float = option(0.5, "weight of graded matching on title and image alone")
+    attributes: float = option(0.3, "weight of naming type, colour, gender and use from the picture; 0: not at all")
+    exact_colour: bool = option(True, "grade another shade of the asked colour as a wrong colour")
     itc: float = option(0.1, "weight of InfoNCE of title with image")
     distill_weight: float = option(1.0, "weight of the distillation on general texts; 0: none")
     general: str = option("", "table of query and title from elsewhere; empty: Home Depot's, beside the shared data")
@@ -82,13 +87,17 @@ class TrainingConfig:
             raise ConfigError(f"found batch {self.batch} and steps {self.steps}, want at least 2 and 1")
 
 
-class LossScales(nn.Module):
-    """What the losses learn for themselves, and the tokenizer they read with."""
+class LossParameters(nn.Module):
+    """What the losses learn for themselves, and the tokenizer they read with.
 
-    def __init__(self, model: QueryLife) -> None:
+    classes: how many values each attribute has that a head is to name.
+    """
+
+    def __init__(self, model: QueryLife, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.log_contrastive = nn.Parameter(torch.tensor(math.log(20.0)))
         self.log_graded = nn.Parameter(torch.tensor(math.log(20.0)))
+        self.attribute_heads = AttributeHeads(model.config.vision.embedding_width, classes)
         self.tokenizer = model_tokenizer(model)
 
     def contrastive(self) -> Tensor:
@@ -99,19 +108,20 @@ class LossScales(nn.Module):
 
     def limit(self) -> None:
         with torch.no_grad():
-            for value in self.parameters():
+            for value in (self.log_contrastive, self.log_graded):
                 value.clamp_(max=math.log(SCALE_LIMIT))
 
 
 class Run:
     """What a run needs to go on: trained parameters, optimizer, step. Written to out/training.pt."""
 
-    def __init__(self, config: TrainingConfig, model: QueryLife) -> None:
+    def __init__(self, config: TrainingConfig, model: QueryLife, classes: Mapping[str, int]) -> None:
+        """classes: of the attributes in a batch's labels, of which heads are trained where config wants them."""
         self.config, self.model, self.step = config, model, 0
         model.eval()  # no dropout: a step is a function of seed and step alone
         self.named = choose_parameters(model, config.text_layers)
         self.parameters = list(self.named.values())
-        self.losses = LossScales(model)
+        self.losses = LossParameters(model, classes if config.attributes > 0 else {})
         text, vision, heads = (
             [value for name, value in self.named.items() if _part(name) == part] for part in ("text", "vision", "heads")
         )

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.data.relevance import NEAR, sample_pairs
-from querylife.errors import QuerylifeError
+from querylife.errors import ConfigError, QuerylifeError
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
-from querylife.model.image_features import ImageFeatures
+from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
 from querylife.model.vision_tower import VisionTowerConfig
 from querylife.preprocessing.text import Tokenizer
@@ -39,7 +39,8 @@ from querylife.training.distillation import Distillation
 from querylife.training.false_negatives import Filter, make_filter
 from querylife.training.gate import fit_gate
 from querylife.training.losses import graded_matching, info_nce
-from querylife.training.run import LossScales, Run, TrainingConfig, set_rates
+from querylife.training.pictures import AugmentedPictures
+from querylife.training.run import LossParameters, Run, TrainingConfig, set_rates
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +51,31 @@ def train(
     config: TrainingConfig,
     model: QueryLife,
     batches: Batches,
-    features: ImageFeatures,
+    features: PictureSource,
     ids: Sequence[int],
     general: Distillation | None,
     filter_: Filter | None = None,
-) -> LossScales:
+) -> LossParameters:
     """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
 
     filter_: in place of the one that config names. Returns what the losses learned for themselves.
     """
     rank, world = distributed.join()
-    run = Run(config, model)
+    run = Run(config, model, batches.classes)
     filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
     while run.step < config.steps:
         set_rates(run, config)
         batch = batches.sample(run.step)
-        vectors = encode_batch(config, model, run.losses.tokenizer, batch, features, ids, (rank, world))
+        pictures = features.at_step(config.seed, run.step) if isinstance(features, AugmentedPictures) else features
+        vectors = encode_batch(config, model, run.losses.tokenizer, batch, pictures, ids, (rank, world))
         names = [str(ids[row]) for row in batch.rows]
         excluded = filter_.mask(batch, names, (vectors.query @ vectors.product.T).detach())
         grades = torch.from_numpy(batch.grades.astype(np.int64))
         parts = batch_losses(config, run.losses, vectors, grades, excluded)
+        if run.losses.attribute_heads.heads:
+            labels = {name: torch.from_numpy(numbers) for name, numbers in batch.labels.items()}
+            parts["attributes"] = config.attributes * run.losses.attribute_heads.loss(vectors.image, labels)
         if general:
             distillation = general.loss(model.text, run.step, (rank, world), bfloat16=config.bfloat16)
             parts["distill"] = config.distill_weight * distillation
@@ -104,7 +109,7 @@ def encode_batch(
     model: QueryLife,
     tokenizer: Tokenizer,
     batch: Batch,
-    features: ImageFeatures,
+    features: PictureSource,
     ids: Sequence[int],
     place: tuple[int, int],
 ) -> BatchVectors:
@@ -120,7 +125,7 @@ def encode_batch(
 
 
 def batch_losses(
-    config: TrainingConfig, losses: LossScales, vectors: BatchVectors, grades: Tensor, excluded: Tensor
+    config: TrainingConfig, losses: LossParameters, vectors: BatchVectors, grades: Tensor, excluded: Tensor
 ) -> dict[str, Tensor]:
     """Weighted losses by name. grades: [queries, products]. excluded: [queries, products] bool, left out of InfoNCE."""
     query, title, image, product = vectors
@@ -146,7 +151,7 @@ def calibrate(
     config: TrainingConfig,
     model: QueryLife,
     source: Source,
-    features: ImageFeatures,
+    features: PictureSource,
 ) -> Calibration:
     """Fit on queries that no step has drawn, over products with nothing left out."""
     fresh = dataclasses.replace(source.batches, seed=config.seed + 1, dropout=NOTHING_LEFT_OUT)
@@ -161,6 +166,20 @@ def calibrate(
         cosines.append(found[pairs])
         grades.append(batch.grades[pairs])
     return fit_calibration(np.concatenate(cosines), np.concatenate(grades) >= NEAR)
+
+
+def start_model(config: TrainingConfig) -> QueryLife:
+    """The pretrained encoders with untrained heads, or the checkpoint that config starts from."""
+    if not config.start:
+        vision = VisionTowerConfig(tuned=config.vision_layers)
+        fusion = FusionTowerConfig(fusion_mode=config.fusion_mode)
+        return QueryLife(QueryLifeConfig(name=config.name, vision=vision, fusion=fusion))
+    model = load_checkpoint(Path(config.start))
+    if model.config.towers != "trained":
+        raise ConfigError(f"{config.start}: found a dual encoder, want a checkpoint of querylife train")
+    model.vision.tune(config.vision_layers)
+    model.config = dataclasses.replace(model.config, name=config.name, vision=model.vision.config)
+    return model
 
 
 def weights_summary(config: TrainingConfig, model: QueryLife, products: int) -> str:
@@ -179,12 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     try:
-        start = QueryLifeConfig(
-            name=config.name,
-            vision=VisionTowerConfig(tuned=config.vision_layers),
-            fusion=FusionTowerConfig(fusion_mode=config.fusion_mode),
-        )
-        model = load_checkpoint(Path(config.start)) if config.start else QueryLife(start)
+        model = start_model(config)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
         towers, fresh = data.towers, data.gate_split or data.towers
         model.spelling = data.spelling

@@ -46,6 +46,7 @@ def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, I
     data = fashion_data(dataclasses.replace(config, gate_split=False), QueryLife(QueryLifeConfig()))
     batches, features = data.towers.batches, data.features
     assert isinstance(batches, FashionBatches)
+    assert isinstance(features, ImageFeatures)
     order = np.random.default_rng(0).permutation(len(batches.products))
     products = batches.products.take(np.sort(order[: pool.products or None]))
     pooled = dataclasses.replace(batches, products=products, wordings=pool.wordings)

@@ -169,18 +169,18 @@ def tables(
 
 def settings(config: TrainingConfig, study: Study) -> dict[str, Any]:
     """What a run's result depends on."""
-    found = dataclasses.asdict(config) | {"pool": dataclasses.asdict(study.pool), "queries": study.queries}
+    facts = dataclasses.asdict(config) | {"pool": dataclasses.asdict(study.pool), "queries": study.queries}
     for place in ("data", "cache", "out", "threads"):
-        del found[place]
+        del facts[place]
     is_judged = config.filter == "genfilt"
-    return found | {"ledger": hashlib.sha256(Path(config.ledger).read_bytes()).hexdigest() if is_judged else ""}
+    return facts | {"ledger": hashlib.sha256(Path(config.ledger).read_bytes()).hexdigest() if is_judged else ""}
 
 
 def finished(folder: Path, made_by: dict[str, Any]) -> Run | None:
     """What a run with these very settings left."""
     path = folder / "run.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return Run(found["scores"], found["masks"]) if found.get("settings") == made_by else None
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    return Run(saved["scores"], saved["masks"]) if saved.get("settings") == made_by else None
 
 
 def keep(folder: Path, made_by: dict[str, Any], run: Run) -> None:

@@ -22,9 +22,9 @@ class Run:
 def scores(runs: Mapping[str, Sequence[Run]]) -> Table:
     """Mean over seeds, and the 95% interval of that mean (Student)."""
     table = Table("Ablation: nDCG@10; lacks is recall at 2R; mean ± 95% over seeds")
-    for name, found in runs.items():
+    for name, repeats in runs.items():
         row: dict[str, Cell] = {"variant": name}
-        row |= {measure: _interval([run.scores[measure] for run in found]) for measure in MEASURES}
+        row |= {measure: _interval([run.scores[measure] for run in repeats]) for measure in MEASURES}
         table.rows.append(row)
     return table
 
@@ -45,9 +45,9 @@ def differences(runs: Mapping[str, Sequence[Run]], names: Sequence[str]) -> Tabl
 def masks(runs: Mapping[str, Sequence[Run]]) -> Table:
     """Pairs of different rows of a batch: how many are false negatives, and which of them each filter left out."""
     table = Table("Masks, over all batches of all seeds")
-    for name, found in runs.items():
+    for name, repeats in runs.items():
         pairs, false, masked, caught = (
-            sum(run.masks[count] for run in found) for count in ("pairs", "false", "masked", "caught")
+            sum(run.masks[count] for run in repeats) for count in ("pairs", "false", "masked", "caught")
         )
         row: dict[str, Cell] = {"variant": name, "pairs": str(pairs), "false": f"{false / pairs:.2%}"}
         row |= {"masked": f"{masked / pairs:.2%}", "masked wrongly": f"{(masked - caught) / pairs:.2%}"}
@@ -58,8 +58,8 @@ def masks(runs: Mapping[str, Sequence[Run]]) -> Table:
 
 def _interval(values: Sequence[float], sign: str = "") -> str:
     """mean ± half of the 95% interval; one value has none."""
-    found, count = np.array(values), len(values)
+    sample, count = np.array(values), len(values)
     if count == 1:
-        return f"{found[0]:{sign}.3f}"
-    half = STUDENT_T.get(count, 1.96) * found.std(ddof=1) / count**0.5
-    return f"{found.mean():{sign}.3f} ± {half:.3f}"
+        return f"{sample[0]:{sign}.3f}"
+    half = STUDENT_T.get(count, 1.96) * sample.std(ddof=1) / count**0.5
+    return f"{sample.mean():{sign}.3f} ± {half:.3f}"

@@ -28,10 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         for line in sys.stdin:
             prompts = [source.prompt.of_title(title) for title in json.loads(line)]
             started = time.monotonic()
-            found = generator.describe(prompts)
+            described = generator.describe(prompts)
             seconds = time.monotonic() - started
-            tokens = sum(each.usage.completion_tokens for each in found)
-            texts = [json.loads(each.text) for each in found]
+            tokens = sum(each.usage.completion_tokens for each in described)
+            texts = [json.loads(each.text) for each in described]
             print(json.dumps({"seconds": seconds, "tokens": tokens, "answers": texts}), file=answers, flush=True)
     finally:
         generator.close()

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from genfilt_server.judge.encoders import Encoder, load_encoder
+from genfilt_server.judge.encoders import load_encoder
+from genfilt_server.judge.product_types import encode
 from querylife.artifacts.shipped_weights import SHIPPED_NAME
 from research.generator.examples import product_type
 
-BATCH = 32
 MIN_PRODUCTS = 5  # a type that fewer train products have is not a candidate
 RESAMPLES = 1000
 
@@ -33,11 +33,6 @@ RESAMPLES = 1000
 def nearest(vectors: NDArray[np.float32], names: Sequence[str], candidates: NDArray[np.float32]) -> list[str]:
     """The name of the nearest candidate for each row. vectors: [n, width], candidates: [names, width], unit rows."""
     return [names[index] for index in np.argmax(vectors @ candidates.T, axis=1)]
-
-
-def encode(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """[texts, width] float32, unit rows."""
-    return np.concatenate([encoder.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
 
 
 def accuracy(named: Sequence[str], labels: Sequence[str]) -> dict[str, float]:

@@ -24,8 +24,8 @@ def measure_cost(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], referen
         for batch in BATCHES:
             feed = _feed(tower, reference, batch)
             wide, narrow = _in_turns(sessions, feed)
-            found = f"fp32 {wide * 1e3:7.1f} ms, int8 {narrow * 1e3:7.1f} ms of CPU, {wide / narrow:.2f} times as cheap"
-            yield f"cost     {tower.name:13} batch {batch:2}: {found}"
+            costs = f"fp32 {wide * 1e3:7.1f} ms, int8 {narrow * 1e3:7.1f} ms of CPU, {wide / narrow:.2f} times as cheap"
+            yield f"cost     {tower.name:13} batch {batch:2}: {costs}"
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -47,11 +47,11 @@ def _feed(tower: Model, reference: ReferenceOutputs, batch: int) -> dict[str, Ar
 
 def _in_turns(sessions: list[onnxruntime.InferenceSession], feed: dict[str, Array]) -> tuple[float, float]:
     """Cheapest run of each in CPU seconds, which a busy machine distorts least; taken in turns."""
-    found: tuple[list[float], list[float]] = ([], [])
+    times_of: tuple[list[float], list[float]] = ([], [])
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end or len(found[0]) < LEAST_ROUNDS:
-        for session, times in zip(sessions, found, strict=True):
+    while time.monotonic() < end or len(times_of[0]) < LEAST_ROUNDS:
+        for session, times in zip(sessions, times_of, strict=True):
             started = time.process_time()
             session.run(None, feed)
             times.append(time.process_time() - started)
-    return min(found[0]), min(found[1])
+    return min(times_of[0]), min(times_of[1])

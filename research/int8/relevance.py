@@ -80,7 +80,9 @@ def compare(
     differences = {name: _differences(corpus.benchmarks, vectors[base], vectors[name]) for name in others}
     tables = [_relevance_table(corpus.benchmarks, vectors[base], differences)]
     tables.append(_vector_table(corpus, vectors, {name: pictures[t[VISION_TOWER]][1] for name, t in variants.items()}))
-    return tables, [name for name, found in differences.items() if min(low for _, low, _ in found.values()) < -MARGIN]
+    return tables, [
+        name for name, intervals in differences.items() if min(low for _, low, _ in intervals.values()) < -MARGIN
+    ]
 
 
 def quality(name: str, benchmark: Benchmark, vectors: Vectors) -> Rows:
@@ -103,10 +105,10 @@ def paired(parts: Sequence[Rows], *, seed: int = 0) -> tuple[float, float, float
 def _differences(
     benchmarks: Mapping[str, Benchmark], base: Vectors, other: Vectors
 ) -> dict[str, tuple[float, float, float]]:
-    rows = {name: quality(name, found, other) - quality(name, found, base) for name, found in benchmarks.items()}
+    rows = {name: quality(name, each, other) - quality(name, each, base) for name, each in benchmarks.items()}
     human = [rows[name] for name in HUMAN if name in rows]
-    found = {name: paired([values]) for name, values in rows.items()}
-    return found | ({"human (mean)": paired(human)} if human else {})
+    intervals = {name: paired([values]) for name, values in rows.items()}
+    return intervals | ({"human (mean)": paired(human)} if human else {})
 
 
 def _relevance_table(
@@ -120,9 +122,9 @@ def _relevance_table(
     means |= {"human (mean)": float(np.mean(human))} if human else {}
     first: dict[str, Cell] = {"towers": "fp32"}
     table.rows.append(first | {name: f"{mean:.4f}" for name, mean in means.items()})
-    for variant, found in differences.items():
+    for variant, intervals in differences.items():
         row: dict[str, Cell] = {"towers": variant}
-        row |= {name: f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for name, (mean, low, high) in found.items()}
+        row |= {name: f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for name, (mean, low, high) in intervals.items()}
         table.rows.append(row)
     return table
 
@@ -135,7 +137,7 @@ def _vector_table(corpus: Corpus, vectors: Mapping[str, Vectors], images: Mappin
         len(corpus.titles), min(PAIRED_PRODUCTS, len(corpus.titles)), replace=False
     )
     has_picture = np.array([picture is not None for picture in corpus.pictures])
-    asked = {name: np.concatenate(list(found.queries.values())) for name, found in vectors.items()}
+    asked = {name: np.concatenate(list(embedded.queries.values())) for name, embedded in vectors.items()}
     scores = {name: asked[name] @ vectors[name].products[chosen].T for name in vectors}
     for name in [name for name in vectors if name != base]:
         row: dict[str, Cell] = {"towers": name, "queries": _spread(asked[name], asked[base])}
@@ -146,8 +148,8 @@ def _vector_table(corpus: Corpus, vectors: Mapping[str, Vectors], images: Mappin
     return table
 
 
-def _spread(found: Array, want: Array) -> str:
-    cosines = (found * want).sum(axis=1)
+def _spread(actual: Array, want: Array) -> str:
+    cosines = (actual * want).sum(axis=1)
     return " / ".join(f"{value:.5f}" for value in np.percentile(cosines, [0, 1, 50])) if len(cosines) else "none"
 
 
@@ -156,8 +158,8 @@ def _embed(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     order, groups = by_length(texts)
     parts = []
     for group in groups:
-        found = tokenizer.encode([texts[place] for place in group])
-        parts.append(_run(TEXT_TOWER, path)([found.token_ids, found.token_roles])[1])
+        tokens = tokenizer.encode([texts[place] for place in group])
+        parts.append(_run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])[1])
     return np.concatenate(parts)[order.numpy()]
 
 
@@ -181,7 +183,7 @@ def _embed_products(
             patches, image, used = (array[group] for array in pictures[towers[VISION_TOWER]])
             run = _run(FUSION_TOWER, towers[FUSION_TOWER])
             parts[name].append(run([states, tokens.token_roles, embedding, patches, image, used])[0])
-    return {name: np.concatenate(found)[order.numpy()] for name, found in parts.items()}
+    return {name: np.concatenate(pieces)[order.numpy()] for name, pieces in parts.items()}
 
 
 class _Planes:
@@ -212,8 +214,8 @@ class _Planes:
                 unfinished.replace(part)
                 if (first // CHUNK) % 32 == 0:
                     log.info("%s: %d of %d pictures", path, first + len(images), len(self._used))
-        found = [np.load(kept / f"{first:06}.npz") for first in range(0, len(self._used), CHUNK)]
-        return np.concatenate([f["states"] for f in found]), np.concatenate([f["images"] for f in found]), self._used
+        chunks = [np.load(kept / f"{first:06}.npz") for first in range(0, len(self._used), CHUNK)]
+        return np.concatenate([f["states"] for f in chunks]), np.concatenate([f["images"] for f in chunks]), self._used
 
 
 @cache

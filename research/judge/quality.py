@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.cached_generator import CachedGenerator, ClosableGenerator
 from genfilt_server.generation.default_generator import Source, fingerprint, generator_source
-from genfilt_server.generation.pipeline import Describer, Failure, Filter, Product
+from genfilt_server.generation.pipeline import Describer, Failure, Filter, RequestedProduct
 from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION, Prompt
 from genfilt_server.judge.embedder import ThreadedEmbedder
 from genfilt_server.judge.encoders import MINILM, Encoder, load_encoder
@@ -190,7 +190,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 async def _described(filter_: Filter, rows: Sequence[Row]) -> tuple[list[list[Evidence | None]], list[Any]]:
     """The evidence on every query against every product, and the products' descriptions. Exits where one failed."""
-    products = [Product(row["title"].encode()) for row in rows]
+    products = [RequestedProduct(row["title"].encode()) for row in rows]
     evidence, asked, offered = await filter_.evidence([row["query"].encode() for row in rows], products)
     if failures := [each for each in (*asked, *offered) if isinstance(each, Failure)]:
         raise SystemExit(f"{len(failures)} items failed, the first: {failures[0]}")

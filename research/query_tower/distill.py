@@ -124,8 +124,8 @@ def distance_to(large: TextTower, small: TextTower, tokenizer: Tokenizer, texts:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with torch.no_grad():
             _, target = large(tokens, token_roles)
-        _, found = small(tokens, token_roles)
-    return (1 - (target.float() * found.float()).sum(dim=-1)).mean()
+        _, student = small(tokens, token_roles)
+    return (1 - (target.float() * student.float()).sum(dim=-1)).mean()
 
 
 def _optimizer(student: TextTower, config: DistillConfig) -> torch.optim.Optimizer:

@@ -110,10 +110,10 @@ def tell(name: str, row_bytes: float, scores: Vectors, truth: NDArray[np.int64],
 def stored_vectors(url: str, wanted: list[str]) -> tuple[list[str], Vectors]:
     with open_store(url) as store:
         collection = store.current()
-        found = [
+        stored = [
             row for start in range(0, len(wanted), PIECE) for row in collection.fetch(wanted[start : start + PIECE])
         ]
-    return [row.id for row in found], np.stack([row.vector for row in found])
+    return [row.id for row in stored], np.stack([row.vector for row in stored])
 
 
 def asked_products(products: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -99,14 +99,14 @@ def check_ids(stores: dict[str, Store], catalogue: Path) -> None:
 
 def compare(client: Client, stores: dict[str, Store], queries: list[str], where: Any) -> None:
     """Overlap of the first K results of each pair of stores, and the largest difference of a score."""
-    found = {
+    rankings = {
         name: [{hit.id: hit.score for hit in client.search(query, store, K, where=where)} for query in queries]
         for name, store in stores.items()
     }
-    names = list(found)
+    names = list(rankings)
     for number, left in enumerate(names):
         for right in names[number + 1 :]:
-            pairs = list(zip(found[left], found[right], strict=True))
+            pairs = list(zip(rankings[left], rankings[right], strict=True))
             overlap = np.mean([len(a.keys() & b.keys()) / max(1, len(a), len(b)) for a, b in pairs])
             difference = max((abs(a[i] - b[i]) for a, b in pairs for i in a.keys() & b.keys()), default=0.0)
             equal = sum(set(a) == set(b) for a, b in pairs)

@@ -68,21 +68,21 @@ def measure(label: str, client: Client, store: Store, queries: list[str], releva
 
 
 def _brands(products: list[dict[str, Any]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    relevant: dict[str, set[str]] = defaultdict(set)
     for product in products:
         words = str(product["title"]).split()
         if len(words) > 2 and words[0].isalpha():
-            found[f"{words[0]} {product['articleType']}".lower()].add(str(product["id"]))
-    return {query: ids for query, ids in found.items() if len(ids) >= 5}
+            relevant[f"{words[0]} {product['articleType']}".lower()].add(str(product["id"]))
+    return {query: ids for query, ids in relevant.items() if len(ids) >= 5}
 
 
 def _attributes(products: list[dict[str, Any]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    relevant: dict[str, set[str]] = defaultdict(set)
     for product in products:
         if product["baseColour"] and product["gender"]:
             query = f"{product['baseColour']} {product['articleType']} {product['gender']}".lower()
-            found[query].add(str(product["id"]))
-    return {query: ids for query, ids in found.items() if len(ids) >= 5}
+            relevant[query].add(str(product["id"]))
+    return {query: ids for query, ids in relevant.items() if len(ids) >= 5}
 
 
 def _mistyped(query: str, draw: np.random.Generator) -> str:

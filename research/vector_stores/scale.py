@@ -103,7 +103,7 @@ def searches(
 ) -> dict[str, float]:
     """Latency and recall of one search after another."""
     filters = conditions(where, COLUMNS)
-    wall, found = [], 0
+    wall, recalled = [], 0
     for query in queries[:20]:  # warm
         collection.search(query, K, filters, fingerprint=MODEL)
     cpu = time.process_time()
@@ -111,14 +111,14 @@ def searches(
         started = time.perf_counter()
         hits = collection.search(query, K, filters, fingerprint=MODEL)
         wall.append(time.perf_counter() - started)
-        found += len({hit.id for hit in hits} & ids)
+        recalled += len({hit.id for hit in hits} & ids)
     cpu = time.process_time() - cpu
     p50, p99 = np.percentile(np.array(wall) * 1000, [50, 99])
     return {
         "p50_ms": round(float(p50), 2),
         "p99_ms": round(float(p99), 2),
         "client_cpu_ms": round(1000 * cpu / len(queries), 2),
-        "recall_at_10": round(found / (K * len(queries)), 4),
+        "recall_at_10": round(recalled / (K * len(queries)), 4),
     }
 
 

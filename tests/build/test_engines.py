@@ -36,7 +36,7 @@ def test_without_tensorrt_engines_refuses_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lock", "found"),
+    ("lock", "machine"),
     [
         (LOCK, GpuMachine("10.16.1.11", "9.0", "580.82.07")),
         (LOCK, GpuMachine("10.16.1.11", "9.0", "590.10.01")),
@@ -45,12 +45,12 @@ def test_without_tensorrt_engines_refuses_in_one_line(tmp_path):
         (LOCK, GpuMachine("10.16.1", "9.0", "580.82.07")),  # as TensorRT's library spells it
     ],
 )
-def test_plans_run_where_they_were_built_for(lock, found):
-    check_runtime(lock, found)
+def test_plans_run_where_they_were_built_for(lock, machine):
+    check_runtime(lock, machine)
 
 
 @pytest.mark.parametrize(
-    ("lock", "found", "complaint"),
+    ("lock", "machine", "complaint"),
     [
         (LOCK, GpuMachine("10.15.1.29", "9.0", "580.82.07"), "TensorRT: found 10.15.1.29, .* built for 10.16.1.11"),
         (LOCK, GpuMachine("11.4.0.106", "9.0", "580.82.07"), "TensorRT: found 11.4.0.106, .* built for 10.16.1.11"),
@@ -61,9 +61,9 @@ def test_plans_run_where_they_were_built_for(lock, found):
         (LOCK, GpuMachine("10.16.1.11", "9.0", "570.10.01"), "driver: found 570.10.01, .* built for 580.82.07"),
     ],
 )
-def test_plans_from_elsewhere_are_refused_with_both_sides_named(lock, found, complaint):
+def test_plans_from_elsewhere_are_refused_with_both_sides_named(lock, machine, complaint):
     with pytest.raises(ArtifactError, match=complaint):
-        check_runtime(lock, found)
+        check_runtime(lock, machine)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")

@@ -45,5 +45,5 @@ def test_products_are_in_fp8_and_answers_stay_near(exports, reference, tmp_path)
         check_graph(tower, files[tower])
         types = {weight.data_type for weight in onnx.load(str(files[tower])).graph.initializer}
         assert TensorProto.FLOAT8E4M3FN in types
-    found = measure_parity(reference, onnx_backend(files, "fp8"))
-    assert found[FUSION_TOWER].min_cosine > 0.98
+    parity = measure_parity(reference, onnx_backend(files, "fp8"))
+    assert parity[FUSION_TOWER].min_cosine > 0.98

@@ -121,8 +121,8 @@ def test_a_loud_channel_does_not_drown_the_others(tmp_path):
     tower = Model("loud", (Tensor("rows", DType.FP32, (32,)),), (Tensor("answers", DType.FP32, (32,)),))
     rows = generator.normal(size=(64, 32)).astype(np.float32)
     quantise(tower, tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [rows], smallest=32)
-    want, found = (run(tower, tmp_path / name, [rows])[0] for name in ("fp32.onnx", "int8.onnx"))
-    assert min_row_cosine(found, want) > 0.999
+    want, quantised = (run(tower, tmp_path / name, [rows])[0] for name in ("fp32.onnx", "int8.onnx"))
+    assert min_row_cosine(quantised, want) > 0.999
 
 
 def test_an_int8_repository_says_so_and_has_a_fingerprint_of_its_own(repository, model):

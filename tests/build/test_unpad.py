@@ -32,8 +32,8 @@ def padded(batch, length, seed=0):
 def products(session, token_ids, token_roles):
     """Rows that each matrix product of a probed session got."""
     names = [output.name for output in session.get_outputs()]
-    found = session.run(names, {"token_ids": token_ids, "token_roles": token_roles})
-    return {name: array.shape for name, array in zip(names, found, strict=True)}
+    outputs = session.run(names, {"token_ids": token_ids, "token_roles": token_roles})
+    return {name: array.shape for name, array in zip(names, outputs, strict=True)}
 
 
 @pytest.mark.parametrize("encoder", ["bert", "roberta"])

@@ -32,9 +32,9 @@ class Server:
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The backend processes of one model, one per instance."""
-        found = self._running(model)
-        assert found, f"no process of {model}"
-        return found
+        processes = self._running(model)
+        assert processes, f"no process of {model}"
+        return processes
 
     def await_another(self, before: psutil.Process) -> None:
         """Wait until the supervisor has put another server in the place of this one, and it answers."""
@@ -49,12 +49,12 @@ class Server:
 
     def _running(self, name: str) -> list[psutil.Process]:
         """Processes of the server that have this name, or are of the model of this name."""
-        found = []
+        processes = []
         for child in self.supervisor.children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it has ended meanwhile
                 if name in child.name() or any(f"/{name}/" in part for part in child.cmdline()):
-                    found.append(child)
-        return found
+                    processes.append(child)
+        return processes
 
 
 @contextlib.contextmanager

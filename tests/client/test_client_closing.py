@@ -220,8 +220,8 @@ def test_a_connection_that_comes_while_a_flaky_network_closes_is_closed_too(fake
     network = FlakyNetwork(fake.address)
     host, _, port = network.address.rpartition(":")
     network.stall(0.3)
-    with warnings.catch_warnings(record=True) as found, socket.create_connection((host, int(port))):
+    with warnings.catch_warnings(record=True) as caught, socket.create_connection((host, int(port))):
         warnings.simplefilter("always")
         network.close()
         gc.collect()
-    assert [str(warning.message) for warning in found] == []
+    assert [str(warning.message) for warning in caught] == []

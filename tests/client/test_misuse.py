@@ -28,9 +28,9 @@ def test_one_text_is_no_list_of_its_characters(client: Any, text: Any) -> None:
         client.embed_queries(text)
 
 
-@pytest.mark.parametrize(("query", "found"), [(5, "int 5"), (NAN, "float nan")])
-def test_a_query_that_is_no_text_says_what_it_is(client: Any, query: Any, found: str) -> None:
-    with pytest.raises(InvalidRequestError, match=f"query 1: text_not_utf8: found {found}, want str or bytes"):
+@pytest.mark.parametrize(("query", "value"), [(5, "int 5"), (NAN, "float nan")])
+def test_a_query_that_is_no_text_says_what_it_is(client: Any, query: Any, value: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"query 1: text_not_utf8: found {value}, want str or bytes"):
         client.embed_queries(["red dress", query])
 
 

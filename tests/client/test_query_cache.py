@@ -11,8 +11,8 @@ import pytest
 
 from querylife_client import Client, ClientConfig, Embeddings
 from querylife_client.errors import FingerprintMismatchError, InvalidRequestError
+from querylife_client.metadata import ServedModel
 from querylife_client.query_cache import QueryCache
-from querylife_client.served_model import ServedModel
 from querylife_client.testing import Corrupt, Delay, Fail, FakeTriton
 
 

@@ -86,8 +86,8 @@ def test_a_switch_to_another_collection_and_server_is_followed(client: Any, stor
         before = store.state().active
         assert client.search("red dress", store, 1).fingerprint == "0" * 64
         activate(store, candidate)
-        found = client.search("red dress", store, 1)
-        assert (found.fingerprint, found.products[0].id) == ("f" * 64, f"{new.address}0")
+        results = client.search("red dress", store, 1)
+        assert (results.fingerprint, results.products[0].id) == ("f" * 64, f"{new.address}0")
         activate(store, before)
         assert client.search("red dress", store, 1).products[0].id == "0"
 

@@ -29,10 +29,10 @@ def index(rows: np.ndarray) -> VectorIndex:
 
 
 def test_it_finds_nearly_all_that_exact_search_finds(rows: np.ndarray, index: VectorIndex) -> None:
-    found = 0
+    recalled = 0
     for query in rows[1:40]:
-        found += len(set(index.nearest(query, 10).tolist()) & set(np.argsort(-(rows @ query))[:10].tolist()))
-    assert found / 390 > 0.9
+        recalled += len(set(index.nearest(query, 10).tolist()) & set(np.argsort(-(rows @ query))[:10].tolist()))
+    assert recalled / 390 > 0.9
 
 
 def test_places_and_vectors_are_those_of_the_input(rows: np.ndarray, index: VectorIndex) -> None:

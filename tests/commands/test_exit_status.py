@@ -49,6 +49,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
         ("querylife", ["embed", "red", "--address", "nonsense"], "address: found 'nonsense', want host:port"),
         ("querylife", ["embed", "red", "--timeout-s", "0"], "timeout_s: found 0.0, want a positive"),
         ("querylife", ["gateway", "--max-items", "0"], "max_items: found 0, want more than 0"),
+        ("querylife", ["gateway", "--triton", "nonsense"], "address: found 'nonsense', want host:port"),
+        ("querylife", ["search", "red", "--store", "nonsense:x"], "store: found 'nonsense:x', want "),
         ("querylife", ["demo", "--top-k", "0"], "--top-k: found 0, want at least 1"),
         ("querylife", ["demo", "--queries", ";"], "--queries: found ';', want a file, or queries"),
         ("querylife", ["nonsense"], "found verb 'nonsense', want one of "),

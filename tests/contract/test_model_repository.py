@@ -27,9 +27,9 @@ def test_every_model_has_a_folder_and_every_folder_a_model():
 def test_tensors_are_the_contracts(path):
     config, model = read(path), MODELS[path.parts[0]]
     for declared, tensors in ((config.input, (*model.inputs, *model.after)), (config.output, model.outputs)):
-        found = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in declared]
+        in_config = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in declared]
         want = [(t.name, t.dtype.config, tuple(-1 if axis is None else axis for axis in t.shape)) for t in tensors]
-        assert found == want
+        assert in_config == want
     assert config.max_batch_size == contract.MAX_BATCH
 
 

@@ -66,11 +66,11 @@ def test_training_never_writes_a_held_out_need() -> None:
     ],
 )
 def test_a_crowd_query_is_read_or_left(text: str, request_: Request | None) -> None:
-    found = read_english(text)
-    assert (found.request if found else None) == request_
+    read = read_english(text)
+    assert (read.request if read else None) == request_
 
 
 def test_a_german_query_is_read_with_its_endings() -> None:
-    found = read_german("Schwarzes Kleid für Damen")
-    assert found is not None
-    assert found.request == Request(frozenset(["Dresses"]), frozenset(["Black"]), "Women")
+    read = read_german("Schwarzes Kleid für Damen")
+    assert read is not None
+    assert read.request == Request(frozenset(["Dresses"]), frozenset(["Black"]), "Women")

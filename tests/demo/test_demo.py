@@ -83,10 +83,10 @@ def test_a_users_catalogue_is_searched_in_the_browser_until_ctrl_c(catalog, tmp_
         url = next(line for line in demo.stdout if "http://" in line).split()[-1]
         with httpx2.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as http:
             assert "<title>querylife search</title>" in http.get("/").text
-            found = http.post("/v1/search", json={"query": "brown shoes", "k": 14}).json()["products"]
-            assert [product["id"] for product in found].count("gone") == 1
+            products = http.post("/v1/search", json={"query": "brown shoes", "k": 14}).json()["products"]
+            assert [product["id"] for product in products].count("gone") == 1
             assert await_condition(lambda: http.get("/v1/index").json()["count"] == 14, LIMIT_S)
-            with_picture = next(product["id"] for product in found if product["id"] not in ("gone", "broken"))
+            with_picture = next(product["id"] for product in products if product["id"] not in ("gone", "broken"))
             assert http.get(f"/pictures/{with_picture}").status_code == 200
             why = http.post("/v1/why", json={"query": "brown shoes", "id": with_picture}, headers={"x-timeout-s": "60"})
             assert len(why.json()["heat"]) == 8

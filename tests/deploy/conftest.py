@@ -12,9 +12,9 @@ INSTALLED = ROOT / ".venv-deploy" / "bin"
 
 def tool(name: str, package: str = "") -> Path:
     """The path of a program. package: the Debian package that has it. Skips where it is missing."""
-    found = shutil.which(name) if package else shutil.which(name, path=str(INSTALLED))
-    if found is None:
+    path = shutil.which(name) if package else shutil.which(name, path=str(INSTALLED))
+    if path is None:
         pytest.skip(
             f"found no {name}, want it: " + (f"apt-get install {package}" if package else "make deploy-environment")
         )
-    return Path(found)
+    return Path(path)

@@ -24,8 +24,8 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an instant query."""
-        found: list[dict[str, Any]] = self._get("/api/v1/query", query=expression)["data"]["result"]
-        return found
+        series: list[dict[str, Any]] = self._get("/api/v1/query", query=expression)["data"]["result"]
+        return series
 
     def unhealthy_targets(self) -> list[str]:
         targets = self._get("/api/v1/targets")["data"]["activeTargets"]
@@ -33,8 +33,8 @@ class Prometheus:
 
     def metrics(self, job: str) -> dict[str, str]:
         """Names of the metrics of a job's targets -> their types."""
-        found = self._get("/api/v1/targets/metadata", match_target=f'{{job="{job}"}}')["data"]
-        return {entry["metric"]: entry["type"] for entry in found}
+        entries = self._get("/api/v1/targets/metadata", match_target=f'{{job="{job}"}}')["data"]
+        return {entry["metric"]: entry["type"] for entry in entries}
 
     def is_ready(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self._url}/-/ready", timeout=10):

@@ -37,8 +37,8 @@ def objects(values: Path, *options: str) -> list[dict[str, Any]]:
     return [entry for entry in yaml.safe_load_all(rendered(values, *options)) if entry]
 
 
-def of_kind(found: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
-    return [entry for entry in found if entry["kind"] in kinds]
+def of_kind(manifests: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
+    return [entry for entry in manifests if entry["kind"] in kinds]
 
 
 def component(deployment: dict[str, Any]) -> str:
@@ -77,9 +77,9 @@ def test_our_servers_understand_their_arguments(values):
 
 
 def test_every_pod_has_limits_probes_no_rights_and_a_budget(values):
-    found = objects(values)
-    budgets = [entry["spec"]["selector"]["matchLabels"] for entry in of_kind(found, "PodDisruptionBudget")]
-    for deployment in of_kind(found, "Deployment"):
+    manifests = objects(values)
+    budgets = [entry["spec"]["selector"]["matchLabels"] for entry in of_kind(manifests, "PodDisruptionBudget")]
+    for deployment in of_kind(manifests, "Deployment"):
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert {"cpu", "memory"} <= set(container["resources"]["requests"])
@@ -107,15 +107,15 @@ def test_model_servers_have_shared_memory(values):
 
 
 def test_a_network_policy_selects_every_pod(values):
-    found = objects(values)
+    manifests = objects(values)
     covered = set()
-    for policy in of_kind(found, "NetworkPolicy"):
+    for policy in of_kind(manifests, "NetworkPolicy"):
         selector = policy["spec"]["podSelector"]
         assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
         for expression in selector.get("matchExpressions", []):
             covered |= set(expression["values"])
         covered |= {selector["matchLabels"].get("app.kubernetes.io/component")} - {None}
-    assert {component(entry) for entry in of_kind(found, "Deployment")} <= covered
+    assert {component(entry) for entry in of_kind(manifests, "Deployment")} <= covered
 
 
 def test_the_autoscaler_asks_for_a_metric_that_the_rules_record_and_the_adapter_offers():

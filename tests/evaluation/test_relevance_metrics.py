@@ -63,5 +63,5 @@ def test_a_fitted_calibration_gives_back_the_probabilities() -> None:
     fitted = fit_calibration(cosines, generator.random(20_000) < truth)
     assert fitted.scale == pytest.approx(6, abs=0.4)
     assert fitted.bias == pytest.approx(-1, abs=0.2)
-    found = 1 / (1 + np.exp(-(fitted.scale * cosines + fitted.bias)))
-    assert calibration_error(found, generator.random(20_000) < truth) < 0.02
+    probabilities = 1 / (1 + np.exp(-(fitted.scale * cosines + fitted.bias)))
+    assert calibration_error(probabilities, generator.random(20_000) < truth) < 0.02

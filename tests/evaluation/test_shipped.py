@@ -46,9 +46,12 @@ def test_a_red_picture_answers_red_although_its_title_does_not(model: QueryLife,
     if not (DATA / "fashion" / "products.parquet").exists():
         pytest.skip(f"no shared data at {DATA}")
     products, images = load_products(DATA, "val"), load_images(DATA)
-    found = products.attributes
+    attributes = products.attributes
     rows = np.concatenate(
-        [np.flatnonzero((found.types == "Tshirts") & (found.colours == colour))[:EACH] for colour in ("Red", "Black")]
+        [
+            np.flatnonzero((attributes.types == "Tshirts") & (attributes.colours == colour))[:EACH]
+            for colour in ("Red", "Black")
+        ]
     )
     pictures = [Picture(place, 0, images[int(products.ids[row])]) for place, row in enumerate(rows)]
     titles = [COLOUR_WORDS.sub(" ", products.titles[row]) for row in rows]

@@ -10,11 +10,11 @@ from search_index import searching_gateway
 
 from querylife.errors import ConfigError
 from querylife_gateway.comparison.measures import by_difference, compare, difference, ndcg
-from querylife_gateway.comparison.rankings import Found, Side
+from querylife_gateway.comparison.rankings import RankedProduct, Side
 
 
 def ranking(identifiers):
-    return [Found(identifier, 0.5, identifier, "", False) for identifier in identifiers]
+    return [RankedProduct(identifier, 0.5, identifier, "", False) for identifier in identifiers]
 
 
 def test_ndcg_is_burges():

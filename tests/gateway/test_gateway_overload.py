@@ -61,10 +61,10 @@ def test_requests_beyond_the_queue_are_told_when_to_return(small, triton):
             return await asyncio.gather(*calls)
 
     triton.script(*[Delay(1.0)] * 4)
-    found = asyncio.run(burst())
-    statuses = sorted(answer.status_code for answer in found)
+    answers = asyncio.run(burst())
+    statuses = sorted(answer.status_code for answer in answers)
     assert statuses == [200] * 4 + [429] * 3
-    for answer in found:
+    for answer in answers:
         if answer.status_code == 429:
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["error"]["code"] == "overloaded"

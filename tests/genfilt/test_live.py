@@ -42,8 +42,8 @@ def metric(live: Live, name: str, label: str = "") -> float:
     """The sum over all labels, or those with this one."""
     with urllib.request.urlopen(f"http://127.0.0.1:{live.metrics}/metrics", timeout=PATIENCE_S) as response:
         lines = response.read().decode().splitlines()
-    found = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
+    matching = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line]
+    return sum(float(line.rpartition(" ")[2]) for line in matching)
 
 
 def test_it_is_ready_with_little_work_and_within_its_memory(live: Live) -> None:
@@ -230,10 +230,10 @@ def test_a_picture_goes_through_a_vision_language_model(tiny: Live) -> None:
     ]
     with grpc.insecure_channel(tiny.address) as channel:
         stub = genfilt_pb2_grpc.GenFiltStub(channel)
-        found = stub.Describe(pb.DescribeRequest(products=products), timeout=PATIENCE_S, metadata=BEARER)
-    assert found.provenance.reads_images
-    assert [result.error.fault for result in found.results] == ["", "", "image_not_decodable", ""], found
-    with_picture, without = found.results[0].usage.prompt_tokens, found.results[3].usage.prompt_tokens
+        answer = stub.Describe(pb.DescribeRequest(products=products), timeout=PATIENCE_S, metadata=BEARER)
+    assert answer.provenance.reads_images
+    assert [result.error.fault for result in answer.results] == ["", "", "image_not_decodable", ""], answer
+    with_picture, without = answer.results[0].usage.prompt_tokens, answer.results[3].usage.prompt_tokens
     assert with_picture > without + 50  # the picture's patches are part of the prompt
 
 

@@ -84,8 +84,8 @@ def test_killed_embed_jobs_and_a_killed_triton_change_nothing(own_triton: Triton
     disturbed = next((out for out in outputs if kill_again_and_again(own_triton, catalogue, out)), None)
     assert disturbed is not None, "the job was done before it could be killed"
 
-    found, expected = (pyarrow.parquet.read_table(path).drop_columns("vector") for path in (disturbed, undisturbed))
-    assert found.equals(expected)
-    assert found["fault"].null_count == ROWS
-    assert sum(found["image_used"].to_pylist()) == ROWS - len(range(0, ROWS, 7))
+    table, expected = (pyarrow.parquet.read_table(path).drop_columns("vector") for path in (disturbed, undisturbed))
+    assert table.equals(expected)
+    assert table["fault"].null_count == ROWS
+    assert sum(table["image_used"].to_pylist()) == ROWS - len(range(0, ROWS, 7))
     np.testing.assert_allclose(vectors(disturbed), vectors(undisturbed), atol=TOLERANCE)

@@ -73,9 +73,9 @@ def test_more_scattered_pairs_than_a_request_may_list_are_asked_for_as_a_block(s
         async with AsyncClient(genfilt=server.address, config=ClientConfig(genfilt_items=64)) as client:
             return await filter_pairs.work(client, asked)
 
-    found = asyncio.run(records())
-    assert [record.key for record in found] == [unit.key for unit in asked]
-    assert not any(record.fault for record in found)
+    answered = asyncio.run(records())
+    assert [record.key for record in answered] == [unit.key for unit in asked]
+    assert not any(record.fault for record in answered)
 
 
 def test_a_faulty_side_of_a_block_is_set_aside_and_its_neighbours_are_not(server: Server, tmp_path: Path) -> None:

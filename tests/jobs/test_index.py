@@ -66,14 +66,14 @@ def stored(url: str) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 def assert_equal(url: str, rows: list[dict[str, Any]], triton: FakeTriton) -> None:
     """The store holds these rows and no others, each with the vector that the server makes of it."""
-    found = stored(url)
-    assert sorted(found) == sorted(row["id"] for row in rows)
+    stored_rows = stored(url)
+    assert sorted(stored_rows) == sorted(row["id"] for row in rows)
     with Client(triton.address) as client:
         products = [Product(row["title"], row["image"], row["product_type"]) for row in rows]
         expected = client.embed_products(products).vectors
-    np.testing.assert_allclose([found[row["id"]][0] for row in rows], expected, atol=1e-5)
+    np.testing.assert_allclose([stored_rows[row["id"]][0] for row in rows], expected, atol=1e-5)
     for row in rows:
-        attributes = {name: found[row["id"]][1][name] for name in row if name not in ("id", "image")}
+        attributes = {name: stored_rows[row["id"]][1][name] for name in row if name not in ("id", "image")}
         assert attributes == {name: value for name, value in row.items() if name not in ("id", "image")}
 
 
@@ -163,10 +163,10 @@ def test_csv_and_json_lines_have_kinds(triton: FakeTriton, tmp_path: Path) -> No
     lines = ['{"id": 1, "title": "a", "price": 2, "new": true, "tags": ["x"]}', '{"id": 2, "title": "b", "price": 2.5}']
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     index(tmp_path / "in.jsonl", url, triton, tmp_path)
-    found = {row_id: attributes for row_id, (_, attributes) in stored(url).items()}
-    assert {name: found["1"][name] for name in ("price", "new")} == {"price": 2.0, "new": True}
-    assert (found["2"]["price"], found["2"]["new"]) == (2.5, None)
-    assert "tags" not in found["1"]
+    attributes_of = {row_id: attributes for row_id, (_, attributes) in stored(url).items()}
+    assert {name: attributes_of["1"][name] for name in ("price", "new")} == {"price": 2.0, "new": True}
+    assert (attributes_of["2"]["price"], attributes_of["2"]["new"]) == (2.5, None)
+    assert "tags" not in attributes_of["1"]
     (tmp_path / "in.csv").write_text("id,title,price,new,code\n1,a,2,true,007\n2,b,2.5,,1\n")
     index(tmp_path / "in.csv", url, triton, tmp_path)
     assert stored(url)["1"][1]["code"] == "007"
@@ -205,10 +205,10 @@ class Pictures(http.server.BaseHTTPRequestHandler):
     """Serves PNG under /good, and nothing else."""
 
     def do_GET(self) -> None:
-        found = self.path == "/good"
-        self.send_response(200 if found else 404)
+        exists = self.path == "/good"
+        self.send_response(200 if exists else 404)
         self.end_headers()
-        self.wfile.write(PNG if found else b"")
+        self.wfile.write(PNG if exists else b"")
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""

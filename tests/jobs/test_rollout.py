@@ -191,10 +191,10 @@ def test_search_from_a_shell(
     index(write(tmp_path / "in.parquet", [product(number) for number in range(9)]), url, old, tmp_path)
     command = ["search", "dress 3", "--store", url, "--address", old.address, "--top-k", "2"]
     assert main([*command, "--where", "price>=3.5", "--where", "sold=true"]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(found) == 2
-    assert (found[0]["id"], found[0]["price"]) == ("p3", 3.5)
-    assert 0 < found[0]["score"] < 1
+    products = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(products) == 2
+    assert (products[0]["id"], products[0]["price"]) == ("p3", 3.5)
+    assert 0 < products[0]["score"] < 1
     assert main([*command, "--hybrid"]) == 0
     assert main([*command, "--where", "weight>1"]) == 1
     assert "found column 'weight', want one of" in capsys.readouterr().err

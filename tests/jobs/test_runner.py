@@ -9,10 +9,11 @@ import pyarrow
 import pytest
 
 from querylife.errors import InputFileError, InvalidRequestError, OverloadedError, UnavailableError
+from querylife_client.errors import CredentialsError
 from querylife_jobs import tables
 from querylife_jobs.ledger import Ledger, Record, unit_key
 from querylife_jobs.progress import Progress
-from querylife_jobs.runner import MAX_ATTEMPTS, AccessError, Runner, Summary, Unit, evenly
+from querylife_jobs.runner import MAX_ATTEMPTS, Runner, Summary, Unit, evenly
 from querylife_jobs.window import Window
 
 
@@ -96,11 +97,11 @@ def test_refusals_are_waited_out_however_many(tmp_path: Path) -> None:
 
 def test_a_refused_token_ends_the_job(tmp_path: Path) -> None:
     async def work(units: Sequence[Unit]) -> list[Record]:
-        raise AccessError("no valid token")
+        raise CredentialsError("no valid token")
 
     with pytest.raises(ExceptionGroup) as caught:
         run(work, [Unit("a", 0)], tmp_path)
-    assert caught.group_contains(AccessError)
+    assert caught.group_contains(CredentialsError)
 
 
 def test_a_run_that_ends_waits_for_the_server_no_longer(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_run_that_ends_waits_for_the_server_no_longer(tmp_path: Path) -> None:
             raise UnavailableError("away")
         while not awaited:
             await asyncio.sleep(0.01)
-        raise AccessError("no valid token")
+        raise CredentialsError("no valid token")
 
     async def refused() -> None:
         with Ledger(tmp_path / "ledger.sqlite") as ledger:

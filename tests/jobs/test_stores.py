@@ -85,12 +85,12 @@ def test_rows_are_inserted_replaced_and_deleted(collection: ScannableStore) -> N
     collection.upsert(["p'3", "new"], changed, rows(2, title="changed"), fingerprint=MODEL)
     collection.delete(["p'4", "absent"])
     assert collection.count() == 50
-    found = {row.id: row for row in collection.fetch(["p'2", "p'3", "p'4", "new"])}
-    assert sorted(found) == ["new", "p'2", "p'3"]
-    np.testing.assert_allclose(found["p'2"].vector, vectors[2], atol=1e-6)
-    np.testing.assert_allclose(found["p'3"].vector, changed[0], atol=1e-6)
-    assert found["p'2"].attributes == rows(3)[2]
-    assert found["p'3"].attributes["title"] == "changed"
+    fetched = {row.id: row for row in collection.fetch(["p'2", "p'3", "p'4", "new"])}
+    assert sorted(fetched) == ["new", "p'2", "p'3"]
+    np.testing.assert_allclose(fetched["p'2"].vector, vectors[2], atol=1e-6)
+    np.testing.assert_allclose(fetched["p'3"].vector, changed[0], atol=1e-6)
+    assert fetched["p'2"].attributes == rows(3)[2]
+    assert fetched["p'3"].attributes["title"] == "changed"
     assert collection.contents(["p'2", "p'3", "absent"]) == {"p'2": "hash 2", "p'3": "hash 0"}
     assert sorted(id for piece in collection.scan_ids() for id in piece) == sorted({*ids(50), "new"} - {"p'4"})
 
@@ -171,8 +171,8 @@ def test_columns_can_be_added(store: Store, collection: ScannableStore) -> None:
     store.set_identity(next(iter(store.state().collections)), wider)
     widened = store.collection(next(iter(store.state().collections)))
     widened.upsert(["p'0"], vectors[:1], rows(1, brand="Puma"), fingerprint=MODEL)
-    found = {row.id: row.attributes["brand"] for row in widened.fetch(ids(2))}
-    assert found == {"p'0": "Puma", "p'1": None}
+    brands = {row.id: row.attributes["brand"] for row in widened.fetch(ids(2))}
+    assert brands == {"p'0": "Puma", "p'1": None}
     assert [
         hit.id for hit in widened.search(vectors[1], 3, conditions({"brand": "Puma"}, wider.columns), fingerprint=MODEL)
     ] == ["p'0"]

@@ -36,7 +36,7 @@ def test_a_good_run_is_valid_and_misses_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "objectives", "missed"),
+    ("measured", "objectives", "missed"),
     [
         (samples(FAST), Objectives(p99_ms=5), "p99_ms"),
         (samples(FAST, outcome="OverloadedError"), Objectives(error_rate=0.1), "error_rate"),
@@ -44,8 +44,8 @@ def test_a_good_run_is_valid_and_misses_nothing() -> None:
         (samples(FAST, outcome="OverloadedError"), Objectives(p99_ms=1000), "p99_ms"),
     ],
 )
-def test_a_missed_objective_is_named(found: Samples, objectives: Objectives, missed: str) -> None:
-    (line,) = missed_objectives(found, Memory(), objectives)
+def test_a_missed_objective_is_named(measured: Samples, objectives: Objectives, missed: str) -> None:
+    (line,) = missed_objectives(measured, Memory(), objectives)
     assert line.startswith(missed)
 
 
@@ -64,7 +64,7 @@ def test_memory_that_grows_while_a_server_warms_up_is_no_leak() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("measured", "reason"),
     [
         (samples(FAST, late_ms=500), "late"),
         (samples(FAST, outcome="dropped"), "dropped"),
@@ -72,8 +72,8 @@ def test_memory_that_grows_while_a_server_warms_up_is_no_leak() -> None:
         (samples(FAST[:0]), "no arrival"),
     ],
 )
-def test_a_run_that_measured_its_generator_is_invalid(found: Samples, reason: str) -> None:
-    assert any(reason in line for line in invalid_because(found, SCENARIO))
+def test_a_run_that_measured_its_generator_is_invalid(measured: Samples, reason: str) -> None:
+    assert any(reason in line for line in invalid_because(measured, SCENARIO))
 
 
 def test_goodput_counts_errors_and_slow_answers_as_bad() -> None:

@@ -57,8 +57,8 @@ def test_features_go_through_the_last_layers_to_what_the_whole_tower_gives(
     rgb = pixels.float() / 255
     with torch.inference_mode():
         want = tower(pixels, used)
-        found = tower.finish(tower.begin(rgb), torch.nn.functional.avg_pool2d(rgb, tower.shrink), used)
-    torch.testing.assert_close(found, want)
+        embedding = tower.finish(tower.begin(rgb), torch.nn.functional.avg_pool2d(rgb, tower.shrink), used)
+    torch.testing.assert_close(embedding, want)
 
 
 def test_more_tuned_layers_than_there_are_is_an_error(tmp_path: Path) -> None:

@@ -34,16 +34,16 @@ def test_golden_files_are_of_todays_versions():
 
 @pytest.mark.parametrize("row", TOKENS["rows"], ids=lambda row: ascii(row["text"])[:24])
 def test_text_gives_the_golden_ids(tokenizer, row):
-    found = tokenizer.encode([row["text"]], [row["product_type"]])
-    assert found.token_ids[0].tolist() == row["token_ids"]
-    assert found.token_roles[0].tolist() == row["token_roles"]
+    tokens = tokenizer.encode([row["text"]], [row["product_type"]])
+    assert tokens.token_ids[0].tolist() == row["token_ids"]
+    assert tokens.token_roles[0].tolist() == row["token_roles"]
 
 
 @pytest.mark.parametrize("row", PIXELS["images"], ids=lambda row: row["name"])
 def test_an_image_gives_the_golden_pixels(row):
-    found = pixels.decode(base64.b64decode(row["image"]), PIXELS["size"])
-    want = np.frombuffer(base64.b64decode(row["pixels"]), np.uint8).reshape(found.shape)
-    difference = np.abs(found.astype(int) - want.astype(int)).max()
+    planes = pixels.decode(base64.b64decode(row["image"]), PIXELS["size"])
+    want = np.frombuffer(base64.b64decode(row["pixels"]), np.uint8).reshape(planes.shape)
+    difference = np.abs(planes.astype(int) - want.astype(int)).max()
     assert difference <= TOLERANCE.get(row["name"], 0)
 
 
@@ -56,19 +56,19 @@ def test_padding_marks_itself_and_neighbours_do_not_change_a_row(tokenizer):
 
 
 def test_a_text_at_fault_leaves_its_neighbours_alone(tokenizer):
-    found = tokenizer.encode([b"red dress", b"\xff\xfe", b"x" * (MAX_TEXT_CHARACTERS + 1)])
-    assert {row: error.fault for row, error in found.faults.items()} == {
+    tokens = tokenizer.encode([b"red dress", b"\xff\xfe", b"x" * (MAX_TEXT_CHARACTERS + 1)])
+    assert {row: error.fault for row, error in tokens.faults.items()} == {
         1: ItemFault.TEXT_NOT_UTF8,
         2: ItemFault.TEXT_TOO_LONG,
     }
-    assert found.text_used.tolist() == [True, False, False]
+    assert tokens.text_used.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n\u3000"])
 def test_a_blank_text_is_a_missing_one(tokenizer, blank):
-    found = tokenizer.encode([blank])
-    assert not found.faults
-    assert not found.text_used.any()
+    tokens = tokenizer.encode([blank])
+    assert not tokens.faults
+    assert not tokens.text_used.any()
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:

@@ -40,12 +40,12 @@ def batches(wordings: int) -> FashionBatches:
 
 def written(some: FashionBatches) -> int:
     """How many queries the product of row 0 meets in many batches of two seeds."""
-    found = set()
+    queries = set()
     for some.seed in range(2):
         for step in range(60):
             batch = some.sample(step)
-            found |= {query for query, row in zip(batch.queries, batch.rows, strict=True) if row == 0}
-    return len(found)
+            queries |= {query for query, row in zip(batch.queries, batch.rows, strict=True) if row == 0}
+    return len(queries)
 
 
 def test_a_pool_asks_for_a_product_in_the_same_few_wordings_whatever_the_seed() -> None:
@@ -94,8 +94,8 @@ def test_a_text_is_encoded_once_whatever_stands_beside_it(tmp_path: Path) -> Non
     encoder.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
     model.text.encoder = RememberingEncoder(encoder, states)
     for texts in (["red shirt", "blue watch for men"], ["blue tie women bag", "red shirt"], ["red shirt"]):
-        found = embed_queries(model, tokenizer, texts)[texts.index("red shirt")]
-        torch.testing.assert_close(found, alone[0], atol=0.01, rtol=0)  # remembered in bfloat16
+        batched = embed_queries(model, tokenizer, texts)[texts.index("red shirt")]
+        torch.testing.assert_close(batched, alone[0], atol=0.01, rtol=0)  # remembered in bfloat16
     assert asked == [2, 1]
 
 

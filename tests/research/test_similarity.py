@@ -19,7 +19,7 @@ def test_pairs_match_where_their_words_are_alike_enough(tmp_path: Path) -> None:
     similarity.main([*places, "--encoder", "minilm", "--match-from", "0.45"])
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.schema.names == SCHEMA.names
-    found = table.to_pydict()
-    assert (found["query"], found["product_id"]) == (pairs["query"], pairs["product_id"])
-    assert found["verdict"] == ["match", "no_match", "match"]
-    assert found["probability"][0] == pytest.approx(0.9, abs=0.1)
+    columns = table.to_pydict()
+    assert (columns["query"], columns["product_id"]) == (pairs["query"], pairs["product_id"])
+    assert columns["verdict"] == ["match", "no_match", "match"]
+    assert columns["probability"][0] == pytest.approx(0.9, abs=0.1)

@@ -86,5 +86,7 @@ def counted(stub, before, sent):
 
 def executions(stub):
     """(items, batches) so far, by step."""
-    found = stub.ModelStatistics(service_pb2.ModelStatisticsRequest()).model_stats
-    return {stats.name: (stats.inference_count, stats.execution_count) for stats in found if stats.name in SCORE_STEPS}
+    statistics = stub.ModelStatistics(service_pb2.ModelStatisticsRequest()).model_stats
+    return {
+        stats.name: (stats.inference_count, stats.execution_count) for stats in statistics if stats.name in SCORE_STEPS
+    }

@@ -13,8 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.towers import OnnxTower
+from querylife.serving.backend.towers import CoreSharing, OnnxTower
 
 
 def test_a_running_tower_is_seen_by_the_others(tmp_path):

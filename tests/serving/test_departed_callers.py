@@ -103,8 +103,8 @@ def test_callers_of_embed_product_who_leave_do_not_end_the_server(own_triton):
         alone = embed_products(client, [tuple(PRODUCT.values())])["product_embedding"]
         for _ in range(3):
             asyncio.run(leave(own_triton.address, request(EMBED_PRODUCT, {**PRODUCT, "image": picture(size=400)}), 0.5))
-            found = embed_products(client, [tuple(PRODUCT.values())])["product_embedding"]
-            assert abs(found - alone).max() < 1e-5
+            vector = embed_products(client, [tuple(PRODUCT.values())])["product_embedding"]
+            assert abs(vector - alone).max() < 1e-5
     assert tritonserver(own_triton) == leader
 
 

@@ -64,10 +64,10 @@ def test_a_tensorrt_library_tells_its_version_and_another_one_is_refused(tmp_pat
     library = tmp_path / "lib" / "libnvinfer.so.10"
     library.parent.mkdir()
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    found = tensorrt_library_version(f"{tmp_path}:{library.parent}")
-    assert found == "10.15.1"
+    version = tensorrt_library_version(f"{tmp_path}:{library.parent}")
+    assert version == "10.15.1"
     with pytest.raises(ArtifactError, match=r"TensorRT: found 10\.15\.1, the plans were built for 10\.16\.1\.11"):
-        check_runtime(LOCK, GpuMachine(found, "9.0", "580.82.07"))
+        check_runtime(LOCK, GpuMachine(version, "9.0", "580.82.07"))
 
 
 @pytest.mark.skipif(ctypes.util.find_library("nvinfer") is not None, reason="TensorRT is installed")

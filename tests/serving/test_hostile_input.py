@@ -261,8 +261,8 @@ def test_a_product_of_nothing_gets_zeros_and_no_score(client):
 def test_a_row_does_not_depend_on_its_neighbours(client, good):
     neighbours = [(b"word " * 100, picture((0, 0, 255), size=300), b"Belts"), (b"", b"", b"Watches"), (b"x", b"", b"")]
     for batch in ([GOOD], [GOOD, *neighbours], [*neighbours * 9, GOOD, *neighbours * 9]):
-        found = embed_products(client, batch)["product_embedding"][batch.index(GOOD)]
-        assert np.abs(found - good).max() < 1e-5
+        vector = embed_products(client, batch)["product_embedding"][batch.index(GOOD)]
+        assert np.abs(vector - good).max() < 1e-5
 
 
 def test_a_request_of_many_megabytes_is_answered_item_by_item(client):

@@ -21,7 +21,7 @@ from querylife.contract import (
     Model,
     TokenRole,
 )
-from querylife.serving.backend.input_checks import check_axes
+from querylife.serving.backend.request_arrays import check_axes
 
 TOKENS = 8
 
@@ -101,12 +101,12 @@ def test_a_text_that_cannot_be_read_is_a_fault_of_its_own_row(client, text):
 def test_a_query_in_one_step_is_what_tokenizing_and_the_tower_make_of_it(client, text):
     """The CPU profile's embed_query is no ensemble. Its neighbour in the batch is much shorter, or longer."""
     queries = column([text, b"red shoes"])
-    found = embed_queries(client, [text, b"red shoes"])
+    outputs = embed_queries(client, [text, b"red shoes"])
     tokens = infer(client, TOKENIZE_QUERY, {"text": queries})
     want = infer(client, TEXT_TOWER, {name: tokens[name] for name in ("token_ids", "token_roles")})["text_embedding"]
-    np.testing.assert_allclose(found["query_embedding"], want, atol=1e-5)
-    assert found["query_used"].tolist() == tokens["text_used"].tolist()
-    assert found["query_fault"].tolist() == tokens["text_fault"].tolist()
+    np.testing.assert_allclose(outputs["query_embedding"], want, atol=1e-5)
+    assert outputs["query_used"].tolist() == tokens["text_used"].tolist()
+    assert outputs["query_fault"].tolist() == tokens["text_fault"].tolist()
 
 
 def test_numbers_that_are_none_give_none_in_their_own_row_only(client, good):
@@ -118,8 +118,8 @@ def test_numbers_that_are_none_give_none_in_their_own_row_only(client, good):
 
 def test_parameters_that_nobody_knows_are_ignored(client):
     alone = embed_queries(client, [b"red"])["query_embedding"]
-    found = infer(client, "embed_query", {"query": column([b"red"])}, parameters={"colour": "red", "n": 5})
-    assert abs(found["query_embedding"] - alone).max() < 1e-5
+    outputs = infer(client, "embed_query", {"query": column([b"red"])}, parameters={"colour": "red", "n": 5})
+    assert abs(outputs["query_embedding"] - alone).max() < 1e-5
 
 
 @pytest.mark.parametrize("more", [(), ("image_used", "text_fault")], ids=["the score", "and others"])

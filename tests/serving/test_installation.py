@@ -30,9 +30,9 @@ def test_the_container_comes_before_the_wheel(tmp_path: Path):
 
 
 def test_without_both_it_is_the_wheel(tmp_path: Path):
-    found = find_installation(None, tmp_path / "nothing")
-    assert found.server.is_file()
-    assert "pytriton" in str(found.server), WHEEL
+    installation = find_installation(None, tmp_path / "nothing")
+    assert installation.server.is_file()
+    assert "pytriton" in str(installation.server), WHEEL
 
 
 def test_a_folder_without_a_server_is_refused(tmp_path: Path):

@@ -70,23 +70,23 @@ def test_the_slowest_pictures_that_one_request_may_hold_do_not_end_the_server(cl
 def test_idleness_takes_a_whole_window_without_work(clock):
     server = Server()
     idleness = Idleness(server, window_s=2.0)
-    found = []
+    verdicts = []
     for demand_per_s in (0.0, 0.5, 0.0, 0.0, 0.0, 0.0):
         clock[0] += 1
         server.demand += demand_per_s
-        found.append(idleness.is_idle())
-    assert found == [False, False, False, True, False, True]
+        verdicts.append(idleness.is_idle())
+    assert verdicts == [False, False, False, True, False, True]
 
 
 def test_a_server_that_waits_for_a_processor_or_a_disk_is_not_idle_however_little_it_got(clock):
     server = Server()
     idleness = Idleness(server, window_s=2.0)
-    found = []
+    verdicts = []
     for held_up in (True, True, False, False):
         clock[0] += 2
         server.held_up = held_up
-        found.append(idleness.is_idle())
-    assert found == [False, False, True, True]
+        verdicts.append(idleness.is_idle())
+    assert verdicts == [False, False, True, True]
 
 
 def test_nobody_may_be_silent_for_ever(clock):

@@ -34,9 +34,9 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
 
 
 def metric(port: int, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", ask(port, "/metrics")[1], re.MULTILINE)
-    assert found, name
-    return float(found[1])
+    match = re.search(rf"^{re.escape(name)} (\S+)$", ask(port, "/metrics")[1], re.MULTILINE)
+    assert match, name
+    return float(match[1])
 
 
 @pytest.fixture(scope="module")

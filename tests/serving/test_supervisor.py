@@ -83,12 +83,12 @@ class Load:
         kind = chance.randrange(3)
         if kind == 0:
             copies = chance.randint(1, 5)
-            found, want = embed_queries(client, [QUERY] * copies)["query_embedding"], np.repeat(self._query, copies, 0)
+            answer, want = embed_queries(client, [QUERY] * copies)["query_embedding"], np.repeat(self._query, copies, 0)
         elif kind == 1:
-            found, want = embed_products(client, products)["product_embedding"], self._vectors[rows]
+            answer, want = embed_products(client, products)["product_embedding"], self._vectors[rows]
         else:
-            found, want = score(client, QUERY, products)["score"], self._scores[rows]
-        return bool(np.abs(found - want).max() <= 1e-5)
+            answer, want = score(client, QUERY, products)["score"], self._scores[rows]
+        return bool(np.abs(answer - want).max() <= 1e-5)
 
 
 def patiently(call):

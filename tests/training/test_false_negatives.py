@@ -27,7 +27,7 @@ def off_diagonal(mask: torch.Tensor) -> set[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "masked"),
     [
         ("none", set()),
         ("duplicates", {(0, 2), (2, 0)}),
@@ -35,8 +35,8 @@ def off_diagonal(mask: torch.Tensor) -> set[tuple[int, int]]:
         ("oracle", {(0, 1)}),
     ],
 )
-def test_each_filter_masks_what_its_rule_says(name: str, found: set[tuple[int, int]]) -> None:
-    assert off_diagonal(make_filter(name).mask(batch(), IDS, COSINES)) == found
+def test_each_filter_masks_what_its_rule_says(name: str, masked: set[tuple[int, int]]) -> None:
+    assert off_diagonal(make_filter(name).mask(batch(), IDS, COSINES)) == masked
 
 
 def ledger(path: Path, verdict: str) -> Path:

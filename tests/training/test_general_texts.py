@@ -65,9 +65,9 @@ def test_the_anchor_pulls_a_strayed_tower_back(tmp_path: Path) -> None:
 
 
 def test_spelling_is_covered_by_letters_in_spite_of_a_typing_error() -> None:
-    found = trigram_overlap(["red dress", "red drress"], ["A Red Midi Dress", "Blue dress", "shoes"])
-    assert found[0].tolist() == pytest.approx([1, 5 / 8, 0])  # of #re red ed# and #dr dre res ess ss#
-    assert found[1].tolist() == pytest.approx([7 / 9, 4 / 9, 0])
+    overlap = trigram_overlap(["red dress", "red drress"], ["A Red Midi Dress", "Blue dress", "shoes"])
+    assert overlap[0].tolist() == pytest.approx([1, 5 / 8, 0])  # of #re red ed# and #dr dre res ess ss#
+    assert overlap[1].tolist() == pytest.approx([7 / 9, 4 / 9, 0])
     assert trigram_overlap([""], ["a"]).tolist() == [[0]]
 
 

@@ -41,8 +41,10 @@ def vectors(shared: Path, weights: Path) -> torch.Tensor:
     batch = TinyBatches(8).sample(0)
     features = write_features(shared / "features", model.vision)
     with torch.inference_mode():
-        found = embed_products(model, model_tokenizer(model), batch.titles, batch.product_types, features, batch.rows)
-    return found.product
+        embedded = embed_products(
+            model, model_tokenizer(model), batch.titles, batch.product_types, features, batch.rows
+        )
+    return embedded.product
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(shared: Path, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class _Deep(nn.Module):
             part.set_attn_implementation(attention)  # type: ignore[operator]
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        if named.get("attention_mask") is not None:
+        mask = named.get("attention_mask")
+        if mask is not None and mask.ndim == 2:  # one of four axes is additive already
             named["attention_mask"] = additive_mask(named["attention_mask"], self.dtype)
         outputs = self.part(*_cast(inputs, self.dtype), **_cast(named, self.dtype))
         return _cast(outputs, torch.float32)

@@ -42,7 +42,7 @@ _CONSTANTS = {
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """A matrix product with constant weights. weight: [inputs, outputs] float32."""
 
     node: onnx.NodeProto
@@ -86,14 +86,14 @@ def quantise(tower: Model, fp32: Path, int8: Path, inputs: list[Array], *, small
     unfinished.replace(int8)
 
 
-def _products(graph: onnx.GraphProto, smallest: int) -> dict[str, list[Product]]:
+def _products(graph: onnx.GraphProto, smallest: int) -> dict[str, list[MatrixProduct]]:
     """Input -> the large products with constant weights that take it (query, key and value share theirs)."""
     weights = {weight.name: weight for weight in graph.initializer}
-    by_input: dict[str, list[Product]] = {}
+    by_input: dict[str, list[MatrixProduct]] = {}
     for node in graph.node:
         weight = weights.get(node.input[1]) if node.op_type == "MatMul" else None
         if weight is not None and len(weight.dims) == 2 and min(weight.dims) >= smallest:
-            by_input.setdefault(node.input[0], []).append(Product(node, numpy_helper.to_array(weight)))
+            by_input.setdefault(node.input[0], []).append(MatrixProduct(node, numpy_helper.to_array(weight)))
     return by_input
 
 
@@ -111,7 +111,9 @@ def activation_absmax(model: onnx.ModelProto, tower: Model, names: list[str], in
     }
 
 
-def _quantise_group(name: str, products: list[Product], absmax: Array | None, replacements: _Replacements) -> None:
+def _quantise_group(
+    name: str, products: list[MatrixProduct], absmax: Array | None, replacements: _Replacements
+) -> None:
     """Quantise the products that share the activation name. absmax: its channels', where it is to be smoothed."""
     weights = [product.weight for product in products]
     replacements.before[products[0].node.output[0]] = _quantised_input(name, is_smoothed=absmax is not None)

@@ -38,6 +38,6 @@ def check_compiles(tower: Model, path: Path, max_tokens: int) -> bytes:
     started = time.perf_counter()
     plan = compile_plan(TensorRTVersion(load_rtx()), path, profiles, Settings(), TARGET)
     seconds = time.perf_counter() - started
-    found = f"{len(profiles)} profiles, {len(plan) / 1e6:.1f} MB in {seconds:.1f} s"
-    log.info("%s: compiled for %s, %s", path, TARGET, found)
+    summary = f"{len(profiles)} profiles, {len(plan) / 1e6:.1f} MB in {seconds:.1f} s"
+    log.info("%s: compiled for %s, %s", path, TARGET, summary)
     return plan

@@ -58,5 +58,5 @@ def check_profile(profile: Profile, max_batch_size: int) -> None:
         if not ordered:
             raise ArtifactError(f"profile of {name}: found {shapes}, want 0 < least <= tuned <= largest")
         if largest[0] < max_batch_size or least[0] > 1:
-            found = f"batches of {least[0]} to {largest[0]}"
-            raise ArtifactError(f"profile of {name}: found {found}, config.pbtxt wants 1 to {max_batch_size}")
+            batches = f"batches of {least[0]} to {largest[0]}"
+            raise ArtifactError(f"profile of {name}: found {batches}, config.pbtxt wants 1 to {max_batch_size}")

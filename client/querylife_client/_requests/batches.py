@@ -1,34 +1,112 @@
-"""Splits a large input into requests, and joins their results. No I/O but reading pictures."""
+"""From queries and products to requests: their bytes, how many go into one, Triton's messages.
 
-from collections.abc import Iterable, Iterator, Sequence
+Tensors travel in raw_input_contents: little-endian, row-major; a BYTES tensor is a sequence of 4-byte lengths, each
+followed by its bytes. No I/O but reading pictures. results.py reads the answers.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as triton
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.contract import (
     EMBED_PRODUCT,
     EMBED_QUERY,
+    IMAGE,
+    MAX_TEXT_CHARACTERS,
     PRODUCT_EMBEDDING,
+    PRODUCT_TYPE,
+    QUERY,
     QUERY_EMBEDDING,
     RELEVANCE,
     SCORE_PRODUCTS,
+    TITLE,
     Model,
 )
-from querylife.errors import ItemError
-from querylife_client._requests.items import Item, first_error, product_item, query_item, split
-from querylife_client._requests.wire import Column, infer_request, parse_fault, read_response
+from querylife.errors import ContractError, ItemError, ItemFault
+from querylife_client._requests.results import BatchResult, first_error, read_response, unusable_query
 from querylife_client._rpc.calls import MODEL_INFER, Rpc
 from querylife_client.config import Limits
+from querylife_client.images import image_bytes
 from querylife_client.products import Product, Text
 
-# A white PNG of one pixel.
-_PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
-)
+Column = Sequence[bytes] | NDArray[np.float32]  # [batch] texts or pictures, or [batch, width]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent."""
+
+    values: dict[str, bytes]
+    error: ItemError | None = None
+
+    def beside(self, other: "Item") -> "Item":
+        """The tensors of both. A query has no error: an unusable one is refused."""
+        return Item(self.values | other.values, other.error)
+
+
+def query_item(index: int, query: Text) -> Item:
+    """Raises InvalidRequestError, naming the query's index, when it cannot be sent."""
+    try:
+        return Item({QUERY.name: _text(query)})
+    except ItemError as error:
+        raise unusable_query(index, error) from error
+
+
+def product_item(product: Product) -> Item:
+    """Parts that cannot be sent are left out; the first one's error is the item's."""
+    readers: dict[str, tuple[Callable[[Any], bytes], object]] = {
+        TITLE.name: (_text, product.title),
+        IMAGE.name: (image_bytes, product.image),
+        PRODUCT_TYPE.name: (_text, product.product_type),
+    }
+    values, errors = {}, []
+    for name, (read, source) in readers.items():
+        try:
+            values[name] = read(source)
+        except ItemError as error:
+            values[name] = b""
+            errors.append(error)
+    return Item(values, first_error(errors))
+
+
+def _text(text: Text | None) -> bytes:
+    """UTF-8 bytes, empty where missing. Raises ItemError for a text that the server would refuse unread."""
+    if text is None:
+        return b""
+    if not isinstance(text, (str, bytes)):
+        raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {type(text).__name__} {text!r:.80}, want str or bytes")
+    if len(text) > MAX_TEXT_CHARACTERS * (4 if isinstance(text, bytes) else 1):
+        unit = "bytes" if isinstance(text, bytes) else "characters"
+        detail = f"found {len(text)} {unit}, want at most {MAX_TEXT_CHARACTERS} characters"
+        raise ItemError(ItemFault.TEXT_TOO_LONG, detail)
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        raise ItemError(ItemFault.TEXT_NOT_UTF8, f"found {character}, want text that UTF-8 can hold") from error
+
+
+def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
+    """Groups of at most limits.items items and limits.request_bytes bytes; a larger item is a group of its own."""
+    batch: list[Item] = []
+    batch_bytes = 0
+    for item in items:
+        item_bytes = sum(map(len, item.values.values()))
+        if batch and (len(batch) == limits.items or batch_bytes + item_bytes > limits.request_bytes):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(item)
+        batch_bytes += item_bytes
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -42,29 +120,12 @@ class RequestBatch:
     rpc: Rpc = MODEL_INFER
 
     def request(self) -> Any:
-        return infer_request(self.model, self.columns)
+        return _infer_request(self.model, self.columns)
 
-    def read(self, response: Any, served: ModelIdentity | None) -> "BatchResult":
+    def read(self, response: Any, served: ModelIdentity | None) -> BatchResult:
         """Raises ServerFaultError when the answer breaks the contract."""
-        return BatchResult(self, read_response(self.model, response, self.size), served.fingerprint if served else "")
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """The outputs of one batch by tensor name: vectors, numbers, flags or byte strings, one for each item."""
-
-    batch: RequestBatch
-    rows: dict[str, Any]
-    fingerprint: str  # of the model that answered
-
-    def __len__(self) -> int:
-        return self.batch.size
-
-    def error(self, index: int, *fault_tensors: str) -> ItemError | None:
-        """What is wrong with one item: the first fault; further ones are its notes."""
-        errors = [self.batch.errors[index]] if index in self.batch.errors else []
-        faults = (self.rows[name][index] for name in fault_tensors)
-        return first_error(errors + [parse_fault(fault) for fault in faults if fault])
+        rows = read_response(self.model, response, self.size)
+        return BatchResult(self.size, rows, self.errors, served.fingerprint if served else "")
 
 
 def query_batches(queries: Sequence[Text], limits: Limits) -> Iterator[RequestBatch]:
@@ -100,6 +161,11 @@ def relevance_batches(
         yield RequestBatch(RELEVANCE, columns, len(products[rows]), {})
 
 
+# A white PNG of one pixel.
+_PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
+)
 PROBE = "querylife"
 
 
@@ -116,3 +182,20 @@ def _batches(model: Model, items: Iterable[Item], limits: Limits) -> Iterator[Re
         }
         errors = {index: item.error for index, item in enumerate(group) if item.error is not None}
         yield RequestBatch(model, columns, len(group), errors)
+
+
+def _infer_request(model: Model, columns: Mapping[str, Column]) -> triton.ModelInferRequest:
+    """One request; columns holds each input of the model. Raises ContractError where they disagree."""
+    if set(columns) != {tensor.name for tensor in model.inputs}:
+        raise ContractError(f"{model.name}: found inputs {sorted(columns)}, want {[t.name for t in model.inputs]}")
+    request = triton.ModelInferRequest(model_name=model.name)
+    for tensor in model.inputs:
+        column = columns[tensor.name]
+        if isinstance(column, np.ndarray):
+            tensor.check(column)
+            shape, raw = column.shape, np.ascontiguousarray(column).tobytes()
+        else:
+            shape, raw = (len(column), 1), b"".join(struct.pack("<I", len(item)) + item for item in column)
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype.triton, shape=shape)
+        request.raw_input_contents.append(raw)
+    return request

@@ -12,7 +12,7 @@ import numpy as np
 from genfilt_protocol import genfilt_pb2 as genfilt
 from querylife.contract import IMAGE, PRODUCT_TYPE, QUERY, TITLE
 from querylife.errors import ItemError, ServerFaultError, ServiceError
-from querylife_client._requests.items import Item, product_item, query_item, split
+from querylife_client._requests.batches import Item, product_item, query_item, split
 from querylife_client._rpc.calls import Rpc
 from querylife_client.config import Limits
 from querylife_client.descriptions import Description, FilteredPairs, FilteredTile, Judgement, Verdict

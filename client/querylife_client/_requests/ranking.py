@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.model_identity import check_fingerprint
-from querylife_client.embeddings import Embeddings
-from querylife_client.products import EmbeddedProducts
+from querylife_client.products import EmbeddedProducts, Embeddings
 from querylife_client.vector_index import VectorIndex
 
 StoredVectors = Embeddings | EmbeddedProducts | VectorIndex

@@ -1,18 +1,51 @@
-"""From the results of batches to the result of a call. No I/O."""
+"""From Triton's answers to the result of a call. No I/O.
 
+batches.py writes the requests; tensors come as they go, in raw_output_contents.
+"""
+
+import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as triton
 
 from querylife.artifacts.model_identity import check_fingerprint
-from querylife.errors import FingerprintMismatchError, ItemError, ItemFault, ServerFaultError
-from querylife_client._requests.batches import BatchResult
-from querylife_client._requests.items import unusable_query
-from querylife_client._requests.wire import parse_fault
-from querylife_client.embeddings import Embeddings
-from querylife_client.products import EmbeddedProducts
+from querylife.contract import DType, Model, Tensor
+from querylife.errors import (
+    ContractError,
+    FingerprintMismatchError,
+    InvalidRequestError,
+    ItemError,
+    ItemFault,
+    ServerFaultError,
+)
+from querylife_client.products import EmbeddedProducts, Embeddings
+
+Row = NDArray[np.generic] | list[bytes]
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The outputs of one batch by tensor name: vectors, numbers, flags or byte strings, one for each item."""
+
+    size: int  # items
+    rows: dict[str, Any]
+    sending_errors: dict[int, ItemError]  # index in this batch -> what kept a part of the item from being sent
+    fingerprint: str  # of the model that answered
+
+    def __len__(self) -> int:
+        return self.size
+
+    def error(self, index: int, *fault_tensors: str) -> ItemError | None:
+        """What is wrong with one item: the first fault; further ones are its notes."""
+        errors = [self.sending_errors[index]] if index in self.sending_errors else []
+        faults = (self.rows[name][index] for name in fault_tensors)
+        return first_error(errors + [parse_fault(fault) for fault in faults if fault])
 
 
 def join_queries(results: Sequence[BatchResult]) -> Embeddings:
@@ -99,3 +132,71 @@ def _embeddings(results: Sequence[BatchResult], name: str) -> Embeddings:
 
 def _column(results: Sequence[BatchResult], name: str, dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate([np.zeros(0, dtype), *(result.rows[name] for result in results)])
+
+
+def unusable_query(index: int, error: ItemError) -> InvalidRequestError:
+    """The error of a call with a query that cannot be embedded."""
+    return InvalidRequestError(f"query {index}: {error}")
+
+
+def first_error(errors: list[ItemError]) -> ItemError | None:
+    """The first of one item's errors, with the others as its notes; None where there are none."""
+    for further in errors[1:]:
+        errors[0].add_note(str(further))
+    return errors[0] if errors else None
+
+
+def read_response(model: Model, response: triton.ModelInferResponse, batch: int) -> dict[str, Row]:
+    """Every output of the model: [batch, width] float32, [batch] float32 or bool, or batch byte strings.
+
+    Raises ServerFaultError when the answer is not what the contract promises for this batch.
+    """
+    names = [output.name for output in response.outputs]
+    if len(response.raw_output_contents) != len(names):
+        raise ServerFaultError(f"{model.name}: found {len(response.raw_output_contents)} buffers for outputs {names}")
+    indices = {name: index for index, name in enumerate(names)}
+    rows: dict[str, Row] = {}
+    for tensor in model.outputs:
+        if tensor.name not in indices:
+            raise ServerFaultError(f"{model.name}: found outputs {names}, want {tensor.name}")
+        index = indices[tensor.name]
+        try:
+            rows[tensor.name] = _read(tensor, response.outputs[index], response.raw_output_contents[index], batch)
+        except (ContractError, ValueError, struct.error) as error:
+            raise ServerFaultError(f"{model.name}: corrupt answer: {error}") from error
+    return rows
+
+
+def _read(tensor: Tensor, header: triton.ModelInferResponse.InferOutputTensor, raw: bytes, batch: int) -> Row:
+    if header.datatype != tensor.dtype.triton:
+        raise ContractError(f"{tensor.name}: found {header.datatype}, want {tensor.dtype.triton}")
+    shape = tuple(header.shape)
+    if not shape or shape[0] != batch:
+        raise ContractError(f"{tensor.name}: found shape {list(shape)}, want {batch} rows")
+    if tensor.dtype is DType.BYTES:
+        return _read_bytes(tensor.name, raw, batch)
+    array = np.frombuffer(raw, tensor.dtype.numpy).reshape(shape)
+    tensor.check(array)
+    return array[:, 0] if tensor.shape == (1,) else array
+
+
+def parse_fault(fault: bytes) -> ItemError:
+    """Read one value of a fault tensor. Raises ServerFaultError for an unknown fault."""
+    try:
+        return ItemError.parse(fault.decode("utf-8"))
+    except ValueError as error:
+        raise ServerFaultError(f"found fault {fault!r}, want one of {', '.join(ItemFault)}") from error
+
+
+def _read_bytes(name: str, raw: bytes, batch: int) -> list[bytes]:
+    items: list[bytes] = []
+    offset = 0
+    for _ in range(batch):
+        (length,) = _LENGTH.unpack_from(raw, offset)
+        offset += _LENGTH.size + length
+        if offset > len(raw):
+            raise ContractError(f"{name}: found {len(raw)} bytes, want at least {offset}")
+        items.append(raw[offset - length : offset])
+    if offset != len(raw):
+        raise ContractError(f"{name}: found {len(raw)} bytes, want {offset}")
+    return items

@@ -1,20 +1,36 @@
-"""The RPCs that the client uses, and what both transports know about one call."""
+"""The RPCs that the client uses, and what goes with each request: its timeout, its token and its trace context.
 
-import logging
-from collections.abc import Callable
+Traces are W3C's, and OpenTelemetry's where its API is installed.
+"""
+
+import contextlib
+import contextvars
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tritonclient.grpc import service_pb2 as triton
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife_client._requests.wire import SERVICE, set_timeout
-from querylife_client.config import ClientConfig
-from querylife_client.errors import Failure
-from querylife_client.retry import Attempts, Deadline, RetryBudget
-from querylife_client.statistics import Statistics
+from querylife.contract import TOKEN_HEADER
+from querylife_client.config import ClientConfig, Token
+from querylife_client.errors import CredentialsError
 
-log = logging.getLogger("querylife_client")
+try:
+    import opentelemetry.propagate as propagation
+    import opentelemetry.trace as spans
+
+    OPENTELEMETRY = True
+except ImportError:
+    OPENTELEMETRY = False
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+Metadata = tuple[tuple[str, str], ...]
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
 
 
 @dataclass(frozen=True)
@@ -69,50 +85,65 @@ SERVER_METADATA = _triton("ServerMetadata")
 SERVER_READY = _triton("ServerReady")
 
 
-class CallState:
-    """One request's way through its attempts: budgets, counters and log lines. No I/O."""
+def set_timeout(request: Any, remaining_s: float) -> None:
+    """Tell Triton's queue when the caller will have left. GenFilt's server knows it from gRPC."""
+    if isinstance(request, triton.ModelInferRequest):
+        request.parameters["timeout"].int64_param = max(1, int(remaining_s * 1e6))
 
-    def __init__(self, config: ClientConfig, budget: RetryBudget, statistics: Statistics, deadline: Deadline) -> None:
-        self._attempts = Attempts(config.retry, budget, deadline)
-        self._budget = budget
-        self._statistics = statistics
-        self._deadline = deadline
 
-    def before_send(self, request: Any) -> float:
-        """The time left, in seconds, noted in the request as well. Raises DeadlineExceededError."""
-        remaining_s = self._deadline.check()
-        if isinstance(request, triton.ModelInferRequest):
-            set_timeout(request, remaining_s)
-        return remaining_s
+def request_metadata(config: ClientConfig) -> Metadata:
+    """What goes with every request: the caller's own metadata, the trace context, and the bearer token.
 
-    def succeeded(self) -> None:
-        self._budget.success()
+    Raises CredentialsError for a token that no header can carry.
+    """
+    trace = _trace_metadata()
+    if config.token is None:
+        return (*config.metadata, *trace)
+    bearer = f"Bearer {_current(config.token)}"  # for proxies and GenFilt, and once more where Triton looks for it
+    return (*config.metadata, *trace, ("authorization", bearer), (TOKEN_HEADER, bearer))
 
-    def delay_after(self, failure: Failure) -> float:
-        """Seconds until the next attempt. Raises the error that the caller shall see when there is none."""
-        kind = type(failure.error).__name__
-        try:
-            delay_s = self._attempts.delay_after(failure)
-        except Exception:
-            self._statistics.add("failures")
-            log.info("gave up", extra={"error": kind, "attempts": self._attempts.count})
-            raise
-        self._statistics.add("retries")
-        log.log(
-            logging.WARNING if self._attempts.count == 2 else logging.DEBUG,  # once for a request is enough to see
-            "%s, retrying in %.0f ms: %s",
-            kind,
-            1000 * delay_s,
-            failure.error,
-            extra={"error": kind, "attempts": self._attempts.count, "delay_s": delay_s},
-        )
-        return delay_s
 
-    def may_hedge(self) -> bool:
-        if not self._budget.take():
-            return False
-        self._statistics.add("hedges")
-        return True
+def _current(token: Token) -> str:
+    """Raises CredentialsError, which does not hold the token, for one that no header can carry."""
+    current = token if isinstance(token, str) else token()
+    if not isinstance(current, str):
+        raise CredentialsError(f"token: found {type(current).__name__}, want str")
+    if not (current.isascii() and current.isprintable() and current.strip()):
+        raise CredentialsError("token: found none, or characters that no header can carry (a line's end?)")
+    return current
 
-    def hedge_won(self) -> None:
-        self._statistics.add("hedges_won")
+
+@contextlib.contextmanager
+def traceparent(value: str) -> Iterator[None]:
+    """Send this W3C traceparent with every request in the block, for callers without OpenTelemetry."""
+    if not _TRACEPARENT.fullmatch(value):
+        raise ValueError(f"found traceparent {value!r}, want version-trace-parent-flags in lower-case hex")
+    token = _traceparent.set(value)
+    try:
+        yield
+    finally:
+        _traceparent.reset(token)
+
+
+def _trace_metadata() -> Metadata:
+    """The trace context of the running span, as gRPC metadata."""
+    value = _traceparent.get()
+    if value is not None:
+        return (("traceparent", value),)
+    if not OPENTELEMETRY:
+        return ()
+    carrier: dict[str, str] = {}
+    propagation.inject(carrier)
+    return tuple(carrier.items())
+
+
+@contextlib.contextmanager
+def span(name: str, **attributes: int | str) -> Iterator[Any]:
+    """A client span around one call; nothing where OpenTelemetry is not installed. Payloads stay out of it."""
+    if not OPENTELEMETRY:
+        yield None
+        return
+    tracer = spans.get_tracer("querylife_client")
+    named = {f"querylife.{key}": value for key, value in attributes.items()}
+    with tracer.start_as_current_span(f"querylife.{name}", kind=spans.SpanKind.CLIENT, attributes=named) as current:
+        yield current

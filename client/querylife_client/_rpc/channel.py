@@ -1,15 +1,12 @@
-"""Channel options, credentials and request metadata, shared by both clients."""
+"""What gRPC connects to and how: targets, channel options and credentials, shared by both clients."""
 
 import ipaddress
 from pathlib import Path
 
 import grpc
 
-from querylife.contract import TOKEN_HEADER
-from querylife_client.config import ClientConfig, Tls, Token
-from querylife_client.errors import CredentialsError
-
-Metadata = tuple[tuple[str, str], ...]
+from querylife.errors import ConfigError
+from querylife_client.config import ClientConfig, Tls
 
 _WINDOW_BYTES = 4 * 1024 * 1024
 _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
@@ -21,7 +18,7 @@ def channel_target(address: str) -> str:
     """What gRPC connects to: host:port, IP addresses with ports separated by commas, or one of gRPC's own addresses
     (dns:///host:port, unix:path).
 
-    Raises ValueError for anything else.
+    Raises ConfigError for anything else.
     """
     if address.startswith(("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "passthrough:")):
         return address
@@ -29,12 +26,12 @@ def channel_target(address: str) -> str:
     for part in parts:
         host, _, port = part.rpartition(":")
         if not host or not port.isdecimal() or "/" in part or part.split() != [part]:
-            raise ValueError(f"address: found {address!r}, want host:port")
+            raise ConfigError(f"address: found {address!r}, want host:port")
     if len(parts) == 1:
         return address
     versions = {_ip_version(part) for part in parts}
     if len(versions) > 1 or None in versions:
-        raise ValueError(f"address: found {address!r}, want IP addresses in a list, or one name that stands for all")
+        raise ConfigError(f"address: found {address!r}, want IP addresses in a list, or one name that stands for all")
     return f"ipv{versions.pop()}:{address}"
 
 
@@ -79,23 +76,6 @@ def channel_options(config: ClientConfig) -> list[tuple[str, object]]:
 def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
     """Raises OSError when a file cannot be read."""
     return grpc.ssl_channel_credentials(_read(tls.authority), _read(tls.key), _read(tls.certificate))
-
-
-def request_metadata(config: ClientConfig, trace: Metadata) -> Metadata:
-    if config.token is None:
-        return (*config.metadata, *trace)
-    bearer = f"Bearer {_current(config.token)}"  # for proxies and GenFilt, and once more where Triton looks for it
-    return (*config.metadata, *trace, ("authorization", bearer), (TOKEN_HEADER, bearer))
-
-
-def _current(token: Token) -> str:
-    """Raises CredentialsError, which does not hold the token, for one that no header can carry."""
-    current = token if isinstance(token, str) else token()
-    if not isinstance(current, str):
-        raise CredentialsError(f"token: found {type(current).__name__}, want str")
-    if not (current.isascii() and current.isprintable() and current.strip()):
-        raise CredentialsError("token: found none, or characters that no header can carry (a line's end?)")
-    return current
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -1,11 +1,52 @@
-"""Two copies of one request, of which the first good answer counts. No gRPC but its futures."""
+"""Requests that end together, and two copies of one request, of which the first good answer counts.
+
+No gRPC but its futures.
+"""
 
 import asyncio
+import contextlib
 import queue
-from collections.abc import Awaitable, Callable, Collection
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 import grpc
+
+
+class Scope:
+    """Requests that end together: when one fails, or the caller leaves, the others are cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self._calls: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def add(self, call: Any) -> Any:
+        """Take in a gRPC call that has been started."""
+        with self._lock:
+            self._calls.add(call)
+            is_late = self.cancelled.is_set()
+        if is_late:
+            call.cancel()
+        return call
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator["Scope"]:
+        """A scope for the copies of one request, inside this one."""
+        inner = Scope()
+        self.add(inner)
+        try:
+            yield inner
+        finally:
+            with self._lock:
+                self._calls.discard(inner)
 
 
 def first_answer(send: Callable[[], Any], hedge_after_s: float, may_hedge: Callable[[], bool]) -> tuple[Any, bool]:

@@ -12,57 +12,28 @@ from typing import Any, TypeVar
 import grpc
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.errors import ContractError
+from querylife.errors import ContractError, ServiceError
+from querylife_client._requests import batches as _batches
+from querylife_client._requests import genfilt as _genfilt
 from querylife_client._rpc import hang_up as _hang_up
-from querylife_client._rpc.calls import MODEL_INFER, SERVER_METADATA, CallState, Rpc, Sendable, Work
-from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target, request_metadata
-from querylife_client._rpc.hedging import first_answer
-from querylife_client._rpc.tracing import trace_metadata
+from querylife_client._rpc.calls import (
+    MODEL_INFER,
+    SERVER_METADATA,
+    Rpc,
+    Sendable,
+    Work,
+    request_metadata,
+    set_timeout,
+)
+from querylife_client._rpc.channel import channel_credentials, channel_options, channel_target
+from querylife_client._rpc.hedging import Scope, first_answer
 from querylife_client.config import ClientConfig
-from querylife_client.errors import DeadlineExceededError, Failure, from_rpc, unfinished
-from querylife_client.metadata import read_identity
-from querylife_client.retry import Deadline, Deadlines, RetryBudget
-from querylife_client.served_model import ServedModel
-from querylife_client.statistics import Statistics
+from querylife_client.errors import CredentialsError, DeadlineExceededError, Failure, from_rpc, unfinished
+from querylife_client.metadata import ServedModel, read_identity
+from querylife_client.retry import CallState, Deadline, Deadlines, RetryBudget, Statistics
 
 A = TypeVar("A")
 S = TypeVar("S", bound=Sized)
-
-
-class Scope:
-    """Requests that end together: when one fails, or the caller leaves, the others are cancelled."""
-
-    def __init__(self) -> None:
-        self.cancelled = threading.Event()
-        self._calls: set[Any] = set()
-        self._lock = threading.Lock()
-
-    def cancel(self) -> None:
-        with self._lock:
-            self.cancelled.set()
-            calls = list(self._calls)
-        for call in calls:
-            call.cancel()
-
-    def add(self, call: Any) -> Any:
-        """Take in a gRPC call that has been started."""
-        with self._lock:
-            self._calls.add(call)
-            is_late = self.cancelled.is_set()
-        if is_late:
-            call.cancel()
-        return call
-
-    @contextlib.contextmanager
-    def group(self) -> Iterator["Scope"]:
-        """A scope for the copies of one request, inside this one."""
-        inner = Scope()
-        self.add(inner)
-        try:
-            yield inner
-        finally:
-            with self._lock:
-                self._calls.discard(inner)
 
 
 class Transport:
@@ -91,9 +62,10 @@ class Transport:
 
     def call(self, rpc: Rpc, request: Any, deadline: Deadline, scope: Scope | None = None) -> Any:
         """One request with its retries. Raises a ServiceError, or ContractError when the client is closed."""
-        state = CallState(self._config, self._budget, self._statistics, deadline)
+        state = CallState(self._config.retry, self._budget, self._statistics, deadline)
         while True:
-            remaining_s = state.before_send(request)
+            remaining_s = deadline.check()
+            set_timeout(request, remaining_s)
             try:
                 with self._while_open():
                     response = self._send(rpc, request, remaining_s, scope, state)
@@ -217,7 +189,7 @@ class Transport:
         return response
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return request_metadata(self._config, trace_metadata())
+        return request_metadata(self._config)
 
     def _stub(self, rpc: Rpc) -> Any:
         if self._closing.is_set():
@@ -234,6 +206,49 @@ class Transport:
                 for channel in self._channels
             ]
         )
+
+
+class Servers:
+    """The servers of one client, for threads: Triton and GenFilt, of which either may be missing.
+
+    Raises ConfigError for an address that cannot be read.
+    """
+
+    def __init__(self, triton: str | None, generator: str | None, config: ClientConfig, statistics: Statistics) -> None:
+        served = ServedModel(config.model_recheck_s)
+        self._triton = Transport(triton, config, statistics, served) if triton else None
+        self._genfilt = Transport(generator, config.for_genfilt(), statistics) if generator else None
+
+    @property
+    def triton(self) -> Transport:
+        """Raises ContractError where the client has no Triton."""
+        if self._triton is None:
+            raise ContractError("found no Triton address, want Client(address)")
+        return self._triton
+
+    @property
+    def genfilt(self) -> Transport:
+        """Raises ContractError where the client has no GenFilt."""
+        if self._genfilt is None:
+            raise ContractError("found no GenFilt address, want Client(genfilt=address)")
+        return self._genfilt
+
+    def are_ready(self, timeout_s: float) -> bool:
+        """Whether each of them answers a real request within timeout_s. Raises CredentialsError."""
+        try:
+            if self._triton is not None:
+                self._triton.once(*_batches.readiness_probe(), timeout_s)
+            if self._genfilt is not None:
+                self._genfilt.once(_genfilt.METADATA, _genfilt.METADATA.message(), timeout_s)
+        except CredentialsError:
+            raise
+        except ServiceError:
+            return False
+        return True
+
+    def close(self) -> None:
+        for transport in filter(None, (self._triton, self._genfilt)):
+            transport.close()
 
 
 def _raise_failure(window: Iterable[Future[Any]]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from querylife.catalog.reader import load_queries
 from querylife_gateway.comparison.measures import by_difference, compare, read_judgements
 from querylife_gateway.comparison.page import render
-from querylife_gateway.comparison.rankings import Found, Side
+from querylife_gateway.comparison.rankings import RankedProduct, Side
 from querylife_gateway.comparison.trec import write_files
 
 KEY_VARIABLE = "QUERYLIFE_TOKEN"
@@ -43,11 +43,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _picture(side: Side, known: dict[str, str], found: Found) -> str:
+def _picture(side: Side, known: dict[str, str], product: RankedProduct) -> str:
     """A data URI, fetched once; "" where the product has no picture."""
-    if found.has_picture and found.id not in known:
-        known[found.id] = side.picture(found.id)
-    return known.get(found.id, "")
+    if product.has_picture and product.id not in known:
+        known[product.id] = side.picture(product.id)
+    return known.get(product.id, "")
 
 
 def _parser() -> argparse.ArgumentParser:

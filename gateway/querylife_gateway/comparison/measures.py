@@ -9,7 +9,7 @@ import numpy as np
 
 from querylife.errors import InputFileError
 from querylife.evaluation.metrics import interval
-from querylife_gateway.comparison.rankings import Found
+from querylife_gateway.comparison.rankings import RankedProduct
 
 K = 10
 Grades = Mapping[str, Mapping[str, int]]  # query -> product id -> 0 to 3
@@ -20,8 +20,8 @@ class Compared:
     """One query. overlap: share of the first K products on both sides. ndcg_a, ndcg_b: NaN without judgements."""
 
     query: str
-    a: list[Found]
-    b: list[Found]
+    a: list[RankedProduct]
+    b: list[RankedProduct]
     overlap: float
     ndcg_a: float
     ndcg_b: float
@@ -32,8 +32,8 @@ class Compared:
         return self.ndcg_b - self.ndcg_a
 
 
-def compare(query: str, a: list[Found], b: list[Found], grades: Mapping[str, int]) -> Compared:
-    first_a, first_b = ([found.id for found in ranking[:K]] for ranking in (a, b))
+def compare(query: str, a: list[RankedProduct], b: list[RankedProduct], grades: Mapping[str, int]) -> Compared:
+    first_a, first_b = ([product.id for product in ranking[:K]] for ranking in (a, b))
     longest = max(len(first_a), len(first_b), 1)
     overlap = len(set(first_a) & set(first_b)) / longest
     return Compared(query, a, b, overlap, ndcg(first_a, grades), ndcg(first_b, grades))

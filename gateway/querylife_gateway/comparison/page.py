@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from querylife_gateway.comparison.measures import Compared, K, difference
-from querylife_gateway.comparison.rankings import Found, Side
+from querylife_gateway.comparison.rankings import RankedProduct, Side
 
 STYLE = (Path(__file__).parents[1] / "pages" / "style.css").read_text("utf-8")
 
 
-def render(a: Side, b: Side, compared: list[Compared], picture: Callable[[Found], str]) -> str:
+def render(a: Side, b: Side, compared: list[Compared], picture: Callable[[RankedProduct], str]) -> str:
     """picture: a data URI, or "" where a product has none."""
     sections = "".join(_section(each, picture) for each in compared)
     return f"""<!doctype html>
@@ -36,15 +36,15 @@ def _verdict(compared: list[Compared]) -> str:
     )
 
 
-def _section(each: Compared, picture: Callable[[Found], str]) -> str:
-    ids = {name: {found.id for found in ranking[:K]} for name, ranking in (("a", each.a), ("b", each.b))}
+def _section(each: Compared, picture: Callable[[RankedProduct], str]) -> str:
+    ids = {name: {product.id for product in ranking[:K]} for name, ranking in (("a", each.a), ("b", each.b))}
     note = f"{each.overlap:.0%} in common"
     if not math.isnan(each.won):
         note += f", nDCG@{K} {each.ndcg_a:.3f} and {each.ndcg_b:.3f} ({each.won:+.3f})"
     columns = "".join(
         f'<section aria-label="Ranking {name}"><h3>{name}</h3><ol class="results">'
         + "".join(
-            _card(found, place, found.id not in ids[other], picture) for place, found in enumerate(ranking[:K], 1)
+            _card(product, place, product.id not in ids[other], picture) for place, product in enumerate(ranking[:K], 1)
         )
         + "</ol></section>"
         for name, other, ranking in (("A", "b", each.a), ("B", "a", each.b))
@@ -52,12 +52,12 @@ def _section(each: Compared, picture: Callable[[Found], str]) -> str:
     return f'<h2>{html.escape(each.query)} <small class="quiet">{note}</small></h2><div class="sides">{columns}</div>'
 
 
-def _card(found: Found, place: int, is_only: bool, picture: Callable[[Found], str]) -> str:
-    source = picture(found)
-    title = html.escape(found.title or found.product_type or found.id, quote=True)
+def _card(product: RankedProduct, place: int, is_only: bool, picture: Callable[[RankedProduct], str]) -> str:
+    source = picture(product)
+    title = html.escape(product.title or product.product_type or product.id, quote=True)
     image = f'<img alt="{title}" src="{source}">' if source else '<div class="none">no picture</div>'
     return (
         f'<li class="product{" only" if is_only else ""}"><span class="rank">{place}</span>'
         f'<div class="picture">{image}</div><div class="about"><h4>{title}</h4>'
-        f'<span class="quiet">{found.score:.2f}</span></div></li>'
+        f'<span class="quiet">{product.score:.2f}</span></div></li>'
     )

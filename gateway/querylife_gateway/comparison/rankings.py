@@ -15,7 +15,7 @@ FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedProduct:
     """One product of a ranking. score: in [0, 1]."""
 
     id: str
@@ -51,19 +51,19 @@ class Side:
                 raise ConfigError(f"{text}: found {name}={value}, want {want}")
         return cls(text, urlunsplit((parts.scheme, parts.netloc, "", "", "")), settings, key)
 
-    def search(self, query: str, k: int) -> list[Found]:
+    def search(self, query: str, k: int) -> list[RankedProduct]:
         """The k best products. Raises what `_open` raises."""
         body = json.dumps({"query": query, "k": k, **self.settings}).encode()
         products = json.loads(self._open("/v1/search", body))["products"]
         return [
-            Found(
-                found["id"],
-                found["score"],
-                str(found["attributes"].get("title", "")),
-                str(found["attributes"].get("product_type", "")),
-                found["has_picture"],
+            RankedProduct(
+                product["id"],
+                product["score"],
+                str(product["attributes"].get("title", "")),
+                str(product["attributes"].get("product_type", "")),
+                product["has_picture"],
             )
-            for found in products
+            for product in products
         ]
 
     def picture(self, identifier: str) -> str:

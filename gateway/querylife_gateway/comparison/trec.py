@@ -11,9 +11,9 @@ def write_files(folder: Path, compared: Sequence[Compared], grades: Grades) -> l
     numbers = {each.query: f"q{number}" for number, each in enumerate(compared, 1)}
     runs = {
         name: [
-            f"{numbers[each.query]} Q0 {_token(found.id)} {rank} {found.score:.6f} {name}"
+            f"{numbers[each.query]} Q0 {_token(product.id)} {rank} {product.score:.6f} {name}"
             for each in compared
-            for rank, found in enumerate(each.a if name == "a" else each.b, 1)
+            for rank, product in enumerate(each.a if name == "a" else each.b, 1)
         ]
         for name in ("a", "b")
     }
@@ -24,9 +24,9 @@ def write_files(folder: Path, compared: Sequence[Compared], grades: Grades) -> l
     }
     if grades:
         files["qrels"] = [
-            f"{number} 0 {_token(product)} {grade}"
+            f"{number} 0 {_token(product_id)} {grade}"
             for query, number in numbers.items()
-            for product, grade in grades.get(query, {}).items()
+            for product_id, grade in grades.get(query, {}).items()
         ]
     for name, lines in files.items():
         (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")

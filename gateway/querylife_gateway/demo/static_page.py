@@ -68,7 +68,7 @@ def _facts(summary: Summary) -> str:
 
 
 def _section(number: int, ranking: Ranking) -> str:
-    cards = "".join(_card(place, ranking.query, *found) for place, found in enumerate(ranking.best, 1))
+    cards = "".join(_card(place, ranking.query, *card) for place, card in enumerate(ranking.best, 1))
     return f"""<section id="q{number}"><h2>{html.escape(ranking.query)}<small>{ranking.milliseconds:.0f} ms</small></h2>
 <div class="row">{cards or "<p>No product could be scored.</p>"}</div></section>"""
 

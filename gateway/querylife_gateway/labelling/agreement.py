@@ -34,7 +34,7 @@ def krippendorff_alpha(units: Iterable[Sequence[int]], level: Level = "ordinal")
 def _distances(margins: dict[int, float], level: Level) -> dict[tuple[int, int], float]:
     """Squared difference of each two grades, by the level of measurement."""
     grades = sorted(margins)
-    found = {}
+    distances = {}
     for a in grades:
         for b in grades:
             low, high = min(a, b), max(a, b)
@@ -45,5 +45,5 @@ def _distances(margins: dict[int, float], level: Level) -> dict[tuple[int, int],
             else:
                 between = sum(margins[grade] for grade in grades if low <= grade <= high)
                 difference = between - (margins[low] + margins[high]) / 2
-            found[a, b] = difference**2
-    return found
+            distances[a, b] = difference**2
+    return distances

@@ -146,8 +146,8 @@ class Labels:
 
     def _grades(self) -> dict[tuple[str, str], list[int]]:
         rows = "SELECT query, product_id, grade FROM latest WHERE grade IS NOT NULL ORDER BY query, product_id, rater"
-        found: dict[tuple[str, str], list[int]] = {}
+        grades: dict[tuple[str, str], list[int]] = {}
         with self._lock:
             for query, product_id, grade in self._database.execute(rows):
-                found.setdefault((query, product_id), []).append(grade)
-        return found
+                grades.setdefault((query, product_id), []).append(grade)
+        return grades

@@ -21,7 +21,7 @@ def plan(client: Client, store: Collections, queries: Sequence[str], k: int, ver
         probabilities: dict[str, float] = {}
         for hybrid in (False, True):
             results: SearchResults = client.search(query, store, k, hybrid=hybrid)
-            probabilities |= {found.id: found.score for found in results}
+            probabilities |= {product.id: product.score for product in results}
         for product_id, probability in probabilities.items():
             yield Pair(query, product_id, doubt(probability, verdicts.get((query, product_id))))
 

@@ -177,18 +177,18 @@ class LanceCollection:
         query = self._latest().search(_words(text), query_type="fts", fts_columns=SEARCH_TEXT).limit(k)
         if filters:
             query = query.where(" AND ".join(map(_sql, filters)), prefilter=True)
-        found = self._do(query.to_arrow)
-        rows = found.drop_columns([VECTOR]).to_pylist()
-        hits = zip(rows, _matrix(found[VECTOR]) @ vector, strict=True)
+        table = self._do(query.to_arrow)
+        rows = table.drop_columns([VECTOR]).to_pylist()
+        hits = zip(rows, _matrix(table[VECTOR]) @ vector, strict=True)
         return [Hit(row[ID], float(cosine), visible(row, self._identity.columns)) for row, cosine in hits]
 
     def contents(self, ids: Sequence[str]) -> dict[str, str]:
-        found = self._do(lambda: self._where_ids(ids).select([ID, CONTENT]).limit(max(1, len(ids))).to_arrow())
-        return dict(zip(found[ID].to_pylist(), found[CONTENT].to_pylist(), strict=True))
+        table = self._do(lambda: self._where_ids(ids).select([ID, CONTENT]).limit(max(1, len(ids))).to_arrow())
+        return dict(zip(table[ID].to_pylist(), table[CONTENT].to_pylist(), strict=True))
 
     def fetch(self, ids: Sequence[str]) -> list[StoredRow]:
-        found = self._do(lambda: self._where_ids(ids).limit(max(1, len(ids))).to_arrow())
-        rows = zip(found.drop_columns([VECTOR]).to_pylist(), _matrix(found[VECTOR]), strict=True)
+        table = self._do(lambda: self._where_ids(ids).limit(max(1, len(ids))).to_arrow())
+        rows = zip(table.drop_columns([VECTOR]).to_pylist(), _matrix(table[VECTOR]), strict=True)
         return [StoredRow(row[ID], vector, visible(row, self._identity.columns)) for row, vector in rows]
 
     def scan_ids(self) -> Iterator[list[str]]:

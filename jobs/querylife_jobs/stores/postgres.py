@@ -252,8 +252,8 @@ class PostgresCollection:
             "SELECT word, coalesce(w.rows, 1), (SELECT max(rows) FROM {0} WHERE word = '') "
             "FROM unnest(tsvector_to_array(to_tsvector('english', %s))) AS word LEFT JOIN {0} w USING (word)"
         ).format(words_table(self._name))
-        found = connection.execute(statement, [text]).fetchall()
-        return {word: math.log(1 + ((total or rows) - rows + 0.5) / (rows + 0.5)) for word, rows, total in found}
+        counts = connection.execute(statement, [text]).fetchall()
+        return {word: math.log(1 + ((total or rows) - rows + 0.5) / (rows + 0.5)) for word, rows, total in counts}
 
     def contents(self, ids: Sequence[str]) -> dict[str, str]:
         statement = sql.SQL("SELECT id, {} FROM {} WHERE id = ANY(%s)").format(sql.Identifier(CONTENT), self._table)

@@ -194,12 +194,12 @@ class QdrantCollection:
         self, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = (), *, fingerprint: str
     ) -> list[Hit]:
         check_fingerprint(self._identity, fingerprint, "query vector")
-        found = self._database.call(
+        answer = self._database.call(
             lambda: self._client.query_points(
                 self._name, query=vector.tolist(), using=VECTOR, limit=k, query_filter=payload_filter(filters)
             )
         )
-        return [Hit(point.payload[ID], point.score, self._visible(point.payload)) for point in found.points]
+        return [Hit(point.payload[ID], point.score, self._visible(point.payload)) for point in answer.points]
 
     def search_text(
         self, text: str, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = ()
@@ -207,7 +207,7 @@ class QdrantCollection:
         words = word_vector(text, is_query=True)
         if not words.indices:
             return []
-        found = self._database.call(
+        answer = self._database.call(
             lambda: self._client.query_points(
                 self._name,
                 query=words,
@@ -217,8 +217,8 @@ class QdrantCollection:
                 with_vectors=[VECTOR],
             )
         )
-        cosines = [float(np.asarray(point.vector[VECTOR], np.float32) @ vector) for point in found.points]
-        points = zip(found.points, cosines, strict=True)
+        cosines = [float(np.asarray(point.vector[VECTOR], np.float32) @ vector) for point in answer.points]
+        points = zip(answer.points, cosines, strict=True)
         return [Hit(point.payload[ID], cosine, self._visible(point.payload)) for point, cosine in points]
 
     def contents(self, ids: Sequence[str]) -> dict[str, str]:

@@ -27,8 +27,8 @@ def word_vector(text: str, *, is_query: bool = False) -> models.SparseVector:
 
 def words(text: str) -> list[str]:
     """Lower-case words, a plural s dropped."""
-    found = re.findall(r"[^\W_]+", text.lower())
-    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in found]
+    matches = re.findall(r"[^\W_]+", text.lower())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in matches]
 
 
 def payload_path(column: str) -> str:

@@ -22,8 +22,8 @@ def check_rows(
     vectors: [n, width] float32, unit rows.
     """
     if vectors.shape != (len(ids), identity.width) or len(attributes) != len(ids):
-        found = f"{len(ids)} ids, vectors {list(vectors.shape)}, {len(attributes)} attributes"
-        raise ValueError(f"found {found}, want as many of each and width {identity.width}")
+        sizes = f"{len(ids)} ids, vectors {list(vectors.shape)}, {len(attributes)} attributes"
+        raise ValueError(f"found {sizes}, want as many of each and width {identity.width}")
     if len(set(ids)) != len(ids):
         raise ValueError("found an id twice, want every id once")
     if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):

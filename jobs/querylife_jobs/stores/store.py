@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from querylife.errors import InvalidRequestError
+from querylife.errors import ConfigError
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 
 REFRESH_S = 1.0
@@ -210,7 +210,7 @@ def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     """lance:FOLDER, postgresql://USER@HOST/DATABASE, qdrant:FOLDER, or qdrant+http(s)://HOST:PORT.
 
     @FILE stands for the URL in a file, which keeps a password out of the list of processes.
-    refresh_s: seconds until a switch to another collection is noticed, at most. Raises InvalidRequestError for another
+    refresh_s: seconds until a switch to another collection is noticed, at most. Raises ConfigError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
     """
     found = _read_url(Path(url[1:])) if url.startswith("@") else url
@@ -226,7 +226,7 @@ def _read_url(file: Path) -> str:
     try:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"store: {file}: found no file with its URL: {error}") from error
+        raise ConfigError(f"store: {file}: found no file with its URL: {error}") from error
 
 
 def _database(url: str) -> Database:  # each store's packages are imported only where it is used
@@ -244,4 +244,4 @@ def _database(url: str) -> Database:  # each store's packages are imported only 
 
         return QdrantDatabase(rest if scheme == "qdrant" else url.removeprefix("qdrant+"))
     want = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
-    raise InvalidRequestError(f"store: found {_shown(url)!r}, want {want} or @FILE")
+    raise ConfigError(f"store: found {_shown(url)!r}, want {want} or @FILE")

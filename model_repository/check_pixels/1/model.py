@@ -4,8 +4,8 @@ import numpy as np
 
 from querylife.contract import CHECK_PIXELS
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.input_checks import check_axes
 from querylife.serving.backend.repository_files import repository_lock
+from querylife.serving.backend.request_arrays import check_axes
 
 
 class TritonPythonModel(Adapter):

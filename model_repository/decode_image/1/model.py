@@ -1,10 +1,10 @@
 """Encoded pictures to pixels; a missing or broken one is marked, its neighbours are unharmed."""
 
 from querylife.contract import DECODE_IMAGE
+from querylife.preprocessing.image import PictureDecoder
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.image_decoding import PictureDecoder
-from querylife.serving.backend.packing import bytes_column, fault_column
 from querylife.serving.backend.repository_files import repository_lock
+from querylife.serving.backend.request_arrays import bytes_column, fault_column
 
 
 class TritonPythonModel(Adapter):

@@ -2,9 +2,8 @@
 
 from querylife.contract import FUSION_TOWER
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.input_checks import check_token_roles
-from querylife.serving.backend.towers import OnnxTower
+from querylife.serving.backend.request_arrays import check_token_roles
+from querylife.serving.backend.towers import CoreSharing, OnnxTower
 
 
 class TritonPythonModel(Adapter):

@@ -3,8 +3,8 @@
 from querylife.contract import RELEVANCE
 from querylife.scoring import relevance
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.input_checks import check_axes
 from querylife.serving.backend.repository_files import repository_lock
+from querylife.serving.backend.request_arrays import check_axes
 
 
 class TritonPythonModel(Adapter):

@@ -2,10 +2,9 @@
 
 from querylife.contract import TEXT_STATES, TEXT_TOWER, TOKEN_IDS, TOKEN_ROLES
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.input_checks import check_token_roles
 from querylife.serving.backend.repository_files import repository_tokenizer
-from querylife.serving.backend.towers import OnnxTower, run_distinct
+from querylife.serving.backend.request_arrays import check_token_roles
+from querylife.serving.backend.towers import CoreSharing, OnnxTower, run_distinct
 
 
 class TritonPythonModel(Adapter):

@@ -4,8 +4,7 @@ from functools import partial
 
 from querylife.contract import VISION_TOWER
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.towers import OnnxTower, run_in_parts, run_used
+from querylife.serving.backend.towers import CoreSharing, OnnxTower, run_in_parts, run_used
 
 PICTURES = 8  # in one run; 32 take 8% more processor time each: docs/measurements/performance-2026-11-23.md
 

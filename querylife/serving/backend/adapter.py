@@ -14,7 +14,7 @@ import triton_python_backend_utils as triton
 
 from querylife.contract import Model, Tensor
 from querylife.errors import InvalidRequestError
-from querylife.serving.backend.request_batch import Arrays, RequestBatch, compatible_requests
+from querylife.serving.backend.request_arrays import Arrays, MergedRequests, compatible_requests
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,12 @@ class Adapter(ABC):
         padded = {tensor.name for tensor in self.padded}
         answers: list[Any] = [None] * len(requests)
         for indexes in compatible_requests(requests, padded):
-            batch = RequestBatch([requests[index] for index in indexes], padded)
+            batch = MergedRequests([requests[index] for index in indexes], padded)
             for index, answer in zip(indexes, self._answer_batch(batch, wanted), strict=True):
                 answers[index] = answer
         return answers
 
-    def _answer_batch(self, batch: RequestBatch, wanted: frozenset[str]) -> list[Any]:
+    def _answer_batch(self, batch: MergedRequests, wanted: frozenset[str]) -> list[Any]:
         """Compute all requests at once; where that fails, each by itself, so that only the one at fault fails."""
         if len(batch.requests) > 1:
             try:

@@ -7,11 +7,9 @@ from numpy.typing import NDArray
 
 from querylife.artifacts.repository_lock import ONNX_NAME
 from querylife.contract import TEXT_TOWER
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.packing import bytes_column, fault_column
 from querylife.serving.backend.repository_files import repository_tokenizer
-from querylife.serving.backend.request_batch import Arrays
-from querylife.serving.backend.towers import OnnxTower, run_distinct
+from querylife.serving.backend.request_arrays import Arrays, bytes_column, fault_column
+from querylife.serving.backend.towers import CoreSharing, OnnxTower, run_distinct
 
 
 class QueryEncoder:

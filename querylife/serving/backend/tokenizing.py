@@ -5,9 +5,8 @@ from pathlib import Path
 
 from querylife.contract import TOKENIZE_QUERY
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.packing import bytes_column, fault_column
 from querylife.serving.backend.repository_files import repository_tokenizer
-from querylife.serving.backend.request_batch import Arrays
+from querylife.serving.backend.request_arrays import Arrays, bytes_column, fault_column
 
 
 class TokenizingAdapter(Adapter):

@@ -1,5 +1,6 @@
 """Towers of the CPU profile: ONNX Runtime sessions, batching and core sharing."""
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,10 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from querylife.serving.backend.core_sharing import CoreSharing
-from querylife.serving.backend.input_checks import check_axes
-
-Arrays = dict[str, NDArray[Any]]
+from querylife.serving.backend.request_arrays import Arrays, check_axes
 
 # Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
 SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
@@ -26,7 +24,7 @@ class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
     def __init__(
-        self, path: Path, threads: str = "all", core_sharing: CoreSharing | None = None, pause_s: float = PAUSE_S
+        self, path: Path, threads: str = "all", core_sharing: "CoreSharing | None" = None, pause_s: float = PAUSE_S
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
@@ -64,6 +62,36 @@ class OnnxTower:
 
     def _has_paused(self) -> bool:
         return time.monotonic() - self._ended >= self._pause_s
+
+
+class CoreSharing:
+    """Core sharing between the towers of one repository: a tower that runs alone uses all cores.
+
+    A running tower holds a shared lock.
+
+    Nobody waits for the lock, and the kernel releases it when a process dies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """folder: any folder, the same for all towers."""
+        self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def running(self) -> Iterator[bool]:
+        """A run of this tower. True where no other tower runs as it begins."""
+        is_alone = self._try(fcntl.LOCK_EX)
+        self._try(fcntl.LOCK_SH)
+        try:
+            yield is_alone
+        finally:
+            self._try(fcntl.LOCK_UN)
+
+    def _try(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
+        except OSError:  # held by others; or a file system without locks, on which no tower is ever alone
+            return False
+        return True
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -106,8 +106,8 @@ def _runs_version(lock: TensorRTLock, tensorrt: str) -> bool:
     return built == here or (lock.version_compatible and built[0] == here[0] and here >= built)
 
 
-def _refuse(part: str, found: str, want: str) -> None:
-    raise ArtifactError(f"{part}: found {found}, the plans were built for {want}: {BUILD}")
+def _refuse(part: str, actual: str, want: str) -> None:
+    raise ArtifactError(f"{part}: found {actual}, the plans were built for {want}: {BUILD}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

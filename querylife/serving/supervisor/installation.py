@@ -64,9 +64,9 @@ def _from_folder(folder: Path) -> Installation:
     for path in (server, stub):
         if not path.is_file():
             raise ArtifactError(f"{folder}: found no {path.relative_to(folder)}, want the folder of a Triton server")
-    found, here = _linked_python(stub), f"{sys.version_info.major}.{sys.version_info.minor}"
-    if found not in ("", here):
-        raise ArtifactError(f"{stub}: found a stub for Python {found}, this is {here}: install querylife in {found}")
+    linked, here = _linked_python(stub), f"{sys.version_info.major}.{sys.version_info.minor}"
+    if linked not in ("", here):
+        raise ArtifactError(f"{stub}: found a stub for Python {linked}, this is {here}: install querylife in {linked}")
     return Installation(server.absolute(), (folder / "backends").absolute(), (folder / "lib").absolute())
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from querylife.serving.backend.request_batch import RequestBatch, compatible_requests
+from querylife.serving.backend.request_arrays import MergedRequests, compatible_requests
 
 PADDED = {"ids", "states"}
 
@@ -13,7 +13,7 @@ def request(rows, length, start=0):
 
 def test_shorter_requests_end_in_zeros_and_get_their_own_length_back():
     requests = [request(1, 2, 1), request(2, 4, 10), request(1, 3, 30)]
-    batch = RequestBatch(requests, PADDED)
+    batch = MergedRequests(requests, PADDED)
     ids = batch.inputs()["ids"]
     assert ids.tolist() == [[1, 2, 0, 0], [10, 11, 12, 13], [14, 15, 16, 17], [30, 31, 32, 0]]
     answers = batch.split({"states": ids[:, :, None].astype(np.float32), "embedding": ids.sum(axis=1, keepdims=True)})

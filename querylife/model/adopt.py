@@ -1,0 +1,88 @@
+"""Makes a checkpoint of a pretrained dual encoder, to serve it as it is: no training, no weights of ours.
+
+    querylife adopt openai/clip-vit-base-patch32 --out out/clip        a folder of save_pretrained, or a hub id
+    querylife-build repository --checkpoint out/clip && querylife serve
+
+A product's vector is the mean of its title's and its picture's. Scores of SigLIP are its own probabilities; CLIP has no
+such calibration, so its scores rank products, and say nothing by themselves.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from querylife.errors import ArtifactError
+from querylife.exit_status import run_command
+from querylife.model.dual_encoders import open_dual_encoder
+from querylife.model.encoders import encoder_source
+from querylife.model.fusion_tower import FusionTowerConfig
+from querylife.model.query_life import QueryLife, QueryLifeConfig, save_checkpoint
+from querylife.model.text_tower import TextTowerConfig
+from querylife.model.vision_tower import VisionTowerConfig
+from querylife.scoring import Calibration
+
+log = logging.getLogger(__name__)
+
+CLIP_BORDER = 0.25  # the cosine that counts as a half, for want of a calibration
+
+
+def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
+    """source: a folder that save_pretrained wrote, or a hub id. Raises ArtifactError where it is no dual encoder."""
+    model = open_dual_encoder(source)
+    text, vision = model.text_model.config, model.vision_model.config
+    is_clip = model.config.model_type == "clip"
+    width = model.config.projection_dim if is_clip else text.projection_size
+    pixels = _pixel_settings(source)
+    scale = float(model.logit_scale.detach().exp())
+    return QueryLifeConfig(
+        name=name,
+        weights=f"{source}, as it is",
+        towers="dual encoder",
+        text=TextTowerConfig(source, width, int(text.max_position_embeddings)),
+        vision=VisionTowerConfig(
+            encoder=source,
+            embedding_width=width,
+            image_size=vision.image_size,
+            mean=tuple(pixels["image_mean"]),
+            deviation=tuple(pixels["image_std"]),
+            tuned=0,
+        ),
+        fusion=FusionTowerConfig(text.hidden_size, vision.hidden_size, width, fusion_mode="mean"),
+        calibration=Calibration(scale, -scale * CLIP_BORDER if is_clip else float(model.logit_bias.detach())),
+    )
+
+
+def _pixel_settings(source: str) -> dict[str, Any]:
+    """What preprocessor_config.json says of mean and deviation."""
+    from transformers.image_processing_base import ImageProcessingMixin  # noqa: PLC0415 (only where it is needed)
+
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(encoder_source(source))
+    except OSError as error:
+        raise ArtifactError(f"{source}: found no preprocessor_config.json, want image_mean and image_std") from error
+    if not {"image_mean", "image_std"} <= settings.keys():
+        raise ArtifactError(
+            f"{source}: preprocessor_config.json: found no image_mean and image_std: {json.dumps(settings)}"
+        )
+    return settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a checkpoint of a CLIP or SigLIP model."""
+    parser = argparse.ArgumentParser(prog="querylife adopt", description="Make a checkpoint of a CLIP or SigLIP model.")
+    parser.add_argument("source", help="a folder that transformers' save_pretrained wrote, or a hub id")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--name", default="", help="the model's name; empty: the last part of source")
+    options = parser.parse_args(arguments)
+    return run_command("querylife adopt", lambda: _adopt(options))
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    source = str(Path(options.source).resolve()) if Path(options.source).is_dir() else options.source
+    model = QueryLife(dual_encoder_config(source, options.name or Path(options.source).name)).eval()
+    save_checkpoint(model, options.out)
+    log.info("%s: want a repository: querylife-build repository --checkpoint %s", options.out, options.out)
+    return 0

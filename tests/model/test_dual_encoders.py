@@ -1,0 +1,60 @@
+"""A CLIP or SigLIP folder becomes a model whose vectors are those of the library that made it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from dual_encoder_folders import PATCH, SIDE, TEXTS, library_pictures, library_texts, write_dual_encoder
+from transformers import AutoModel
+
+from querylife.model.adopt import main
+from querylife.model.embed import embed_queries, model_tokenizer
+from querylife.model.query_life import QueryLife, load_checkpoint
+
+
+@pytest.fixture(params=["clip", "siglip"])
+def adopted(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, QueryLife, Path]:
+    """The library's model, ours, and the folder that both are from."""
+    folder = write_dual_encoder(tmp_path / request.param, request.param)
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    library = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    return library, load_checkpoint(tmp_path / "out"), folder
+
+
+@torch.inference_mode()
+def test_texts_have_the_librarys_vectors(adopted: tuple[Any, QueryLife, Path]) -> None:
+    library, model, folder = adopted
+    want = library_texts(library, folder)
+    assert F.cosine_similarity(embed_queries(model, model_tokenizer(model), TEXTS), want).min() > 0.9999
+    assert (want @ want.T).min() < 0.98, "vectors that are all alike would prove nothing"
+
+
+@torch.inference_mode()
+def test_pictures_have_the_librarys_vectors(adopted: tuple[Any, QueryLife, Path]) -> None:
+    library, model, _ = adopted
+    planes = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    pixels = torch.from_numpy(planes.transpose(0, 3, 1, 2).copy())
+    patches, ours = model.vision(pixels, torch.tensor([[True], [True], [False]]))
+    assert F.cosine_similarity(ours[:2], library_pictures(library, planes)[:2]).min() > 0.9999
+    assert not ours[2].any()
+    assert patches.shape == (3, (SIDE // PATCH) ** 2, 48)
+
+
+def test_siglips_scores_are_its_probabilities(tmp_path: Path) -> None:
+    folder = write_dual_encoder(tmp_path / "siglip", "siglip")
+    main([str(folder), "--out", str(tmp_path / "out")])
+    library, calibration = AutoModel.from_pretrained(folder), load_checkpoint(tmp_path / "out").config.calibration
+    assert calibration.scale == pytest.approx(float(library.logit_scale.detach().exp()))
+    assert calibration.bias == pytest.approx(float(library.logit_bias.detach()))
+
+
+def test_a_model_that_is_no_dual_encoder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert main([str(tmp_path / "bert"), "--out", str(tmp_path / "out")]) == 1
+    assert "found a model of type bert, want one of clip, siglip" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
