@@ -142,7 +142,7 @@ def _server(repository: Path, log: Path) -> Iterator[str]:
     """A `querylife serve` of a repository. Yields its address."""
     port, probe = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     ports = ["--grpc-port", str(port), "--metrics-port", "0", "--probe-port", str(probe)]
-    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports]
+    command = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, "--start-s", "600"]
     with _running(Process("server", command, f"http://127.0.0.1:{probe}/ready", log)):
         yield f"127.0.0.1:{port}"
 

@@ -83,7 +83,7 @@ class Server(Process):
         tls = ["--tls-certificate", str(self.tls.certificate), "--tls-key", str(self.tls.key)]
         access = [*tls, "--token-file", str(credentials.token_file), "--renewal-spread-s", "0"]
         serve = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, *access]
-        command = ["unshare", "--mount", "sh", "-c", SERVER_IN_OWN_SHM, *serve, "--drain-s", "10"]
+        command = ["unshare", "--mount", "sh", "-c", SERVER_IN_OWN_SHM, *serve, "--drain-s", "10", "--start-s", "600"]
         url = f"http://127.0.0.1:{probe}/ready"
         super().__init__(f"server {number}", command, url, folder / f"server-{number}.log")
 
