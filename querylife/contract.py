@@ -19,6 +19,7 @@ MAX_IMAGE_BYTES = 10 * 1024 * 1024  # encoded
 MAX_IMAGE_PIXELS = 32_000_000  # decoded, all frames of the first picture
 MAX_DECODE_S = 2.0  # per image, of processor time
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # all tensors of one request together
+PIXELS_VERSION = 1  # changes whenever the same encoded picture may give other pixels (preprocessing/image.py)
 # Where Triton looks for "Bearer <token>": it compares headers of this prefix only.
 TOKEN_HEADER = "triton-grpc-protocol-authorization"
 

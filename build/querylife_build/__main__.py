@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.errors import QuerylifeError
+from querylife.errors import ArtifactError, QuerylifeError
 from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
 from querylife_build.tensorrt.runtime import check_machine
@@ -195,7 +195,12 @@ def _dali(options: argparse.Namespace) -> None:
     from querylife_build.dali import load_dali, write_decoder  # noqa: PLC0415
 
     load_dali()  # say what is missing first
-    size = read_lock(options.repository / LOCK_NAME).image_size
+    lock = read_lock(options.repository / LOCK_NAME)
+    if lock.image_fit != "pad":
+        raise ArtifactError(
+            f'{options.repository}: found image_fit "{lock.image_fit}", want "pad": DALI knows no other'
+        )
+    size = lock.image_size
     write_decoder(options.repository, options.out, size, options.device)
     log.info("%s: written for the %s; give Triton this folder as a second repository", options.out, options.device)
 

@@ -38,7 +38,7 @@ def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
     image = draw_dress()
     query = tokenizer.encode_queries([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
-    planes = pixels.decode(image, model.config.vision.image_size, max_decode_s=60.0)
+    planes = pixels.decode(image, model.config.vision.image_size, model.config.vision.image_fit, max_decode_s=60.0)
     pixels_row = torch.from_numpy(planes)[None]
     with torch.no_grad():
         query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.token_roles)).numpy()
@@ -72,7 +72,9 @@ def gate_record(
         tokenizer.encode([golden_probe.query]),
         tokenizer.encode([golden_probe.title], [golden_probe.product_type]),
     )
-    planes = pixels.decode(golden_probe.image, model.config.vision.image_size, max_decode_s=60.0)[None]
+    planes = pixels.decode(
+        golden_probe.image, model.config.vision.image_size, model.config.vision.image_fit, max_decode_s=60.0
+    )[None]
     image_used = np.ones((1, 1), np.bool_)
     query_row = run(TEXT_TOWER, [query.token_ids, query.token_roles])[1]
     text_states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])

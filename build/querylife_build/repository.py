@@ -88,9 +88,12 @@ def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLo
         model_fingerprint=fingerprint(model),
         embedding_width=config.fusion.embedding_width,
         image_size=config.vision.image_size,
+        image_fit=config.vision.image_fit,
         max_tokens=config.text.max_tokens,
         calibration=config.calibration,
-        preprocessing=preprocessing(path, config.text.max_tokens, config.vision.image_size, golden_probe),
+        preprocessing=preprocessing(
+            path, config.text.max_tokens, config.vision.image_size, config.vision.image_fit, golden_probe
+        ),
         tokenizer_sha256=file_sha256(path),
         towers={tower.name: _tower_lock(repository, tower, parity) for tower, parity in parities.items()},
         golden_probe=golden_probe,

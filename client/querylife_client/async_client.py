@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Self
 
@@ -13,6 +13,7 @@ from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import FingerprintMismatchError, ServerFaultError
 from querylife_client import search as _search
 from querylife_client._requests import batches as _batches
+from querylife_client._requests import decoding as _decoding
 from querylife_client._requests import genfilt as _genfilt
 from querylife_client._requests import ranking as _ranking
 from querylife_client._requests import results as _results
@@ -48,6 +49,7 @@ class AsyncClient:
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
         self._cache = QueryCache(self._config.query_cache_items) if self._config.query_cache_items else None
+        self._decoder = _decoding.ImageDecoder(self._config.decode_threads) if self._config.decode == "client" else None
         self._servers = AsyncServers(address, genfilt, self._config, self._statistics)
 
     async def __aenter__(self) -> Self:
@@ -59,6 +61,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections; calls that are under way raise ContractError."""
         await self._servers.close()
+        if self._decoder is not None:
+            self._decoder.close()
         for other in self._others.values():
             await other.close()
 
@@ -71,7 +75,7 @@ class AsyncClient:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
         deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            batches = _batches.product_batches(products, self._config.limits)
+            batches = await self._product_batches(products, deadlines)
             work = Work(len(products), "products", "stream_products")
             return _results.join_products(
                 await self._servers.triton.collect(batches, deadlines, work, reads_files=True)
@@ -84,10 +88,9 @@ class AsyncClient:
 
         timeout_s holds for each request. Indices in a piece's .errors count from the start of that piece.
         """
-        batches = _batches.product_batches(products, self._config.limits)
-        answers = self._servers.triton.answers(
-            batches, self._request_deadlines(timeout_s), reads_files=True, streamed=True
-        )
+        deadlines = self._request_deadlines(timeout_s)
+        batches = await self._product_batches(products, deadlines)
+        answers = self._servers.triton.answers(batches, deadlines, reads_files=True, streamed=True)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield _results.join_products([answer])
@@ -313,6 +316,14 @@ class AsyncClient:
             return await self._embed_uncached(queries, deadlines)
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
+
+    async def _product_batches(
+        self, products: Iterable[Product], deadlines: Deadlines
+    ) -> Iterator[_batches.RequestBatch]:
+        if self._decoder is None:
+            return _batches.product_batches(products, self._config.limits)
+        served = await self._servers.triton.model(deadlines())
+        return self._decoder.batches(products, self._config.limits, served)
 
     async def _fulfil(self, claim: Claim, deadlines: Deadlines) -> None:
         """Ask for the claim's missing vectors, and wait for those that other callers have asked for."""

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import ConfigError, InputFileError
 from querylife_client.client import Client
-from querylife_client.config import ClientConfig, Tls
+from querylife_client.config import ClientConfig, Decode, Tls
 from querylife_client.products import Product
 from querylife_client.retry import RetryPolicy
 
@@ -54,6 +55,8 @@ def embed(arguments: list[str]) -> int:
     """Vectors of queries, or of the products of a catalogue."""
     parser = _parser("embed", embed.__doc__, catalog=False)
     parser.add_argument("queries", nargs="*", metavar="QUERY", help="queries; none: see --catalog")
+    about = "who decodes pictures: client: this machine, where the server's is too slow (%(default)s)"
+    parser.add_argument("--decode", choices=get_args(Decode), default=ClientConfig.decode, help=about)
     options = parser.parse_args(arguments)
     if bool(options.queries) == bool(options.catalog):
         parser.error("want either queries or --catalog")
@@ -107,6 +110,7 @@ def _parser(verb: str, purpose: str | None, *, catalog: bool) -> argparse.Argume
     else:
         parser.add_argument("--address", default=ADDRESS, metavar="HOST:PORT", help="(%(default)s)")
         parser.set_defaults(genfilt=None)
+    parser.set_defaults(decode=ClientConfig.decode)
     parser.add_argument(
         "--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help="for each request (%(default)g)"
     )
@@ -128,7 +132,8 @@ def _client(options: argparse.Namespace) -> Client:
     try:
         tls = Tls(options.authority, options.certificate, options.key) if encrypted else None
         retry = RetryPolicy(attempts=ATTEMPTS)
-        config = ClientConfig(tls=tls, token=os.environ.get(TOKEN_VARIABLE), retry=retry)
+        token = os.environ.get(TOKEN_VARIABLE)
+        config = ClientConfig(tls=tls, token=token, retry=retry, decode=options.decode)
         return Client(options.address, genfilt=options.genfilt, timeout_s=options.timeout_s, config=config)
     except OSError as error:  # a certificate that cannot be read
         raise ConfigError(str(error)) from error

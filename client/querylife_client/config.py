@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from querylife.contract import MAX_BATCH, MAX_REQUEST_BYTES
 from querylife.errors import ConfigError
 from querylife_client.retry import RetryPolicy
 
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")  # gRPC's rule
+
+Decode = Literal["server", "client"]  # who decodes
 
 Token = str | Callable[[], str]  # a callable is asked before every request, so it may refresh
 
@@ -52,6 +55,10 @@ class ClientConfig:
     tls, token, metadata: how to connect, the bearer token, and further gRPC metadata of every request.
     genfilt_token: GenFilt's bearer token, where it is another one.
     genfilt_items: items of one request to GenFilt, which takes about a second for ten.
+    decode: who decodes the pictures of embed_products and stream_products. "client": this machine, with the function
+    that the server uses (extra `images`), so that planes are sent in the place of encoded pictures: where many
+    pictures are embedded on a GPU, its own machine's processors decode too slowly.
+    decode_threads: None: one for each processor.
     query_cache_items: query vectors kept for repeated queries; 0: none.
     model_recheck_s: the server is asked which model it serves after this many seconds; 0: with every request.
     """
@@ -71,6 +78,8 @@ class ClientConfig:
     metadata: tuple[tuple[str, str], ...] = ()
     query_cache_items: int = 0
     model_recheck_s: float = 1.0
+    decode: Decode = "server"
+    decode_threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_items", "genfilt_items"):
@@ -81,6 +90,10 @@ class ClientConfig:
         for name in ("concurrency", "channels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 1")
+        if self.decode not in get_args(Decode):
+            raise ConfigError(f"decode: found {self.decode!r}, want one of {', '.join(get_args(Decode))}")
+        if self.decode_threads is not None and self.decode_threads < 1:
+            raise ConfigError(f"decode_threads: found {self.decode_threads}, want at least 1")
         for key, value in self.metadata:
             if not (_METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()):
                 raise ConfigError(f"metadata: found {key!r}: {value!r}, want a lower-case name and printable ASCII")

@@ -1,4 +1,4 @@
-"""What the client raises: the project's service errors, and CredentialsError.
+"""What the client raises: the project's service errors, CredentialsError, and ConfigError for what is not installed.
 
 ServiceError
 ├── InvalidRequestError      change the request
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import grpc
 
 from querylife.errors import (
+    ConfigError,
     ContractError,
     DeadlineExceededError,
     FingerprintMismatchError,
@@ -31,6 +32,7 @@ from querylife.errors import (
 )
 
 __all__ = [
+    "ConfigError",
     "ContractError",
     "CredentialsError",
     "DeadlineExceededError",

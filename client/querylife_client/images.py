@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from querylife.errors import ItemError, ItemFault
+from querylife.errors import ConfigError, ItemError, ItemFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,8 @@ _PNG_LEVEL = 1  # pictures cross one network once: speed before size
 def image_bytes(source: "ImageSource | None") -> bytes:
     """Encoded bytes of one picture; empty where it is missing.
 
-    Raises ItemError when a file cannot be read or is over the contract's limits, or an array is no picture.
+    Raises ItemError when a file cannot be read or is over the contract's limits, or an array is no picture;
+    ConfigError for an array where Pillow is missing.
     """
     if source is None:
         return b""
@@ -79,8 +80,10 @@ def _within_limit(image: bytes) -> bytes:
 
 def _picture(array: NDArray[Any]) -> "Image":
     """array: [height, width] or [height, width, 3 or 4] uint8."""
-    from PIL import Image  # noqa: PLC0415  # only for those who send arrays
-
+    try:
+        from PIL import Image  # noqa: PLC0415  # only for those who send arrays
+    except ImportError as error:
+        raise ConfigError("found an array without Pillow, want it: pip install 'querylife[images]'") from error
     shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not shape_fits or 0 in array.shape:
         shape = f"{list(array.shape)} {array.dtype}"

@@ -80,12 +80,12 @@ class Explainer:
         )
 
     def _encode_pictures(self, variants: list[Product]) -> tuple[Tensor, Tensor, Tensor]:
-        size = self._model.config.vision.image_size
+        size, fit = self._model.config.vision.image_size, self._model.config.vision.image_fit
         picture = next((variant.image for variant in variants if variant.image), None)
         pixels = np.zeros((1, 3, size, size), np.uint8)
         if picture is not None:
             assert isinstance(picture, bytes)
-            pixels[0] = decode(picture, size)
+            pixels[0] = decode(picture, size, fit)
         patches, image = self._model.vision(torch.from_numpy(pixels), torch.tensor([[picture is not None]]))
         used = torch.tensor([[variant.image is not None] for variant in variants])
         rows = used.to(image.dtype)

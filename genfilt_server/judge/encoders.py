@@ -23,6 +23,7 @@ from querylife.errors import ArtifactError
 from querylife.model.encoders import MINILM_SHA256, encoder_source, load_tokenizer
 from querylife.model.query_life import QueryLifeConfig
 from querylife.model.text_tower import TextTower, masked_mean
+from querylife.model.weight_deltas import without_deltas
 
 MINILM = "minilm"
 MINILM_TOKENS = 64
@@ -81,7 +82,7 @@ def _fingerprint(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> s
 
 def _tower(config: QueryLifeConfig, weights: dict[str, torch.Tensor]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     tower = TextTower(config.text).eval()
-    result = tower.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    result = tower.load_state_dict(without_deltas(weights, tower.state_dict()), strict=False)
     if missing := [name for name in result.missing_keys if not name.startswith("encoder.")] + result.unexpected_keys:
         raise ArtifactError(f"{config.name}: found missing or unknown weights of the text tower: {', '.join(missing)}")
     tokenizer = load_tokenizer(config.text.encoder, config.text.max_tokens)

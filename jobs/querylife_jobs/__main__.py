@@ -18,7 +18,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow
 
@@ -26,6 +26,8 @@ from querylife.catalog.reader import CatalogProduct, load_catalog
 from querylife.errors import ConfigError
 from querylife.exit_status import run_command
 from querylife.logs import configure as configure_logs
+from querylife_client import ClientConfig
+from querylife_client.config import Decode
 from querylife_jobs import describe, embed, filter_pairs, tables
 from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
@@ -58,6 +60,7 @@ class JobConfig:
     max_in_flight: int = 32  # requests
     timeout_s: float = 120.0
     patience_s: float = 300.0
+    decode: Decode = ClientConfig.decode
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -142,6 +145,11 @@ def _add_server_options(job: argparse.ArgumentParser, address: str) -> None:
     job.add_argument("--patience-s", type=float, default=default.patience_s, help="seconds a server may be away")
 
 
+def _add_decode_option(job: argparse.ArgumentParser) -> None:
+    about = "who decodes pictures: client: this machine, where the server's is too slow (%(default)s)"
+    job.add_argument("--decode", choices=get_args(Decode), default=ClientConfig.decode, help=about)
+
+
 def _add_index(verbs: Any) -> None:
     job = verbs.add_parser("index", help="bring a vector store to equal a catalogue")
     job.add_argument("catalogue", type=Path, help="CSV, Parquet, JSON Lines or a folder")
@@ -151,6 +159,7 @@ def _add_index(verbs: Any) -> None:
     job.add_argument("--refresh-images", action="store_true", help="fetch every image_url again")
     job.add_argument("--allowed-hosts", nargs="+", default=(), metavar="HOST", help="fetch image_url from these only")
     _add_server_options(job, "127.0.0.1:8001")
+    _add_decode_option(job)
 
 
 def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
@@ -171,6 +180,8 @@ def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
         job.add_argument("--ledger", type=Path, help="SQLite file (default: beside the output)")
         job.add_argument("--limit", type=int, help="a sample of so many products, the same in every run")
         _add_server_options(job, address)
+        if verb == "embed":
+            _add_decode_option(job)
     _add_index(verbs)
     options = vars(parser.parse_args(arguments))
     if options["job"] == "index":

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from querylife.contract import MAX_BATCH
 from querylife.errors import DeadlineExceededError, UnavailableError
 from querylife_client import AsyncClient, ClientConfig, RetryPolicy, Tls
+from querylife_client.config import Decode
 
 T = TypeVar("T")
 
@@ -17,7 +18,10 @@ CHECK_S = 5.0
 
 
 class Connection(Protocol):
-    """What a job's configuration says about its server. timeout_s: seconds, for each request."""
+    """What a job's configuration says about its server. timeout_s: seconds, for each request.
+
+    decode: who decodes pictures, see ClientConfig.
+    """
 
     @property
     def server(self) -> str: ...
@@ -27,11 +31,17 @@ class Connection(Protocol):
     def tls_authorities(self) -> Path | None: ...
     @property
     def timeout_s(self) -> float: ...
+    @property
+    def decode(self) -> Decode: ...
 
 
-def connect_triton(connection: Connection) -> AsyncClient:
-    """A client of Triton, with the bearer token and the certificate authorities that the job names."""
-    return AsyncClient(connection.server, timeout_s=connection.timeout_s, config=_config(connection))
+def connect_triton(connection: Connection, decode_threads: int | None = None) -> AsyncClient:
+    """A client of Triton, with the bearer token and the certificate authorities that the job names.
+
+    decode_threads: where the client decodes; None: one for each processor.
+    """
+    config = _config(connection, decode=connection.decode, decode_threads=decode_threads)
+    return AsyncClient(connection.server, timeout_s=connection.timeout_s, config=config)
 
 
 def connect_genfilt(connection: Connection) -> AsyncClient:

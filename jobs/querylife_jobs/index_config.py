@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from querylife_client import ClientConfig
+from querylife_client.config import Decode
+
 
 @dataclass(frozen=True)
 class IndexConfig:
@@ -11,6 +14,7 @@ class IndexConfig:
 
     timeout_s: seconds for each request. patience_s: seconds that a server or the store may be away.
     allowed_hosts: hosts whose image_url may be fetched, private addresses too; empty: any public host.
+    decode: who decodes pictures, see ClientConfig.
     """
 
     catalogue: Path
@@ -25,6 +29,7 @@ class IndexConfig:
     max_in_flight: int = 32
     timeout_s: float = 120.0
     patience_s: float = 300.0
+    decode: Decode = ClientConfig.decode
 
     @property
     def ledger_path(self) -> Path:

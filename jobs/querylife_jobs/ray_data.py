@@ -4,9 +4,9 @@
     python -m querylife_jobs.ray_data embed catalogue.parquet vectors --server triton:8001 --workers 8 --ledger /var/lib
 
 Ray reads, spreads and retries; each of its workers sends batches to the server, which may be a balanced name for
-several. A row that the server cannot answer is set aside alone. With --ledger each machine keeps what it has done in a
-file of that folder, so that a run that was killed does not do it again; the folder must be on a local disk. Writes a
-folder of Parquet files.
+several. With --decode client the workers decode the pictures, for which a GPU's own machine is too slow. A row that the
+server cannot answer is set aside alone. With --ledger each machine keeps what it has done in a file of that folder, so
+that a run that was killed does not do it again; the folder must be on a local disk. Writes a folder of Parquet files.
 """
 
 import argparse
@@ -17,12 +17,14 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow
 import pyarrow.parquet
 
 from querylife.catalog.reader import CatalogProduct
+from querylife_client import ClientConfig
+from querylife_client.config import Decode
 from querylife_jobs import describe, embed
 from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
@@ -34,13 +36,17 @@ from querylife_jobs.window import Window
 ROWS_PER_BATCH = 64
 BLOCKS_PER_WORKER = 4
 CPUS_PER_WORKER = 0.25  # a worker waits for the server; whole CPUs would leave none to read with
+DECODING_CPUS = 1  # of a worker that decodes pictures, and its threads
 REQUESTS_IN_FLIGHT = 4  # of one worker
 COLUMNS = ("id", "title", "product_type", "image")  # of the catalogue, as far as it has them
 
 
 @dataclass(frozen=True)
 class RayConfig:
-    """What every worker needs. job: "describe" or "embed". ledger: a folder on each machine; None: no ledger."""
+    """What every worker needs. job: "describe" or "embed". ledger: a folder on each machine; None: no ledger.
+
+    decode: who decodes pictures, see ClientConfig. A worker that decodes takes a CPU of its own.
+    """
 
     job: str
     server: str
@@ -49,6 +55,7 @@ class RayConfig:
     ledger: Path | None = None
     timeout_s: float = 120.0
     patience_s: float = 300.0
+    decode: Decode = ClientConfig.decode
 
 
 class JobRows:
@@ -79,7 +86,7 @@ class JobRows:
         return pyarrow.table(describe.columns(products, units, ledger), schema=describe.SCHEMA)
 
     async def _embed(self, products: list[CatalogProduct], ledger: Ledger) -> pyarrow.Table:
-        async with connect_triton(self._config) as client:
+        async with connect_triton(self._config, DECODING_CPUS) as client:
             ready = lambda: wait_ready(client, client.model_identity, self._config.patience_s)  # noqa: E731
             model = await ready()
             units = embed.units(products, model)
@@ -113,7 +120,7 @@ def run_catalogue(catalogue: Path, out: Path, config: RayConfig, workers: int) -
         batch_format="pyarrow",
         batch_size=ROWS_PER_BATCH,
         concurrency=workers,
-        num_cpus=CPUS_PER_WORKER,
+        num_cpus=DECODING_CPUS if config.decode == "client" else CPUS_PER_WORKER,
     )
     data.write_parquet(str(out))
 
@@ -127,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--token-file", type=Path, help="the server's bearer token, on every machine")
     parser.add_argument("--tls-authorities", type=Path, help="PEM file that the server's certificate is checked with")
     parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="keep finished work here, on every machine")
+    about = "who decodes pictures: client: these workers, where the server is too slow (%(default)s)"
+    parser.add_argument("--decode", choices=get_args(Decode), default=ClientConfig.decode, help=about)
     parser.add_argument("--workers", type=int, default=2)
     options = vars(parser.parse_args(arguments))
     catalogue, out, workers = options.pop("catalogue"), options.pop("out"), options.pop("workers")

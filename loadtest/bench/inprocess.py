@@ -49,7 +49,7 @@ class ProductTowers:
     def __init__(self, repository: Path) -> None:
         lock = read_lock(repository / LOCK_NAME)
         self._tokenizer = Tokenizer(repository / "tokenize/1" / TOKENIZER_NAME, lock.max_tokens)
-        self._decoder = PictureDecoder(lock.image_size)
+        self._decoder = PictureDecoder(lock.image_size, lock.image_fit)
         self._text, self._vision, self._fusion = (
             OnnxTower(repository / tower / "1" / ONNX_NAME) for tower in ("text_tower", "vision_tower", "fusion_tower")
         )

@@ -68,7 +68,7 @@ class Searches:
                     except QuerylifeError as error:
                         self.errors[f"{name}: {error}"[:200]] += 1
                     else:
-                        self._check(name, query, answer)
+                        self.check(name, query, answer)
 
     def _http(self, name: str) -> None:
         for query in self._queries():
@@ -95,9 +95,9 @@ class Searches:
         except (QuerylifeError, OSError) as error:
             self.errors[f"{name}: {error}"[:200]] += 1
             return
-        self._check(name, query, answer)
+        self.check(name, query, answer)
 
-    def _check(self, name: str, query: str, answer: Answer) -> None:
+    def check(self, name: str, query: str, answer: Answer) -> None:
         """Each cosine is what the answer's model makes of the query and of one version of the product."""
         fingerprint, cosines = answer
         if fingerprint not in self._models:

@@ -118,7 +118,8 @@ class EngineLock:
     """Everything that serving must know about the model it serves.
 
     name, weights: who the model is, in a reader's words. model_fingerprint: querylife.model.fingerprint.
-    image_size: side of the vision tower's square input in pixels. max_tokens: special tokens included.
+    image_size: side of the vision tower's square input in pixels. max_tokens: special tokens included. image_fit: how a
+    picture is made square, one of querylife.preprocessing.image.FITS.
     source_sha256: over the checkpoint, the sources and the versions that the build used; the same means that there
     is nothing to rebuild.
     """
@@ -137,6 +138,7 @@ class EngineLock:
     source_sha256: str
     tensorrt: TensorRTLock | None = None
     gate: GateRecord | None = None  # absent from locks that were written before there was one
+    image_fit: str = "pad"
 
     def served_canary(self, profile: str) -> GoldenProbe:
         """The golden probe with the tolerances of what a profile serves: the plans' on "gpu"."""
@@ -201,13 +203,15 @@ def verify(repository: Path) -> EngineLock:
             _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
-    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.golden_probe)
+    installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.image_fit, lock.golden_probe)
     for entry in fields(PreprocessingLock):
         _expect(f"preprocessing {entry.name}", getattr(installed, entry.name), getattr(lock.preprocessing, entry.name))
     return lock
 
 
-def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, golden_probe: GoldenProbe) -> PreprocessingLock:
+def preprocessing(
+    tokenizer: Path, max_tokens: int, image_size: int, image_fit: str, golden_probe: GoldenProbe
+) -> PreprocessingLock:
     """What the installed preprocessing makes of the golden probe's texts and picture."""
     # Imported here, so that a process that only reads the lock needs neither tokenizers nor Pillow.
     from querylife.preprocessing import image as pixels  # noqa: PLC0415
@@ -219,7 +223,7 @@ def preprocessing(tokenizer: Path, max_tokens: int, image_size: int, golden_prob
         tokens_version=tokens.VERSION,
         tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.token_roles),
         pixels_version=pixels.VERSION,
-        pixels_sha256=_array_sha256(pixels.decode(golden_probe.image, image_size, max_decode_s=60.0)),
+        pixels_sha256=_array_sha256(pixels.decode(golden_probe.image, image_size, image_fit, max_decode_s=60.0)),
     )
 
 

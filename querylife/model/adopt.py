@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Resampling
+
 from querylife.errors import ArtifactError
 from querylife.exit_status import run_command
 from querylife.model.dual_encoders import open_dual_encoder
@@ -48,6 +50,7 @@ def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
             image_size=vision.image_size,
             mean=tuple(pixels["image_mean"]),
             deviation=tuple(pixels["image_std"]),
+            image_fit=_image_fit(source, pixels, vision.image_size),
             tuned=0,
         ),
         fusion=FusionTowerConfig(text.hidden_size, vision.hidden_size, width, fusion_mode="mean"),
@@ -68,6 +71,21 @@ def _pixel_settings(source: str) -> dict[str, Any]:
             f"{source}: preprocessor_config.json: found no image_mean and image_std: {json.dumps(settings)}"
         )
     return settings
+
+
+def _image_fit(source: str, pixels: dict[str, Any], image_size: int) -> str:
+    """One of querylife.preprocessing.image.FITS. Raises ArtifactError for sizes that are not the encoder's."""
+    size = pixels.get("size") or {}
+    is_cropped = pixels.get("do_center_crop", "shortest_edge" in size)
+    crop = pixels.get("crop_size") or {"height": image_size, "width": image_size}
+    sides = {size.get("shortest_edge", image_size), *crop.values()} if is_cropped else set(size.values())
+    if sides != {image_size}:
+        found = f"preprocessor_config.json: found size {size} and crop_size {crop}"
+        raise ArtifactError(f"{source}: {found}, want the encoder's {image_size}")
+    resampling = pixels.get("resample", Resampling.BICUBIC)
+    if resampling not in (Resampling.BICUBIC, Resampling.BILINEAR):
+        raise ArtifactError(f"{source}: preprocessor_config.json: found resample {resampling}, want 2 or 3")
+    return ("crop" if is_cropped else "stretch") + (" bilinear" if resampling == Resampling.BILINEAR else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -116,7 +116,8 @@ def build_features(
 def encoder_fingerprint(vision: VisionTower, *, fast: bool) -> str:
     """sha256 over all that decides what features a picture gets: frozen weights, sizes, and the pixels' version."""
     config = vision.config
-    settings = [config.image_size, config.tuned, config.mean, config.deviation, vision.shrink, pixels.VERSION, fast]
+    settings = [config.image_size, config.image_fit, config.tuned, config.mean, config.deviation]
+    settings += [vision.shrink, pixels.VERSION, fast]
     digest = hashlib.sha256(json.dumps(settings).encode())
     trained = {id(value) for value in vision.tuned_parameters()}
     for name, value in vision.encoder.named_parameters():
@@ -214,7 +215,7 @@ def _encode(
 
 def _decoded(encoded: bytes, vision: VisionTower) -> NDArray[np.uint8] | None:
     try:
-        return pixels.decode(encoded, vision.config.image_size, max_decode_s=DECODE_S)
+        return pixels.decode(encoded, vision.config.image_size, vision.config.image_fit, max_decode_s=DECODE_S)
     except ItemError as error:
         log.info("a picture counts as missing: %s", error)
         return None

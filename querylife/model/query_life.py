@@ -20,6 +20,7 @@ from querylife.model.dual_encoders import DualEncoderText, DualEncoderVision
 from querylife.model.fusion_tower import FusionTower, FusionTowerConfig
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
+from querylife.model.weight_deltas import with_deltas, without_deltas
 from querylife.preprocessing.spelling import SPELLING_NAME, read_vocabulary, write_vocabulary
 from querylife.scoring import Calibration
 
@@ -86,15 +87,20 @@ class QueryLife(nn.Module):
 
 
 def save_checkpoint(model: QueryLife, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the weights that differ from the encoders' sources, and the config."""
+    """Write the weights that differ from the encoders' sources, and the config.
+
+    dtype: float16 stores encoders' matrices smaller still (querylife.model.weight_deltas); float32 stores all exactly.
+    """
     start = QueryLife(model.config).state_dict()
     changed = {
-        name: value.to(dtype).contiguous()
+        name: value
         for name, value in model.state_dict().items()
         if ".encoder." not in f".{name}" or not torch.equal(value, start[name])
     }
+    small = dtype == torch.float16
+    stored = with_deltas(changed, start) if small else {name: value.to(dtype) for name, value in changed.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(changed, folder / "model.safetensors.part")
+    save_file({name: value.contiguous() for name, value in stored.items()}, folder / "model.safetensors.part")
     (folder / "model.safetensors.part").rename(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(model.config), indent=1) + "\n")
     if model.spelling:
@@ -107,7 +113,7 @@ def load_checkpoint(folder: Path) -> QueryLife:
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder}: found no {name}, want a checkpoint folder")
     model = QueryLife(QueryLifeConfig.from_json((folder / "config.json").read_text()))
-    trained = {name: value.to(torch.float32) for name, value in load_file(folder / "model.safetensors").items()}
+    trained = without_deltas(load_file(folder / "model.safetensors"), model.state_dict())
     result = model.load_state_dict(trained, strict=False)
     missing = [name for name in result.missing_keys if ".encoder." not in f".{name}"]
     if missing or result.unexpected_keys:

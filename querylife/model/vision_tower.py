@@ -27,6 +27,7 @@ class VisionTowerConfig:
     tuned: int = 2  # last layers of the encoder that training changes, so that features end before them
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of the encoder's training images, RGB in [0, 1]
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    image_fit: str = "pad"  # how a picture is made square, one of querylife.preprocessing.image.FITS
 
 
 class _ReachedTunedLayersError(Exception):

@@ -1,12 +1,14 @@
 """Image preprocessing: encoded bytes to RGB planes, the same in training, in the server and in the client.
 
-VERSION changes whenever the same bytes may give other pixels. tests/golden/pixels.json holds the promise.
+contract.PIXELS_VERSION changes whenever the same bytes may give other pixels. tests/golden/pixels.json holds the
+promise.
 Normalisation (mean, deviation) belongs to the encoder, so it is a part of the vision tower.
 """
 
 import io
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,32 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from querylife.contract import MAX_DECODE_S, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from querylife.contract import MAX_DECODE_S, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, PIXELS_VERSION
 from querylife.errors import ItemError, ItemFault
 
-VERSION = 1
+VERSION = PIXELS_VERSION
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 BACKGROUND = (255, 255, 255)  # shows through transparency and fills the border
 DRAFT_SCALE = 2  # a JPEG may be decoded at a reduced scale that keeps this many times the wanted side
+PAD = "pad"  # scaled to fit the square, and centred on white
 READ_BYTES = 4096  # the decoder looks at its deadline every so many bytes
 
 # Pillow's own limit would warn, then raise, at other sizes than the contract's.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode(image: bytes, size: int, *, max_decode_s: float = MAX_DECODE_S) -> NDArray[np.uint8]:
-    """Decode one picture, scale it to fit a square and centre it on white.
+def decode(image: bytes, size: int, fit: str = PAD, *, max_decode_s: float = MAX_DECODE_S) -> NDArray[np.uint8]:
+    """Decode one picture and make it square.
 
     image: an encoded picture in one of FORMATS; of an animation, the first frame. size: side of the square in
-    pixels. Returns [3, size, size] uint8 RGB. Raises ItemError when the bytes are no picture, are cut short, are
-    more than the contract's limits, or take longer than max_decode_s, in seconds of this thread's processor time.
+    pixels. fit: one of FITS. Returns [3, size, size] uint8 RGB. Raises ItemError when the bytes are no picture, are
+    cut short, are more than the contract's limits, or take longer than max_decode_s, in seconds of this thread's
+    processor time.
     """
     if len(image) > MAX_IMAGE_BYTES:
         raise ItemError(ItemFault.IMAGE_TOO_MANY_BYTES, f"found {len(image)} bytes, want at most {MAX_IMAGE_BYTES}")
     file = _DeadlineFile(image, time.thread_time() + max_decode_s)
     try:
-        return _planes(_on_white(_load(file, size)), size)
+        return _planes(_on_white(_load(file, size)), size, fit)
     except ItemError:
         raise
     except TimeoutError as error:
@@ -83,18 +87,43 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _planes(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    fitted = _fit(image, size)
-    square = Image.new("RGB", (size, size), BACKGROUND)
-    square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+def _planes(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
+    make_square, resampling = FITS[fit]
+    return np.ascontiguousarray(np.asarray(make_square(image, size, resampling)).transpose(2, 0, 1))
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the longer side is size; the shorter keeps its proportion, at least one pixel."""
+def _padded(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """Scale so that the longer side is size, and centre on white; the shorter side has at least one pixel."""
     longer = max(image.size)
     width, height = (max(1, round(side * size / longer)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (size, size), BACKGROUND)
+    square.paste(image.resize((width, height), resampling), ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def _cropped(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """Scale the shorter side to size and take the centre, of which alone pixels are computed. CLIP's way."""
+    shorter = min(image.size)
+    scaled = [int(side * size / shorter) for side in image.size]
+    starts = [(side - size) // 2 for side in scaled]
+    steps = [side / of for side, of in zip(image.size, scaled, strict=True)]
+    corners = [(start + end) * step for end in (0, size) for start, step in zip(starts, steps, strict=True)]
+    return image.resize((size, size), resampling, box=(corners[0], corners[1], corners[2], corners[3]))
+
+
+def _stretched(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """Each side scaled to size by itself. SigLIP's way."""
+    return image.resize((size, size), resampling)
+
+
+# How a picture becomes a square. The model says which (EngineLock.image_fit); ours pads.
+FITS: dict[str, tuple[Callable[[Image.Image, int, Image.Resampling], Image.Image], Image.Resampling]] = {
+    PAD: (_padded, Image.Resampling.BICUBIC),
+    "crop": (_cropped, Image.Resampling.BICUBIC),
+    "crop bilinear": (_cropped, Image.Resampling.BILINEAR),
+    "stretch": (_stretched, Image.Resampling.BICUBIC),
+    "stretch bilinear": (_stretched, Image.Resampling.BILINEAR),
+}
 
 
 class _DeadlineFile(io.BytesIO):
@@ -122,9 +151,9 @@ class Pictures:
 class PictureDecoder:
     """Decodes on all processors that this process may use; Pillow releases the interpreter lock."""
 
-    def __init__(self, size: int) -> None:
-        """size: side of the square that the vision tower takes, in pixels."""
-        self._size = size
+    def __init__(self, size: int, fit: str = PAD) -> None:
+        """size: side of the square that the vision tower takes, in pixels. fit: one of FITS."""
+        self._size, self._fit = size, fit
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
     def decode(self, images: list[bytes]) -> Pictures:
@@ -143,6 +172,6 @@ class PictureDecoder:
 
     def _decode(self, image: bytes) -> NDArray[np.uint8] | ItemError:
         try:
-            return decode(image, self._size)
+            return decode(image, self._size, self._fit)
         except ItemError as error:
             return error

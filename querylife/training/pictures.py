@@ -58,9 +58,8 @@ class AugmentedPictures:
             return None
         start, count = self.extents[row]
         try:
-            return pixels.decode(
-                self.spool[start : start + count], self.vision.config.image_size, max_decode_s=DECODE_S
-            )
+            config, encoded = self.vision.config, self.spool[start : start + count]
+            return pixels.decode(encoded, config.image_size, config.image_fit, max_decode_s=DECODE_S)
         except ItemError:
             self.undecodable.add(row)
             return None

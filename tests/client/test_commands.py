@@ -48,6 +48,15 @@ def test_embed_takes_queries_or_a_catalogue(
     assert rows[2]["error"].startswith("product_empty")
 
 
+@pytest.mark.parametrize(("decode", "model"), [("server", "embed_product"), ("client", "embed_decoded_product")])
+def test_embed_decodes_pictures_where_it_is_told(
+    fake: FakeTriton, catalog: Path, capsys: pytest.CaptureFixture[str], decode: str, model: str
+) -> None:
+    rows = run(capsys, "embed", "--catalog", catalog, "--address", fake.address, "--decode", decode)
+    assert [request.name for request in fake.received] == [model]
+    assert len(rows) == 3
+
+
 def test_describe_asks_genfilt(generator: FakeGenFilt, catalog: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = run(capsys, "describe", "--catalog", catalog, "--genfilt", generator.address)
     assert [row["product_type"] for row in rows] == ["dress", "jeans", ""]

@@ -47,12 +47,16 @@ def write_products(path: Path) -> tuple[Path, dict[str, str | None]]:
 
 
 @needs_ray
-def test_ray_embeds_with_a_token_and_one_bad_row_harms_itself_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decode", ["server", "client"])
+def test_ray_embeds_with_a_token_and_one_bad_row_harms_itself_alone(tmp_path: Path, decode: str) -> None:
     catalogue, faults = write_products(tmp_path / "in.parquet")
     (tmp_path / "token").write_text("secret")
     with FakeTriton(token="secret") as triton:
-        run_ray("embed", catalogue, tmp_path / "ray", "--server", triton.address, "--token-file", tmp_path / "token")
+        options = ("--server", triton.address, "--token-file", tmp_path / "token", "--decode", decode)
+        run_ray("embed", catalogue, tmp_path / "ray", *options)
         fingerprint = triton.model.fingerprint
+        model = "embed_product" if decode == "server" else "embed_decoded_product"
+        assert {request.name for request in triton.received if "product" in request.name} == {model}
     rows = pyarrow.parquet.read_table(tmp_path / "ray").to_pylist()
     assert {row["id"]: row["fault"] for row in rows} == faults
     assert all((row["vector"] is None) == (row["id"] == "7") for row in rows)

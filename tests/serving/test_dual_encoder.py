@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from dual_encoder_folders import SIDE, TEXTS, library_pictures, library_texts, write_dual_encoder
@@ -17,9 +16,8 @@ from transformers import AutoModel
 from querylife_client import Client, Product
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_served_vectors_are_the_librarys(kind: str, tmp_path: Path) -> None:
-    folder, repository = write_dual_encoder(tmp_path / kind, kind), tmp_path / "repository"
+def test_served_vectors_are_the_librarys(tmp_path: Path) -> None:
+    folder, repository = write_dual_encoder(tmp_path / "clip", "clip"), tmp_path / "repository"
     command = [sys.executable, "-m", "querylife", "adopt", str(folder), "--out", str(tmp_path / "out")]
     subprocess.run(command, check=True)
     build = [sys.executable, "-m", "querylife_build", "repository", "--checkpoint", str(tmp_path / "out")]

@@ -6,7 +6,7 @@ followed by its bytes. No I/O but reading pictures. results.py reads the answers
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,23 +27,35 @@ from querylife.contract import (
     SCORE_PRODUCTS,
     TITLE,
     Model,
+    Tensor,
 )
-from querylife.errors import ContractError, ItemError, ItemFault
+from querylife.errors import ContractError, FingerprintMismatchError, ItemError, ItemFault
 from querylife_client._requests.results import BatchResult, first_error, read_response, unusable_query
 from querylife_client._rpc.calls import MODEL_INFER, Rpc
 from querylife_client.config import Limits
 from querylife_client.images import image_bytes
 from querylife_client.products import Product, Text
 
-Column = Sequence[bytes] | NDArray[np.float32]  # [batch] texts or pictures, or [batch, width]
+Column = Sequence[bytes] | NDArray[np.generic]  # [batch] texts or encoded pictures, or [batch, ...] numbers
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent."""
+    """One item of a request: tensor name -> its bytes, and the fault that kept one of them from being sent.
+
+    arrays: tensor name -> its array. faults: what the client finds in the server's place, name of a fault tensor ->
+    its value.
+    """
 
     values: dict[str, bytes]
     error: ItemError | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    faults: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def request_bytes(self) -> int:
+        """What it takes of a request."""
+        return sum(map(len, self.values.values())) + sum(array.nbytes for array in self.arrays.values())
 
     def beside(self, other: "Item") -> "Item":
         """The tensors of both. A query has no error: an unusable one is refused."""
@@ -99,7 +111,7 @@ def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
     batch: list[Item] = []
     batch_bytes = 0
     for item in items:
-        item_bytes = sum(map(len, item.values.values()))
+        item_bytes = item.request_bytes
         if batch and (len(batch) == limits.items or batch_bytes + item_bytes > limits.request_bytes):
             yield batch
             batch, batch_bytes = [], 0
@@ -111,20 +123,30 @@ def split(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
 
 @dataclass(frozen=True)
 class RequestBatch:
-    """One request: its columns, one per input of the model, and the faults that the client found itself."""
+    """One request: its columns, one per input of the model, and the faults that the client found itself.
+
+    faults: outputs that the client gives in the server's place. decoded_for: the served model whose planes it holds.
+    """
 
     model: Model
     columns: dict[str, Column]
     size: int  # items
     errors: dict[int, ItemError]  # index in this batch -> fault
     rpc: Rpc = MODEL_INFER
+    faults: dict[str, list[bytes]] = field(default_factory=dict)
+    decoded_for: ModelIdentity | None = None
 
-    def request(self) -> Any:
+    def request(self, served: ModelIdentity | None) -> Any:
+        """Raises FingerprintMismatchError when the server takes other planes by now than those of this batch."""
+        wanted = self.decoded_for
+        if wanted is not None and _pixels(served) != _pixels(wanted):
+            found = served.fingerprint if served else ""
+            raise FingerprintMismatchError("the server while pictures were decoded for it", found, wanted.fingerprint)
         return _infer_request(self.model, self.columns)
 
     def read(self, response: Any, served: ModelIdentity | None) -> BatchResult:
         """Raises ServerFaultError when the answer breaks the contract."""
-        rows = read_response(self.model, response, self.size)
+        rows: dict[str, Any] = {**read_response(self.model, response, self.size), **self.faults}
         return BatchResult(self.size, rows, self.errors, served.fingerprint if served else "")
 
 
@@ -132,12 +154,12 @@ def query_batches(queries: Sequence[Text], limits: Limits) -> Iterator[RequestBa
     """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent at all."""
     if isinstance(queries, (str, bytes)):  # would be taken for a list of its characters
         raise ValueError(f"queries: found the text {queries[:80]!r}, want a list of texts")
-    return _batches(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
+    return item_batches(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
 
 
 def product_batches(products: Iterable[Product], limits: Limits) -> Iterator[RequestBatch]:
     """Requests to embed_product. Pictures are read when their request is built, not before."""
-    return _batches(EMBED_PRODUCT, map(product_item, products), limits)
+    return item_batches(EMBED_PRODUCT, map(product_item, products), limits)
 
 
 def score_batches(query: Text | Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[RequestBatch]:
@@ -147,7 +169,7 @@ def score_batches(query: Text | Sequence[Text], products: Sequence[Product], lim
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one, or one for each")
     texts = (query_item(index, text) for index, text in enumerate(queries))
     pairs = zip(texts, map(product_item, products), strict=True)
-    return _batches(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
+    return item_batches(SCORE_PRODUCTS, (query.beside(product) for query, product in pairs), limits)
 
 
 def relevance_batches(
@@ -172,16 +194,29 @@ PROBE = "querylife"
 def readiness_probe() -> tuple[Rpc, Any]:
     """A request that every step of the model repository has to work for."""
     batch = next(score_batches(PROBE, [Product(title=PROBE, image=_PIXEL)], Limits(1, len(_PIXEL) + 1024)))
-    return batch.rpc, batch.request()
+    return batch.rpc, batch.request(None)
 
 
-def _batches(model: Model, items: Iterable[Item], limits: Limits) -> Iterator[RequestBatch]:
+def item_batches(
+    model: Model, items: Iterable[Item], limits: Limits, decoded_for: ModelIdentity | None = None
+) -> Iterator[RequestBatch]:
+    """Requests to one model. decoded_for: see RequestBatch."""
     for group in split(items, limits):
-        columns: dict[str, Column] = {
-            tensor.name: [item.values[tensor.name] for item in group] for tensor in model.inputs
-        }
+        columns = {tensor.name: _column(tensor, group) for tensor in model.inputs}
         errors = {index: item.error for index, item in enumerate(group) if item.error is not None}
-        yield RequestBatch(model, columns, len(group), errors)
+        faults = {name: [item.faults[name] for item in group] for name in group[0].faults}
+        yield RequestBatch(model, columns, len(group), errors, faults=faults, decoded_for=decoded_for)
+
+
+def _pixels(model: ModelIdentity | None) -> tuple[int | None, int | None, str | None]:
+    """What decides how a picture is decoded for a model."""
+    return (model.image_size, model.pixels_version, model.image_fit) if model else (None, None, None)
+
+
+def _column(tensor: Tensor, group: list[Item]) -> Column:
+    if tensor.name in group[0].arrays:
+        return np.stack([item.arrays[tensor.name] for item in group])
+    return [item.values[tensor.name] for item in group]
 
 
 def _infer_request(model: Model, columns: Mapping[str, Column]) -> triton.ModelInferRequest:

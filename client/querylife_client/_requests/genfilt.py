@@ -38,7 +38,7 @@ class DescribeBatch:
     items: Sequence[Item]
     rpc: Rpc = DESCRIBE
 
-    def request(self) -> Any:
+    def request(self, _: object) -> Any:
         return genfilt.DescribeRequest(products=[_message(item) for item in self.items])
 
     def read(self, response: Any, _: object) -> list[Description]:
@@ -53,7 +53,7 @@ class JudgeBatch:
     items: Sequence[Item]
     rpc: Rpc = JUDGE
 
-    def request(self) -> Any:
+    def request(self, _: object) -> Any:
         pairs = [genfilt.Pair(query=item.values[QUERY.name], product=_message(item)) for item in self.items]
         return genfilt.JudgeRequest(pairs=pairs)
 
@@ -72,7 +72,7 @@ class FilterBatch:
     products: Sequence[Item]
     rpc: Rpc = FILTER
 
-    def request(self) -> Any:
+    def request(self, _: object) -> Any:
         queries = [item.values[QUERY.name] for item in self.queries]
         return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
 

@@ -158,7 +158,7 @@ class AsyncTransport:
         self._statistics.add("requests")
         while True:
             model = await self.model(deadline)
-            response = await self.call(batch.rpc, batch.request(), deadline)
+            response = await self.call(batch.rpc, batch.request(model), deadline)
             if await self.model(deadline) == model:
                 return batch.read(response, model)
 

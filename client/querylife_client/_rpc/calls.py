@@ -55,7 +55,9 @@ class Sendable(Protocol[A_co]):
     @property
     def rpc(self) -> Rpc: ...
 
-    def request(self) -> Any: ...
+    def request(self, served: ModelIdentity | None) -> Any:
+        """served: the model that the server serves now, as far as the client knows."""
+        ...
 
     def read(self, response: Any, served: ModelIdentity | None) -> A_co:
         """served: the model that answered, None where the server does not say.

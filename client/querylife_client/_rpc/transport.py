@@ -166,7 +166,7 @@ class Transport:
         self._statistics.add("requests")
         while True:
             model = self.model(deadline, scope)
-            response = self.call(batch.rpc, batch.request(), deadline, scope)
+            response = self.call(batch.rpc, batch.request(model), deadline, scope)
             if self.model(deadline, scope) == model:
                 return batch.read(response, model)
 

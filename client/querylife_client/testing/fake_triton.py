@@ -14,7 +14,17 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc import service_pb2_grpc
 
 from querylife.artifacts.model_identity import ModelIdentity
-from querylife.contract import EMBED_PRODUCT, EMBED_QUERY, RELEVANCE, SCORE_PRODUCTS, TOKEN_HEADER, Model
+from querylife.contract import (
+    EMBED_DECODED_PRODUCT,
+    EMBED_PRODUCT,
+    EMBED_QUERY,
+    PIXELS_VERSION,
+    RELEVANCE,
+    SCORE_PRODUCTS,
+    TOKEN_HEADER,
+    DType,
+    Model,
+)
 from querylife.errors import ItemError
 from querylife.scoring import Calibration, relevance
 from querylife_client.testing.fake_model import check_image, product_vector, read_text, stack, text_vector
@@ -23,7 +33,11 @@ from querylife_client.testing.server import LocalServer
 
 _RESTRICTED = f"This protocol is restricted, expecting header '{TOKEN_HEADER}'"  # Triton's words and status
 _LENGTH = struct.Struct("<I")
-_MODELS = {model.name: model for model in (EMBED_QUERY, EMBED_PRODUCT, SCORE_PRODUCTS, RELEVANCE)}
+_MODELS = {
+    model.name: model for model in (EMBED_QUERY, EMBED_PRODUCT, EMBED_DECODED_PRODUCT, SCORE_PRODUCTS, RELEVANCE)
+}
+_DTYPES = {dtype.triton: dtype.numpy for dtype in DType}
+_IMAGE_SIZE = 32
 
 Outputs = dict[str, NDArray[Any] | list[bytes]]
 
@@ -44,7 +58,9 @@ class FakeTriton(LocalServer):
         address: str = "127.0.0.1:0",
         max_connection_age_s: float | None = None,
     ) -> None:
-        self.model = ModelIdentity("fake", "0" * 64, "words 1", "fp32", width, Calibration())
+        self.model = ModelIdentity(
+            "fake", "0" * 64, "words 1", "fp32", width, Calibration(), _IMAGE_SIZE, PIXELS_VERSION
+        )
         service = _Service(self, width)
         super().__init__(
             lambda server: service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server),
@@ -103,6 +119,8 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         started = time.perf_counter_ns()
         try:
             columns = _columns(model, request)
+            if "decoded_image" in columns:
+                _check_planes(columns["decoded_image"], self._server.model.image_size)
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
@@ -121,11 +139,17 @@ def _columns(model: Model, request: Any) -> dict[str, Any]:
         if header.datatype == "BYTES":
             columns[header.name] = _read_bytes(raw)
         else:
-            columns[header.name] = np.frombuffer(raw, np.float32).reshape(tuple(header.shape))
+            columns[header.name] = np.frombuffer(raw, _DTYPES[header.datatype]).reshape(tuple(header.shape))
     want = [tensor.name for tensor in model.inputs]
     if sorted(columns) != sorted(want):
         raise ValueError(f"found inputs {sorted(columns)}, want {want}")
     return columns
+
+
+def _check_planes(planes: NDArray[Any], size: int | None) -> None:
+    """Raises ValueError for planes of another size, in the server's words."""
+    if planes.shape[1:] != (3, size, size):
+        raise ValueError(f"decoded_image: found shape {list(planes.shape)}, want [batch, 3, {size}, {size}]")
 
 
 def _read_bytes(raw: bytes) -> list[bytes]:
@@ -148,6 +172,15 @@ def _embed_query(columns: dict[str, Any], width: int) -> Outputs:
         "query_used": np.array([bool(text) for text in texts]),
         "query_fault": faults,
     }
+
+
+def _embed_decoded_product(columns: dict[str, Any], width: int) -> Outputs:
+    """The vector of a decoded picture is not the encoded one's: this model hashes what it gets."""
+    pairs = zip(columns["decoded_image"], columns["has_image"][:, 0], strict=True)
+    planes = [b"BM" + picture.tobytes() if is_there else b"" for picture, is_there in pairs]
+    outputs = _embed_product(columns | {"image": planes}, width)
+    del outputs["image_fault"]
+    return outputs
 
 
 def _embed_product(columns: dict[str, Any], width: int) -> Outputs:
@@ -176,6 +209,7 @@ def _relevance(columns: dict[str, Any], width: int) -> Outputs:
 _ANSWERS: dict[str, Callable[[dict[str, Any], int], Outputs]] = {
     EMBED_QUERY.name: _embed_query,
     EMBED_PRODUCT.name: _embed_product,
+    EMBED_DECODED_PRODUCT.name: _embed_decoded_product,
     SCORE_PRODUCTS.name: _score,
     RELEVANCE.name: _relevance,
 }

@@ -11,7 +11,8 @@ class TritonPythonModel(Adapter):
     model = DECODE_IMAGE
 
     def load(self, version_folder, parameters):
-        self.decoder = PictureDecoder(repository_lock(version_folder).image_size)
+        lock = repository_lock(version_folder)
+        self.decoder = PictureDecoder(lock.image_size, lock.image_fit)
 
     def compute(self, inputs, wanted):
         images = bytes_column(inputs["image"])
