@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from loadtest.drill.searches import K, Searches
 from loadtest.drill.versions import CHANGED, GONE, QUERIES, Expectation, Versions
 
