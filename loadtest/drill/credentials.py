@@ -51,7 +51,8 @@ class Credentials:
         """Write another certificate with another key. lasts: from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(NAME), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        certificate = self._builder(self._name, key, lasts)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, files.certificate.stem)])
+        certificate = self._builder(subject, key, lasts)
         certificate = certificate.add_extension(x509.SubjectAlternativeName(names), critical=False)
         signed = certificate.sign(self._key, hashes.SHA256())
         encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()

@@ -133,7 +133,7 @@ def _wrong_rows(url: str, rows: list[dict[str, Any]], model: Expectation) -> int
     for row in rows:
         if (stored := found.get(row["id"])) is not None:
             distance = np.abs(stored.vector - model.vectors[row["id"], row["title"]]).max()
-            wrong += stored.attributes["price"] != row["price"] or distance > TOLERANCE
+            wrong += int(stored.attributes["price"] != row["price"] or distance > TOLERANCE)
     return wrong
 
 
