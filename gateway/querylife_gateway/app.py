@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from querylife_client import AsyncClient, ClientConfig
+from querylife.errors import InputFileError
+from querylife_client import AsyncClient, ClientConfig, Tls
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
 from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
@@ -44,7 +45,7 @@ from querylife_jobs.stores import open_store
 async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     """What the endpoints share. Raises InputFileError where the key file cannot be read."""
     keys = KeyRing(config.keys)
-    client_config = ClientConfig(query_cache_items=config.query_cache_items)
+    client_config = _client_config(config)
     pictures = PictureReader(config.image_urls, config.allowed_hosts)
     why_service = WhyService(config.checkpoint) if config.checkpoint else None
     labels = Labels(config.labels) if config.labels else None
@@ -78,6 +79,19 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
             why_service.close()
         if index is not None:
             index.store.close()
+
+
+def _client_config(config: GatewayConfig) -> ClientConfig:
+    """The token file is read before each request, so a renewed token needs no restart. Raises InputFileError."""
+    for path in (config.triton_token_file, config.triton_authority):
+        if path is not None and not path.is_file():
+            raise InputFileError(f"{path}: found no such file")
+    token_file = config.triton_token_file
+    token = None if token_file is None else lambda: token_file.read_text("utf-8").strip()
+    tls = (
+        None if config.triton_authority is None else Tls(config.triton_authority, server_name=config.triton_server_name)
+    )
+    return ClientConfig(query_cache_items=config.query_cache_items, token=token, tls=tls)
 
 
 def create_app(gateway: Gateway) -> Starlette:

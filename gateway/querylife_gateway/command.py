@@ -59,7 +59,11 @@ def _config(arguments: list[str]) -> GatewayConfig:
     default = GatewayConfig
     parser = argparse.ArgumentParser(prog="querylife gateway", description=__doc__)
     parser.add_argument("--triton", default=default.triton, metavar="HOST:PORT", help="the model server (%(default)s)")
-    stores = "search this vector store: lance:FOLDER, postgresql://HOST/DATABASE, qdrant+http://HOST:PORT"
+    parser.add_argument("--triton-token-file", type=Path, metavar="FILE", help="its bearer token")
+    parser.add_argument("--triton-authority", type=Path, metavar="PEM", help="encrypt, and trust these certificates")
+    server_name = "the name in its certificate, where --triton is a list of addresses"
+    parser.add_argument("--triton-server-name", metavar="NAME", help=server_name)
+    stores = "search this vector store: lance:FOLDER, postgresql://HOST/DATABASE, qdrant+http://HOST:PORT, or @FILE"
     parser.add_argument("--store", metavar="URL", help=stores)
     parser.add_argument("--catalog", type=Path, metavar="FILE", help="where the search page finds pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="explain scores with it (extra `train`)")

@@ -12,7 +12,10 @@ MIB = 1024 * 1024
 class GatewayConfig:
     """What one gateway process listens on, calls, and refuses.
 
-    triton: host:port of the model server. keys: file of API keys; None: everybody may call.
+    triton: host:port of the model server. triton_token_file: its bearer token, read before each request.
+    triton_authority: certificates (PEM) that its own is checked with; None: no TLS. triton_server_name: the name in its
+    certificate; None: the host.
+    keys: file of API keys; None: everybody may call.
     timeout_s: of a request that names none. max_timeout_s: the most that a caller may ask for.
     max_items: texts, documents or pictures in one request. max_body_bytes: of one request.
     max_buffered_bytes: of all request bodies in memory together.
@@ -27,6 +30,9 @@ class GatewayConfig:
     """
 
     triton: str = "127.0.0.1:8001"
+    triton_token_file: Path | None = None
+    triton_authority: Path | None = None
+    triton_server_name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     keys: Path | None = None

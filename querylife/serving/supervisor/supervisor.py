@@ -32,6 +32,7 @@ from querylife.serving.supervisor.triton import (
     SHARED_MEMORY,
     TritonOptions,
     TritonProcess,
+    connection_options,
     remove_stale_shared_memory,
 )
 
@@ -149,6 +150,7 @@ class Supervisor:
             extra=(
                 *control.options(),
                 *access.options,
+                *connection_options(self.config.max_connection_age_s),
                 *trace_options(self.config.trace_endpoint, self.config.trace_rate),
                 *gpu_options,
                 *self.config.triton,

@@ -70,6 +70,11 @@ class TritonOptions:
         ]
 
 
+def connection_options(max_age_s: float | None) -> list[str]:
+    """Triton asks a caller to connect anew after about this time, and cuts no call that is under way."""
+    return [] if max_age_s is None else [f"--grpc-max-connection-age={round(1000 * max_age_s)}"]
+
+
 class TritonProcess:
     """One tritonserver with its stubs, in a session of its own that dies with this process."""
 
