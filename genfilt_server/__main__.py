@@ -44,6 +44,8 @@ def parse(arguments: list[str]) -> ServerConfig:
     parser.add_argument("--token-file", type=Path, help="callers must show this file's text as a bearer token")
     parser.add_argument("--tls-certificate", type=Path, help="PEM")
     parser.add_argument("--tls-key", type=Path, help="PEM")
+    age = "seconds until callers connect anew, and find servers that were added (default: never)"
+    parser.add_argument("--max-connection-age-s", type=float, help=age)
     parser.add_argument("--prompt", help="few-shot-v1 or tuned-v1 (default: what suits the model)")
     parser.add_argument(
         "--judge-encoder", default=default.judge_encoder, help="querylife-mini, minilm or a checkpoint folder"

@@ -1,39 +1,63 @@
 """Who may call: bearer tokens on gRPC and on vLLM's OpenAI-compatible routes, and TLS."""
 
 import hmac
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from querylife.certificates import CertificateFiles
 from querylife.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
+RENEWAL_S = 2.0
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)  # probes of an orchestrator carry no token
 # vLLM's own --api-key leaves several routes open, so whatever is not named here does not exist for a caller.
 OPENAI_ROUTES = ("/v1/models", "/v1/completions", "/v1/chat/completions")
 
 
 class Token:
-    """The one secret that callers show as "authorization: Bearer <token>"."""
+    """The one secret that callers show as "authorization: Bearer <token>". A renewed file counts within RENEWAL_S."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, path: Path | None = None) -> None:
+        """path: where the secret is from; read again and again."""
         self._expected = f"Bearer {secret}".encode()
+        self._path = path
+        self._next_look = time.monotonic() + RENEWAL_S
 
     @classmethod
     def read(cls, path: Path) -> "Token":
         """Raises ConfigError when the file holds no token."""
-        try:
-            secret = path.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
-        if not secret:
-            raise ConfigError(f"{path}: found no text, want a token")
-        return cls(secret)
+        return cls(_read_secret(path), path)
 
     def admits(self, authorization: str | bytes | None) -> bool:
+        self._renew()
         shown = authorization.encode() if isinstance(authorization, str) else authorization or b""
         return hmac.compare_digest(shown, self._expected)
+
+    def _renew(self) -> None:
+        """The old token counts while the file holds none."""
+        if self._path is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + RENEWAL_S
+        try:
+            self._expected = f"Bearer {_read_secret(self._path)}".encode()
+        except ConfigError as error:
+            log.warning("renewed token cannot be used: %s", error)
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not secret:
+        raise ConfigError(f"{path}: found no text, want a token")
+    return secret
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
@@ -93,8 +117,16 @@ async def _answer(send: Any, scope: Any, status: int, body: bytes) -> None:
 
 
 def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """TLS from two PEM files. Raises ConfigError when one cannot be read."""
-    try:
-        return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    except OSError as error:
-        raise ConfigError(f"TLS: cannot be read: {error}") from error
+    """TLS from two PEM files, which may be renewed: new connections get the new pair. Raises ConfigError."""
+    files = CertificateFiles(certificate, key)
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())])
+
+    def renewed_configuration() -> grpc.ServerCertificateConfiguration | None:
+        """gRPC asks before each handshake; None: as before."""
+        return configuration() if files.renewed() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), renewed_configuration, require_client_authentication=False
+    )

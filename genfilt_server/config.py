@@ -22,6 +22,7 @@ class ServerConfig:
     token_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    max_connection_age_s: float | None = None  # callers connect anew after about this time; None: never
     prompt: str | None = None  # one of PROMPTS; None: what suits the model
     judge_encoder: str = "querylife-mini"  # or minilm, or a checkpoint folder
     judge: Path | None = None  # numbers from research.judge.quality; None: those shipped for the encoder
@@ -51,6 +52,8 @@ class ServerConfig:
         for name in ("max_waiting", "max_sequences", "cache_size", "max_context_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
+        if self.max_connection_age_s is not None and not self.max_connection_age_s > 0:
+            raise ConfigError(f"--max-connection-age-s: found {self.max_connection_age_s}, want more than 0")
         if not 0 < self.gpu_memory_share <= 1:
             raise ConfigError(f"--gpu-memory-share: found {self.gpu_memory_share}, want more than 0, at most 1")
         if self.drain_s < 0:

@@ -19,6 +19,11 @@ STREAMS_AND_CALLS = 1024  # concurrent RPCs; items are counted by Admission
 KEEPALIVE = (("grpc.keepalive_time_ms", 30_000), ("grpc.http2.min_ping_interval_without_data_ms", 10_000))
 
 
+def connection_age(max_age_s: float | None) -> list[tuple[str, int]]:
+    """gRPC asks a caller to connect anew after about this time, and cuts no call that is under way."""
+    return [] if max_age_s is None else [("grpc.max_connection_age_ms", round(1000 * max_age_s))]
+
+
 async def listen(config: ServerConfig, servicer: GenFiltService, token: Token | None) -> tuple[Any, Any, int]:
     """Start a gRPC server whose health is NOT_SERVING. Returns (server, health servicer, port).
 
@@ -27,7 +32,12 @@ async def listen(config: ServerConfig, servicer: GenFiltService, token: Token | 
     server = grpc.aio.server(
         interceptors=[*([TokenInterceptor(token)] if token else []), ParseErrorInterceptor()],
         maximum_concurrent_rpcs=STREAMS_AND_CALLS,
-        options=(("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0), *KEEPALIVE),
+        options=(
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ("grpc.so_reuseport", 0),
+            *KEEPALIVE,
+            *connection_age(config.max_connection_age_s),
+        ),
     )
     genfilt_pb2_grpc.add_GenFiltServicer_to_server(servicer, server)
     health_servicer = health.aio.HealthServicer()

@@ -26,7 +26,7 @@ from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_ge
 from querylife_client.products import EmbeddedProducts, Embeddings, Product, Text
 from querylife_client.query_cache import Claim, QueryCache, wait_for_vector
 from querylife_client.retry import Counts, Deadline, Deadlines, Statistics, call_deadlines
-from querylife_client.vector_store import Collections, VectorStore, Where
+from querylife_client.vector_store import Collections, StoreError, VectorStore, Where
 
 
 class AsyncClient:
@@ -168,10 +168,10 @@ class AsyncClient:
         deadlines = self._deadlines(timeout_s)
         with span("search", items=k):
             for attempt in range(_search.ATTEMPTS):
-                collection = await asyncio.to_thread(_search.active, store)
-                server = self._for_store(collection.identity().server)
-                vectors = await server._embed_queries([query], deadlines)
                 try:
+                    collection = await asyncio.to_thread(_search.active, store)
+                    server = self._for_store(collection.identity().server)
+                    vectors = await server._embed_queries([query], deadlines)
                     return await asyncio.to_thread(
                         _search.find,
                         collection,
@@ -182,7 +182,7 @@ class AsyncClient:
                         where=where,
                         hybrid=hybrid,
                     )
-                except FingerprintMismatchError:
+                except (FingerprintMismatchError, StoreError):
                     if attempt + 1 == _search.ATTEMPTS or not hasattr(store, "refresh"):
                         raise
                     store.refresh()

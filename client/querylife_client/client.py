@@ -1,6 +1,7 @@
 """The blocking client. AsyncClient (async_client.py) has the same methods, arguments and errors."""
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Self
@@ -24,7 +25,7 @@ from querylife_client.metadata import GeneratorMetadata, ServerMetadata, read_ge
 from querylife_client.products import EmbeddedProducts, Embeddings, Product, Text
 from querylife_client.query_cache import Claim, QueryCache
 from querylife_client.retry import Counts, Deadline, Deadlines, Statistics, call_deadlines
-from querylife_client.vector_store import Collections, VectorStore, Where
+from querylife_client.vector_store import Collections, StoreError, VectorStore, Where
 
 TIMEOUT_S = 30.0
 
@@ -50,6 +51,7 @@ class Client:
         """
         self._address = address
         self._others: dict[str, Client] = {}
+        self._others_lock = threading.Lock()
         self._config = config or ClientConfig()
         self._timeout_s = Deadline(timeout_s).timeout_s
         self._statistics = Statistics()
@@ -169,14 +171,14 @@ class Client:
         deadlines = self._deadlines(timeout_s)
         with span("search", items=k):
             for attempt in range(_search.ATTEMPTS):
-                collection = _search.active(store)
-                server = self._for_store(collection.identity().server)
-                vectors = server._embed_queries([query], deadlines)
                 try:
+                    collection = _search.active(store)
+                    server = self._for_store(collection.identity().server)
+                    vectors = server._embed_queries([query], deadlines)
                     return _search.find(
                         collection, query, vectors[0], vectors.fingerprint, k=k, where=where, hybrid=hybrid
                     )
-                except FingerprintMismatchError:
+                except (FingerprintMismatchError, StoreError):
                     if attempt + 1 == _search.ATTEMPTS or not hasattr(store, "refresh"):
                         raise
                     store.refresh()
@@ -288,9 +290,10 @@ class Client:
         """The client of the Triton that makes query vectors for a collection: this one, or one of another address."""
         if not address or address == self._address:
             return self
-        if address not in self._others:
-            self._others[address] = Client(address, timeout_s=self._timeout_s, config=self._config)
-        return self._others[address]
+        with self._others_lock:
+            if address not in self._others:
+                self._others[address] = Client(address, timeout_s=self._timeout_s, config=self._config)
+            return self._others[address]
 
     def _embed_queries(self, queries: Sequence[Text], deadlines: Deadlines) -> Embeddings:
         model = self._servers.triton.model(deadlines()) if self._cache is not None and queries else None

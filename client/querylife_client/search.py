@@ -10,7 +10,7 @@ from querylife.scoring import Calibration
 from querylife_client.products import Text
 from querylife_client.vector_store import INTERNAL_COLUMNS, Collections, Hit, Value, VectorStore, Where, conditions
 
-ATTEMPTS = 3  # of a search, each with another collection: a rollout switched in between
+ATTEMPTS = 3  # of a search: a rollout switched to another collection, or removed this one, in between
 FUSION_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher 2009)
 FUSION_DEPTH = 100  # rows of each ranking that are fused, at least
 

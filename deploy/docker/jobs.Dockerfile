@@ -19,6 +19,7 @@ COPY . /src
 RUN /opt/querylife/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src
 
 FROM python
+RUN install --directory --owner 10001 --group 10001 /var/lib/querylife
 COPY --from=installed /opt/querylife /opt/querylife
 USER 10001:10001
 WORKDIR /srv

@@ -16,7 +16,7 @@ FOLDER = ROOT / "requirements" / "images"
 IMAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "triton": (("server",), ("nvidia-pytriton", "editdistpy")),  # editdistpy: symspellpy does not say that it needs it
     "triton-gpu": (("server",), ("editdistpy",)),
-    "gateway": (("gateway", "images", "client"), ()),
+    "gateway": (("gateway", "images", "client", "stores"), ()),
     "jobs": (("jobs", "images", "client", "stores"), ()),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from querylife_client import AsyncClient
+from querylife.errors import InputFileError
+from querylife_client import AsyncClient, ClientConfig, Tls
+from querylife_client.errors import CredentialsError
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
 from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
@@ -22,7 +25,7 @@ from querylife_gateway.keys import KeyRing
 from querylife_gateway.labelling.labels import Labels
 from querylife_gateway.labelling.routes import judge, next_pair
 from querylife_gateway.metrics import Metrics
-from querylife_gateway.model_server import ModelServer, client_config
+from querylife_gateway.model_server import ModelServer
 from querylife_gateway.openapi import document
 from querylife_gateway.pictures import PictureReader
 from querylife_gateway.rerank import rerank
@@ -44,13 +47,14 @@ from querylife_jobs.stores import open_store
 async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     """What the endpoints share. Raises InputFileError where the key file cannot be read."""
     keys = KeyRing(config.keys)
+    client_config = _client_config(config)
     pictures = PictureReader(config.image_urls, config.allowed_hosts)
     why_service = WhyService(config.checkpoint) if config.checkpoint else None
     labels = Labels(config.labels) if config.labels else None
     known_words = why_service.whole_words if why_service else tuple
     index = Index(open_store(config.store), config.catalog, known_words) if config.store else None
     try:
-        async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config(config)) as client:
+        async with AsyncClient(config.triton, timeout_s=config.max_timeout_s, config=client_config) as client:
             admission = Admission(config.max_running, config.max_waiting, config.max_wait_s)
             budget = BodyBudget(config.max_buffered_bytes)
             metrics = Metrics(admission, budget, lambda: client.counts)
@@ -79,7 +83,28 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
             index.store.close()
 
 
+def _client_config(config: GatewayConfig) -> ClientConfig:
+    """The token file is read before each request, so a renewed token needs no restart. Raises InputFileError."""
+    for path in (config.triton_token_file, config.triton_authority):
+        if path is not None and not path.is_file():
+            raise InputFileError(f"{path}: found no such file")
+    token_file = config.triton_token_file
+    token = None if token_file is None else lambda: _read_token(token_file)
+    tls = (
+        None if config.triton_authority is None else Tls(config.triton_authority, server_name=config.triton_server_name)
+    )
+    return ClientConfig(query_cache_items=config.query_cache_items, token=token, tls=tls)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:  # while it is being renewed
+        raise CredentialsError(f"{path}: cannot be read: {error}") from error
+
+
 def create_app(gateway: Gateway) -> Starlette:
+    """The ASGI application: every route of this gateway. gateway: from open_gateway."""
     rerank_endpoint = Endpoint(gateway, "/rerank", RerankRequest, rerank)
     routes = [
         Route("/v1/embeddings", Endpoint(gateway, "/v1/embeddings", EmbeddingsRequest, embeddings), methods=["POST"]),

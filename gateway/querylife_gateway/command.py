@@ -59,10 +59,11 @@ def _config(arguments: list[str]) -> GatewayConfig:
     default = GatewayConfig
     parser = argparse.ArgumentParser(prog="querylife gateway", description=__doc__)
     parser.add_argument("--triton", default=default.triton, metavar="HOST:PORT", help="the model server (%(default)s)")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="the model server's bearer token")
-    authorities = "encrypt calls of the model server, and check its certificate with these"
-    parser.add_argument("--tls-authorities", type=Path, metavar="PEM", help=authorities)
-    stores = "search this vector store: lance:FOLDER, postgresql://HOST/DATABASE, qdrant+http://HOST:PORT"
+    parser.add_argument("--triton-token-file", type=Path, metavar="FILE", help="its bearer token")
+    parser.add_argument("--triton-authority", type=Path, metavar="PEM", help="encrypt, and trust these certificates")
+    server_name = "the name in its certificate, where --triton is a list of addresses"
+    parser.add_argument("--triton-server-name", metavar="NAME", help=server_name)
+    stores = "search this vector store: lance:FOLDER, postgresql://HOST/DATABASE, qdrant+http://HOST:PORT, or @FILE"
     parser.add_argument("--store", metavar="URL", help=stores)
     parser.add_argument("--catalog", type=Path, metavar="FILE", help="where the search page finds pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="explain scores with it (extra `train`)")
@@ -70,7 +71,7 @@ def _config(arguments: list[str]) -> GatewayConfig:
     parser.add_argument("--host", default=default.host, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=default.port, help="0: any free (%(default)s)")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys; without, everybody may call")
-    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt this gateway's own port with it")
+    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt with this certificate")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
     for name, purpose in (
         ("timeout-s", "of a request that names none"),

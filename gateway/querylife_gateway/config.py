@@ -12,8 +12,9 @@ MIB = 1024 * 1024
 class GatewayConfig:
     """What one gateway process listens on, calls, and refuses.
 
-    triton: host:port of the model server. token_file, tls_authorities: its bearer token, read before each request, and
-    the PEM file that its certificate is checked with. tls_certificate, tls_key: of the gateway's own port.
+    triton: host:port of the model server. triton_token_file: its bearer token, read before each request.
+    triton_authority: certificates (PEM) that its own is checked with; None: no TLS. triton_server_name: the name in its
+    certificate; None: the host.
     keys: file of API keys; None: everybody may call.
     timeout_s: of a request that names none. max_timeout_s: the most that a caller may ask for.
     max_items: texts, documents or pictures in one request. max_body_bytes: of one request.
@@ -29,8 +30,9 @@ class GatewayConfig:
     """
 
     triton: str = "127.0.0.1:8001"
-    token_file: Path | None = None
-    tls_authorities: Path | None = None
+    triton_token_file: Path | None = None
+    triton_authority: Path | None = None
+    triton_server_name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     keys: Path | None = None
@@ -68,9 +70,6 @@ class GatewayConfig:
         for name in ("max_waiting", "query_cache_items", "drain_s", "port"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, want at least 0")
-        for path in (self.token_file, self.tls_authorities, self.tls_certificate, self.tls_key):
-            if path is not None and not path.is_file():
-                raise ConfigError(f"{path}: found no such file")
         if (self.tls_certificate is None) != (self.tls_key is None):
             files = f"{self.tls_certificate} and {self.tls_key}"
             raise ConfigError(f"tls_certificate, tls_key: found {files}, want both or neither")

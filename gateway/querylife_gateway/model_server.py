@@ -1,36 +1,16 @@
-"""The model server: how it is called, whether it answers, and with which model."""
+"""What is known about the model server: whether it answers, and with which model."""
 
 import asyncio
 import logging
-from pathlib import Path
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.errors import QuerylifeError
-from querylife_client import AsyncClient, ClientConfig, Tls
-from querylife_client.errors import CredentialsError
-from querylife_gateway.config import GatewayConfig
+from querylife_client import AsyncClient
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 2.0
 TIMEOUT_S = 5.0
-
-
-def client_config(config: GatewayConfig) -> ClientConfig:
-    """The token file is read before each request, so a renewed token needs no restart."""
-    token_file = config.token_file
-    return ClientConfig(
-        query_cache_items=config.query_cache_items,
-        token=None if token_file is None else lambda: _read_token(token_file),
-        tls=None if config.tls_authorities is None else Tls(config.tls_authorities),
-    )
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CredentialsError(f"{path}: cannot be read: {error}") from error
 
 
 class ModelServer:
@@ -45,10 +25,12 @@ class ModelServer:
 
     @property
     def model_name(self) -> str:
+        """ "querylife" until the server has said its model's name."""
         return self.model.name if self.model else "querylife"
 
     @property
     def fingerprint(self) -> str:
+        """Of the served model; "" where it is unknown."""
         return self.model.fingerprint if self.model else ""
 
     async def watch(self) -> None:
@@ -66,7 +48,7 @@ class ModelServer:
                 self.model, self.embedding_width = metadata.model, metadata.embedding_width
                 is_ready = True
         except QuerylifeError as error:
-            log.warning("the model server cannot be asked: %s", error)
+            log.warning("the model server does not say which model it serves: %s", error)
         if is_ready != self.is_ready:
             log.info("the model server %s", "answers" if is_ready else "does not answer")
         self.is_ready = is_ready

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import uvicorn
 
+from querylife.certificates import CertificateFiles
 from querylife.errors import UnavailableError
 from querylife_gateway.app import create_app, open_gateway
 from querylife_gateway.config import GatewayConfig
@@ -16,6 +17,7 @@ from querylife_gateway.endpoint import Gateway
 from querylife_gateway.protocol import time_limited
 from querylife_gateway.site import keep_index_fresh
 
+RENEWAL_S = 2.0
 KEEP_ALIVE_S = 75  # longer than usual load balancers', which would else send to a connection that is just being closed
 
 
@@ -33,6 +35,7 @@ async def serve(config: GatewayConfig, *, greeting: str = "ready") -> None:
         tasks = [
             asyncio.create_task(gateway.model_server.watch()),
             asyncio.create_task(keep_index_fresh(gateway)),
+            asyncio.create_task(_renew_certificate(config, server)),
             asyncio.create_task(_announce(greeting, config, gateway, server, listener)),
         ]
         try:
@@ -58,6 +61,17 @@ def _uvicorn_config(config: GatewayConfig, gateway: Gateway) -> uvicorn.Config:
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,
     )
+
+
+async def _renew_certificate(config: GatewayConfig, server: uvicorn.Server) -> None:
+    """New connections get a renewed certificate; those that are open stay."""
+    if config.tls_certificate is None or config.tls_key is None:
+        return
+    files = CertificateFiles(config.tls_certificate, config.tls_key)
+    while True:
+        await asyncio.sleep(RENEWAL_S)
+        if server.config.ssl is not None and await asyncio.to_thread(files.renewed):
+            server.config.ssl.load_cert_chain(files.certificate, files.key)
 
 
 async def _announce(

@@ -31,6 +31,7 @@ from querylife_client.config import Decode
 from querylife_jobs import describe, embed, filter_pairs, tables
 from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Split, Summary, Unit, Work, evenly
 from querylife_jobs.window import Window
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 8
-STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER, qdrant+http://HOST:PORT, or @FILE that holds it"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class JobConfig:
 
     @property
     def ledger_path(self) -> Path:
+        """Beside the output where none is named."""
         return self.ledger or self.out.with_name(self.out.name + ".ledger.sqlite")
 
 
@@ -126,7 +128,8 @@ async def run_embed(config: JobConfig, catalogue: Sequence[CatalogProduct], ledg
         ready = lambda: wait_ready(client, client.model_identity, config.patience_s)  # noqa: E731
         model = await ready()
         units = embed.units(catalogue, model)
-        batch = lambda some: embed.work(client, some, model)  # noqa: E731
+        check = ModelCheck(client, model)
+        batch = lambda some: embed.work(client, some, check)  # noqa: E731
         summary = await _run(config, units, evenly(embed.UNITS_PER_REQUEST), batch, ready, ledger)
         made_by = {"fingerprint": model.fingerprint, "model": model.encode()}
         _write(config, embed.columns(catalogue, units, ledger), embed.SCHEMA, made_by)
@@ -161,6 +164,7 @@ def _add_index(verbs: Any) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
+    """The configuration that the arguments ask for; None: the process's own. Raises ConfigError."""
     parser = argparse.ArgumentParser(
         "querylife-jobs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

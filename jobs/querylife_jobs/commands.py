@@ -16,7 +16,7 @@ from querylife_jobs import rollout as rollouts
 from querylife_jobs.stores import open_store
 
 ADDRESS = "127.0.0.1:8001"
-STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
+STORE_URLS = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER, qdrant+http://HOST:PORT, or @FILE that holds it"
 TOKEN_VARIABLE = "QUERYLIFE_TOKEN"
 TIMEOUT_S = 30.0
 
@@ -57,6 +57,8 @@ def rollout(arguments: list[str]) -> int:
         "--judgements", type=Path, metavar="FILE", help="compare: Parquet with query, product_id and grade (0 to 3)"
     )
     parser.add_argument("--top-k", type=int, default=10, metavar="N", help="compare: results that are compared")
+    wait = "seconds to wait for an index run to end (%(default)g)"
+    parser.add_argument("--wait-s", type=float, default=0.0, metavar="S", help=wait)
     options = parser.parse_args(arguments)
     if options.step == "start" and not options.server:
         parser.error("start wants --server")
@@ -65,12 +67,13 @@ def rollout(arguments: list[str]) -> int:
     with open_store(options.store, refresh_s=0.0) as store, _client(options) as client:
         if options.step == "start":
             with Client(options.server, timeout_s=options.timeout_s, config=_config(options)) as new:
-                rollouts.start(store, new.model_identity(), options.server)
+                rollouts.start(store, new.model_identity(), options.server, wait_s=options.wait_s)
         elif options.step == "compare":
             queries = rollouts.sample(options.queries, options.judgements)
             print(json.dumps(asdict(rollouts.compare(store, client, queries, options.top_k))))
         elif options.step != "status":
-            {"switch": rollouts.switch, "back": rollouts.back, "finish": rollouts.finish}[options.step](store)
+            step = {"switch": rollouts.switch, "back": rollouts.back, "finish": rollouts.finish}[options.step]
+            step(store, wait_s=options.wait_s)
         if options.step != "compare":
             print(json.dumps(rollouts.status(store)))
     return 0

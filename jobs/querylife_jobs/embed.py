@@ -9,9 +9,9 @@ import pyarrow
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import CatalogProduct
-from querylife.errors import FingerprintMismatchError
 from querylife_client import AsyncClient, Product
 from querylife_jobs.ledger import Ledger, Record, unit_key
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.runner import Unit
 
 UNITS_PER_REQUEST = 16
@@ -41,32 +41,24 @@ def units(products: Sequence[CatalogProduct], model: ModelIdentity) -> list[Unit
     return [Unit(vector_key(model, item.title, item.product_type, item.image), item) for item in products]
 
 
-async def work(client: AsyncClient, some: Sequence[Unit], model: ModelIdentity) -> list[Record]:
-    """Embed a few products: the batch function that a cluster runs, too.
+async def work(client: AsyncClient, some: Sequence[Unit], check: ModelCheck) -> list[Record]:
+    """Embed a few products: the batch function that a cluster runs, too. check: of the client, for the keys' model.
 
     Raises ServiceError, and FingerprintMismatchError when the server no longer serves the model that the units' keys
     name.
     """
     sent = [_product(unit.payload) for unit in some]
     embedded = await client.embed_products(sent)
-    check_model(model, await client.model_identity())
+    await check.unchanged()
     records = []
-    for place, unit in enumerate(some):
-        vector = embedded.vectors[place]
-        wrong = embedded.errors.get(place)
-        used = {"title": bool(embedded.title_used[place]), "image": bool(embedded.image_used[place])}
+    for index, unit in enumerate(some):
+        vector = embedded.vectors[index]
+        wrong = embedded.errors.get(index)
+        used = {"title": bool(embedded.title_used[index]), "image": bool(embedded.image_used[index])}
         fault, detail = (wrong.fault.value, wrong.detail) if wrong else ("", "")
         result = json.dumps(used).encode() + b"\n" + vector.astype("<f4").tobytes() if vector.any() else b""
         records.append(Record(unit.key, result, fault, detail))
     return records
-
-
-def check_model(wanted: ModelIdentity, current: ModelIdentity) -> None:
-    """Raises FingerprintMismatchError, naming both, when vectors of the two models must not be mixed."""
-    for name in ("fingerprint", "preprocessing", "precision", "embedding_width"):
-        before, after = str(getattr(wanted, name)), str(getattr(current, name))
-        if before != after:
-            raise FingerprintMismatchError(f"the server changed its model's {name} while the job ran", after, before)
 
 
 def _product(product: CatalogProduct) -> Product:

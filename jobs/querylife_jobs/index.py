@@ -28,6 +28,7 @@ from querylife_jobs.connections import connect_triton, wait_ready
 from querylife_jobs.image_cache import ImageCache
 from querylife_jobs.index_config import IndexConfig, IndexSummary
 from querylife_jobs.ledger import Ledger, Record, unit_key
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, Unit, evenly
 from querylife_jobs.stores import Store, open_store
@@ -44,12 +45,13 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True)
 class Target:
-    """A collection that the run fills, and the server that makes its vectors."""
+    """A collection that the run fills, and the server that makes its vectors. next: collections that follow."""
 
     name: str
     collection: ScannableStore
     client: AsyncClient
     model: ModelIdentity
+    next: tuple[str, ...]
 
 
 async def run_index(config: IndexConfig) -> list[IndexSummary]:
@@ -79,13 +81,12 @@ async def run_index(config: IndexConfig) -> list[IndexSummary]:
 
 async def _targets(config: IndexConfig, store: Store, scan: Scan) -> AsyncIterator[Target]:
     """The active collection and, in a rollout, the other one; in a new store a new collection."""
-    state = store.state()
-    in_use = [name for name in (state.active, state.candidate, state.previous) if name]
-    for name in in_use if state.active else [""]:
-        server = state.collections[name].server if name else ""
+    in_use = store.state().in_use
+    for number, name in enumerate(in_use or ("",)):
+        server = store.state().collections[name].server if name else ""
         async with connect_triton(replace(config, server=server or config.server)) as client:
             model = await wait_ready(client, client.model_identity, config.patience_s)
-            yield Target(*_prepared(store, name, model, scan), client, model)
+            yield Target(*_prepared(store, name, model, scan), client, model, in_use[number + 1 :])
 
 
 def _prepared(store: Store, name: str, model: ModelIdentity, scan: Scan) -> tuple[str, ScannableStore]:
@@ -127,6 +128,7 @@ class _IndexRun:
         self._catalogue = catalogue
         self._ledger = ledger
         self._target = target
+        self._check = ModelCheck(target.client, target.model)
         self._reasons = reasons
         self._window = Window(min(FIRST_WINDOW, config.max_in_flight), config.max_in_flight)
         self._progress = Progress("rows")
@@ -192,10 +194,10 @@ class _IndexRun:
 
     async def _embed(self, wanted: dict[str, CatalogueRow]) -> dict[str, Record]:
         """The ledger's record of each key, after embedding those that have none."""
-        client, model = self._target.client, self._target.model
+        client = self._target.client
         units = [Unit(key, row.product) for key, row in wanted.items()]
         runner = Runner(
-            lambda some: embed.work(client, some, model),
+            lambda some: embed.work(client, some, self._check),
             lambda: wait_ready(client, client.model_identity, self._config.patience_s),
             self._ledger,
             window=self._window,
@@ -242,13 +244,18 @@ class _IndexRun:
         if not state.active:
             self._store.write_state(replace(state, active=self._target.name))
 
-    def _note_written(self, is_unoptimized: bool) -> None:
-        """Keep in the store that its indexes do not hold every row yet, so that a killed job's successor sees it."""
+    def _note_written(self, is_unfinished: bool) -> None:
+        """Keep in the store that this collection, and those that follow, are not finished.
+
+        A killed job's successor finishes them; a rollout does not switch to one that lacks what another has got.
+        """
         state = self._store.state()
-        names = tuple(name for name in state.unoptimized if name != self._target.name)
-        wanted = (*names, self._target.name) if is_unoptimized else names
-        if set(wanted) != set(state.unoptimized):
-            self._store.write_state(replace(state, unoptimized=wanted))
+        if is_unfinished:
+            wanted = {*state.unoptimized, self._target.name, *self._target.next}
+        else:
+            wanted = {*state.unoptimized} - {self._target.name}
+        if wanted != set(state.unoptimized):
+            self._store.write_state(replace(state, unoptimized=tuple(sorted(wanted))))
 
     async def _patiently(self, action: Callable[..., T], *arguments: Any) -> T:
         """Call a store, again and again while it does not answer: every call can be repeated."""

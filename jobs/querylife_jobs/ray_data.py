@@ -28,6 +28,7 @@ from querylife_client.config import Decode
 from querylife_jobs import describe, embed
 from querylife_jobs.connections import connect_genfilt, connect_triton, wait_ready
 from querylife_jobs.ledger import Ledger
+from querylife_jobs.model_check import ModelCheck
 from querylife_jobs.progress import Progress
 from querylife_jobs.runner import Runner, evenly
 from querylife_jobs.window import Window
@@ -89,7 +90,8 @@ class JobRows:
             ready = lambda: wait_ready(client, client.model_identity, self._config.patience_s)  # noqa: E731
             model = await ready()
             units = embed.units(products, model)
-            runner = self._runner(lambda some: embed.work(client, some, model), ready, ledger, embed.UNITS_PER_REQUEST)
+            check = ModelCheck(client, model)
+            runner = self._runner(lambda some: embed.work(client, some, check), ready, ledger, embed.UNITS_PER_REQUEST)
             await runner.run(units, Progress("", io.StringIO()))
         columns = embed.columns(products, units, ledger)
         fingerprint = pyarrow.array([model.fingerprint] * len(products))

@@ -6,9 +6,12 @@ compare  both collections answer sample queries
 switch   the candidate becomes the active collection, in one step; clients follow, and ask its server for vectors
 back     the collection before the switch becomes active again; it was kept up to date
 finish   the collection that is not active is removed
+
+A step that changes the store waits wait_s seconds for an index run to end.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,11 @@ import pyarrow.parquet
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import load_queries
 from querylife.errors import InputFileError
-from querylife.evaluation.metrics import interval
+from querylife.evaluation.metrics import interval, judged_ndcg
 from querylife_client import Client
-from querylife_client.vector_store import StoreError, StoreIdentity
+from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 from querylife_jobs.stores import Store
+from querylife_jobs.stores.store import collection_name
 
 Queries = Mapping[str, Mapping[str, int]]
 """query -> product id -> grade from 0 to 3. Empty inner mappings: no judgements."""
@@ -50,12 +54,12 @@ class Comparison:
     ndcg_change: tuple[float, float, float] | None
 
 
-def start(store: Store, model: ModelIdentity, server: str) -> str:
+def start(store: Store, model: ModelIdentity, server: str, *, wait_s: float = 0.0) -> str:
     """Make an empty candidate collection for another model. Returns its name. server: host:port that serves it.
 
     Raises StoreError when a rollout is under way, or when the model is the active one.
     """
-    with store.lock():
+    with store.lock(wait_s):
         state = store.state()
         active = store.current().identity()
         if state.candidate or state.previous:
@@ -65,14 +69,16 @@ def start(store: Store, model: ModelIdentity, server: str) -> str:
         identity = StoreIdentity(
             model.fingerprint, model.embedding_width, model.calibration, active.columns, server, model.name
         )
+        if collection_name(identity) in state.collections:  # of a start that was killed
+            store.drop(collection_name(identity))
         name = store.create(identity)
         store.write_state(replace(store.state(), candidate=name))
         return name
 
 
-def switch(store: Store) -> None:
+def switch(store: Store, *, wait_s: float = 0.0) -> None:
     """Make the candidate the active collection. Raises StoreError while it does not hold the same ids."""
-    with store.lock():
+    with store.lock(wait_s):
         state = store.state()
         if not state.candidate:
             raise StoreError(f"{store.url}: found no candidate, want one: querylife rollout start")
@@ -80,18 +86,18 @@ def switch(store: Store) -> None:
         store.write_state(replace(state, active=state.candidate, candidate="", previous=state.active))
 
 
-def back(store: Store) -> None:
+def back(store: Store, *, wait_s: float = 0.0) -> None:
     """Make the collection before the switch the active one again; the other is the candidate again."""
-    with store.lock():
+    with store.lock(wait_s):
         state = store.state()
         if not state.previous:
             raise StoreError(f"{store.url}: found no earlier collection to go back to")
         store.write_state(replace(state, active=state.previous, candidate=state.active, previous=""))
 
 
-def finish(store: Store) -> None:
+def finish(store: Store, *, wait_s: float = 0.0) -> None:
     """End a rollout: remove the collection that is not active, and write to one collection only."""
-    with store.lock():
+    with store.lock(wait_s):
         state = store.state()
         other = state.candidate or state.previous
         if not other:
@@ -121,7 +127,9 @@ def compare(store: Store, client: Client, queries: Queries, k: int) -> Compariso
     both = list(zip(*rankings, strict=True))
     overlap = np.array([len(set(before) & set(after)) / max(1, len(before), len(after)) for before, after in both])
     judged = [(grades, before, after) for grades, (before, after) in zip(queries.values(), both, strict=True) if grades]
-    gains = np.array([(_ndcg(before, grades, k), _ndcg(after, grades, k)) for grades, before, after in judged])
+    gains = np.array(
+        [(judged_ndcg(before, grades, k), judged_ndcg(after, grades, k)) for grades, before, after in judged]
+    )
     gains = gains[~np.isnan(gains).any(axis=1)] if len(gains) else np.zeros((0, 2))
     return Comparison(
         queries=len(both),
@@ -151,13 +159,22 @@ def sample(queries: Path | None, judgements: Path | None) -> dict[str, dict[str,
 
 
 def _check_complete(store: Store) -> None:
+    """Raises StoreError where an index run has not finished both collections, or their ids differ."""
     state = store.state()
-    active, candidate = store.collection(state.active), store.collection(state.candidate)
-    if active.count() != candidate.count() or state.candidate in state.unoptimized:
-        complaint = (
-            f"found {candidate.count()} rows in the candidate, want the {active.count()} of the active collection"
-        )
+    unfinished = set(state.unoptimized) & {state.active, state.candidate}
+    active, candidate = (_ids(store.collection(name)) for name in (state.active, state.candidate))
+    if unfinished or active != candidate:
+        complaint = f"found {candidate[0]} rows in the candidate, want the {active[0]} of the active collection"
         raise StoreError(f"{store.url}: {complaint}, all indexed: run querylife-jobs index")
+
+
+def _ids(collection: ScannableStore) -> tuple[int, int]:
+    """The number of rows and a hash of their ids, whatever their order; in constant memory."""
+    count = total = 0
+    for ids in collection.scan_ids():
+        count += len(ids)
+        total += sum(int.from_bytes(hashlib.sha256(row_id.encode()).digest()) for row_id in ids)
+    return count, total
 
 
 def _described(store: Store, name: str) -> dict[str, Any]:
@@ -170,12 +187,3 @@ def _described(store: Store, name: str) -> dict[str, Any]:
         "server": identity.server,
         "rows": collection.count(),
     }
-
-
-def _ndcg(ids: Sequence[str], grades: Mapping[str, int], k: int) -> float:
-    """nDCG with gain 2^grade - 1 over the judged results; NaN where no product is relevant."""
-    judged = [grades[row_id] for row_id in ids if row_id in grades]
-    gains = 2.0 ** np.array(judged[:k], float) - 1
-    best = 2.0 ** np.array(sorted(grades.values(), reverse=True)[:k], float) - 1
-    ideal = float(best @ (1 / np.log2(np.arange(2, 2 + len(best)))))
-    return float(gains @ (1 / np.log2(np.arange(2, 2 + len(gains))))) / ideal if ideal else float("nan")

@@ -38,7 +38,7 @@ class Outcome:
 def main() -> int:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
-    names = [name for name in FAULTS if options.only is None or options.only in name]
+    names = [name for name in FAULTS if not options.only or any(text in name for text in options.only)]
     with tempfile.TemporaryDirectory(prefix="querylife-drill-") as name:
         folder = Path(name)
         copy = Path(shutil.copytree(options.repository, folder / "repository"))
@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, help="of each fault (%(default)s)")
     parser.add_argument("--servers", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--limit-s", type=float, default=10.0, help="seconds for a fault to heal (%(default)s)")
-    parser.add_argument("--only", metavar="TEXT", help="faults whose name holds it")
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="faults whose name holds one of them")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/drill"), help="(%(default)s)")
     return parser.parse_args()

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.drill.credentials import EXPIRED
 from loadtest.drill.stack import Server, Stack, await_true, write_catalogue
+from querylife_client import Client
+from querylife_client.errors import CredentialsError
 
 Fault = Callable[[Stack], None]
 FAULTS: dict[str, Fault] = {}
@@ -209,7 +212,7 @@ def malformed_requests(stack: Stack) -> None:
     for body in (b"{", b"[" * 100_000, b"\xff\xfe", b'{"query": 1}', b'{"query": "x", "documents": [' + b'"a",' * 5000):
         request = urllib.request.Request(stack.gateway_url + "/rerank", body, {"Content-Type": "application/json"})
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(request, timeout=20).close()
+            urllib.request.urlopen(request, timeout=20, context=stack.credentials.https()).close()
     for server in stack.servers:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 10) as noise:
             noise.sendall(random.randbytes(10_000))
@@ -225,3 +228,29 @@ def kill_index(stack: Stack) -> None:
         job.kill()
         job.wait()
     assert stack.index().wait(300) == 0, (stack.folder / "index.log").read_text()[-2000:]
+
+
+@fault("expired certificate, and Triton killed")
+def expired_certificate(stack: Stack) -> None:
+    server = _any(stack)
+    stack.credentials.renew(server.tls, EXPIRED)
+    _kill(server.triton())
+    time.sleep(HELD_S)
+    stack.credentials.renew(server.tls)
+
+
+@fault("expired certificate of the gateway for 5 s")
+def expired_gateway_certificate(stack: Stack) -> None:
+    stack.credentials.renew(stack.gateway_tls, EXPIRED)
+    time.sleep(5)
+    stack.credentials.renew(stack.gateway_tls)
+
+
+@fault("100 calls with a wrong token")
+def wrong_token(stack: Stack) -> None:
+    """Each of them must be refused."""
+    with Client(stack.addresses, timeout_s=10, config=stack.credentials.client_config("guess")) as client:
+        for _ in range(100):
+            with contextlib.suppress(CredentialsError):
+                client.embed_queries(["red dress"])
+                raise AssertionError("found an answer for a wrong token, want CredentialsError")

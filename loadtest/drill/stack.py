@@ -9,6 +9,7 @@ import csv
 import itertools
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.drill.credentials import NAME, Credentials, Files
 from querylife.serving.supervisor.supervisor import free_port
 from querylife_client.testing.network import FlakyNetwork
 
@@ -30,10 +32,19 @@ STARTED_S = 600.0
 
 
 class Process:
-    """A process that is started again when it has ended. port: for probes over HTTP."""
+    """A process that is started again when it has ended. https: for its probe, where that is encrypted."""
 
-    def __init__(self, name: str, command: list[str], probe_url: str, log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        probe_url: str,
+        log: Path,
+        *,
+        https: ssl.SSLContext | None = None,
+    ) -> None:
         self.name, self._command, self._probe_url, self._log = name, command, probe_url, log
+        self._https = https
         self.start()
 
     def start(self) -> None:
@@ -46,7 +57,10 @@ class Process:
             self.start()
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(self._probe_url, timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(self._probe_url, timeout=5, context=self._https) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 
@@ -59,14 +73,17 @@ class Process:
 
 
 class Server(Process):
-    """One `querylife serve`."""
+    """One `querylife serve`, with a certificate of its own."""
 
-    def __init__(self, number: int, repository: Path, folder: Path) -> None:
+    def __init__(self, number: int, repository: Path, folder: Path, credentials: Credentials) -> None:
+        self.tls = credentials.files(f"server-{number}")
         self.port, probe = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
         self.address, self.probe_port = f"127.0.0.1:{self.port}", probe
         ports = ["--grpc-port", str(self.port), "--metrics-port", "0", "--probe-port", str(probe)]
-        serve = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, "--drain-s", "10"]
-        command = ["unshare", "--mount", "sh", "-c", SERVER_IN_OWN_SHM, *serve]
+        tls = ["--tls-certificate", str(self.tls.certificate), "--tls-key", str(self.tls.key)]
+        access = [*tls, "--token-file", str(credentials.token_file), "--renewal-spread-s", "0"]
+        serve = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, *access]
+        command = ["unshare", "--mount", "sh", "-c", SERVER_IN_OWN_SHM, *serve, "--drain-s", "10", "--start-s", "600"]
         url = f"http://127.0.0.1:{probe}/ready"
         super().__init__(f"server {number}", command, url, folder / f"server-{number}.log")
 
@@ -130,7 +147,10 @@ class Postgres:
 
 @dataclass
 class Stack:
-    """repository: a copy that a fault may damage; server 3 reads it. catalogue: what the index holds."""
+    """repository: a copy that a fault may damage; server 3 reads it. catalogue: what the index holds.
+
+    gateway_tls: the gateway's own certificate. Every server asks for TLS and the token, the gateway for TLS.
+    """
 
     servers: list[Server]
     network: FlakyNetwork
@@ -141,6 +161,8 @@ class Stack:
     repository: Path
     catalogue: Path
     folder: Path
+    credentials: Credentials
+    gateway_tls: Files
 
     def keep(self) -> None:
         for process in (*self.servers, self.gateway):
@@ -153,9 +175,15 @@ class Stack:
         """Start the job that brings the store to equal the catalogue."""
         command = [sys.executable, "-m", "querylife_jobs", "index", str(self.catalogue), "--store", self.postgres.url]
         ledger = str(self.folder / "ledger.sqlite")
+        access = [
+            "--token-file",
+            str(self.credentials.token_file),
+            "--tls-authorities",
+            str(self.credentials.authority),
+        ]
         with (self.folder / "index.log").open("a") as log:
             return subprocess.Popen(
-                [*command, "--server", self.servers[-1].address, "--ledger", ledger], stdout=log, stderr=log
+                [*command, "--server", self.servers[-1].address, "--ledger", ledger, *access], stdout=log, stderr=log
             )
 
     def rows(self) -> int:
@@ -185,23 +213,28 @@ def running_stack(repository: Path, copy: Path, folder: Path, servers: int) -> I
     """Start everything, fill the index, and wait until all are ready. copy: of repository, for the last server."""
     catalogue = folder / "catalogue.csv"
     write_catalogue(catalogue)
+    credentials = Credentials(folder)
     with contextlib.ExitStack() as closing:
         postgres = Postgres(folder)
         closing.callback(postgres.stop)
         started = []
         for number in range(1, servers + 1):
-            started.append(Server(number, copy if number == servers else repository, folder))
+            started.append(Server(number, copy if number == servers else repository, folder, credentials))
             closing.callback(started[-1].stop)
             await_true(started[-1].is_ready, STARTED_S)
         network = closing.enter_context(FlakyNetwork(started[0].address))
         addresses = "ipv4:" + ",".join([network.address, *(server.address for server in started[1:])])
         port = free_port("127.0.0.1", 0)
-        url = f"http://127.0.0.1:{port}"
-        options = ["--port", str(port), "--triton", addresses, "--store", postgres.url]
+        url, tls = f"https://127.0.0.1:{port}", credentials.files("gateway")
+        options = ["--port", str(port), "--triton", addresses, "--triton-token-file", str(credentials.token_file)]
+        options += ["--triton-authority", str(credentials.authority), "--triton-server-name", NAME]
+        options += ["--tls-certificate", str(tls.certificate), "--tls-key", str(tls.key), "--store", postgres.url]
         command = [sys.executable, "-m", "querylife", "gateway", *options]
-        stack = Stack(started, network, postgres, None, url, addresses, copy, catalogue, folder)  # type: ignore[arg-type]
+        parts = (network, postgres, None, url, addresses, copy, catalogue, folder, credentials, tls)
+        stack = Stack(started, *parts)  # type: ignore[arg-type]  # the gateway is started once the index is there
         assert stack.index().wait(STARTED_S) == 0, (folder / "index.log").read_text()
-        stack.gateway = Process("gateway", command, f"{url}/ready", folder / "gateway.log")
+        log = folder / "gateway.log"
+        stack.gateway = Process("gateway", command, f"{url}/ready", log, https=credentials.https())
         closing.callback(stack.gateway.stop)
         await_true(stack.gateway.is_ready, STARTED_S)
         yield stack

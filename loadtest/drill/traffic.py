@@ -31,7 +31,8 @@ class Traffic:
         self.errors: Counter[str] = Counter()
         self.last_right: dict[str, float] = {}
         self._url = stack.gateway_url
-        self._client = Client(stack.addresses, timeout_s=10)
+        self._https = stack.credentials.https()
+        self._client = Client(stack.addresses, timeout_s=10, config=stack.credentials.client_config())
         self.kinds: dict[str, Callable[[str], Answer]] = {
             "search": self._search,
             "rerank": self._rerank,
@@ -85,7 +86,7 @@ class Traffic:
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=20, context=self._https) as answer:
             return json.load(answer)
 
 

@@ -84,6 +84,8 @@ def _config(argv: list[str]) -> ServerConfig:
     parser.add_argument(
         "--max-restarts", type=int, default=default.max_restarts, help="that fail in a row (%(default)s)"
     )
+    age = "seconds until callers connect anew, and find servers that were added (never)"
+    parser.add_argument("--max-connection-age-s", type=float, metavar="S", help=age)
     parser.add_argument("--trace-endpoint", metavar="URL", help="OTLP over HTTP: http://HOST:4318/v1/traces (off)")
     traced = "trace one in N requests without a trace context, 0: none (%(default)s)"
     parser.add_argument("--trace-rate", type=int, default=default.trace_rate, metavar="N", help=traced)

@@ -35,6 +35,7 @@ class ServerConfig:
     max_restarts: int = 5  # without a server that became ready in between
     max_pause_s: float = 10.0
     renewal_spread_s: float = 30.0  # servers that share renewed credentials take them up at times that differ by this
+    max_connection_age_s: float | None = None  # callers connect anew after about this time; None: never
     trace_endpoint: str | None = None  # OTLP over HTTP; None: no traces
     trace_rate: int = 0  # one in so many requests without a trace context is traced as well; 0: none
     access: AccessConfig = field(default_factory=AccessConfig)
@@ -49,6 +50,8 @@ class ServerConfig:
             raise ConfigError(f"found metrics port {self.metrics_port}, want 1 to 65535, or 0 for any")
         if self.probe_port is not None and not 0 <= self.probe_port < 65536:
             raise ConfigError(f"found probe port {self.probe_port}, want 1 to 65535, or 0 for any")
+        if self.max_connection_age_s is not None and not self.max_connection_age_s > 0:
+            raise ConfigError(f"found maximum connection age {self.max_connection_age_s} s, want more than 0")
         if self.trace_endpoint is not None:
             check_endpoint(self.trace_endpoint)
         if self.trace_rate < 0:
@@ -56,4 +59,5 @@ class ServerConfig:
 
     @property
     def address(self) -> str:
+        """host:port for callers on this machine."""
         return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"

@@ -150,12 +150,59 @@ def test_switching_versions_changes_whom_the_gateway_asks_and_nothing_else():
     assert "demo-triton-next" in services
 
 
+def gateway_pod(*options: str) -> dict[str, Any]:
+    deployments = of_kind(objects(CHART / "values.yaml", *options), "Deployment")
+    (gateway,) = (deployment for deployment in deployments if component(deployment) == "gateway")
+    pod: dict[str, Any] = gateway["spec"]["template"]["spec"]
+    return pod
+
+
+def test_the_gateway_searches_a_store_whose_password_no_argument_holds():
+    pod = gateway_pod("--set", "gateway.store.urlSecret=store")
+    (container,) = pod["containers"]
+    (store,) = (argument for argument in container["args"] if argument.startswith("--store="))
+    assert store == "--store=@/run/querylife/store/url"
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "store")
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "store")
+    assert (volume["secret"]["secretName"], mount["mountPath"]) == ("store", "/run/querylife/store")
+    policies = of_kind(objects(CHART / "values.yaml", "--set", "gateway.store.urlSecret=store"), "NetworkPolicy")
+    ports = {port["port"] for policy in policies for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}
+    assert 5432 in ports
+
+
+def test_the_gateway_searches_a_folder_of_a_volume():
+    pod = gateway_pod("--set", "gateway.store.claim=products")
+    (container,) = pod["containers"]
+    assert "--store=lance:/srv/store" in container["args"]
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "store")
+    assert volume["persistentVolumeClaim"] == {"claimName": "products", "readOnly": True}
+    assert not any(argument.startswith("--store") for argument in gateway_pod()["containers"][0]["args"])
+
+
+def test_gateway_and_triton_share_token_and_authority():
+    options = ("--set", "triton.tokenSecret=token,triton.tlsSecret=tls")
+    (container,) = gateway_pod(*options)["containers"]
+    paths = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    assert f"--triton-token-file={paths['token']}/token" in container["args"]
+    assert f"--triton-authority={paths['authority']}/ca.crt" in container["args"]
+
+
+def test_callers_connect_anew_now_and_then_and_not_when_told_never():
+    deployments = of_kind(objects(CHART / "values-rollout.yaml"), "Deployment")
+    arguments = {component(d): d["spec"]["template"]["spec"]["containers"][0]["args"] for d in deployments}
+    assert "--max-connection-age-s=300" in arguments["triton"]
+    assert "--max-connection-age-s=300" in arguments["genfilt"]
+    never = rendered(CHART / "values.yaml", "--set", "triton.maxConnectionSeconds=0")
+    assert "max-connection-age" not in never
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("triton.active=nothing", 'found "nothing", want one of triton.versions'),
         ("autoscaling.kind=often", 'found "often", want hpa, keda or none'),
-        ("triton.tokenSecret=token", "want none while gateway.enabled"),
+        ("triton.clientAuthoritySecret=clients", "want none while gateway.enabled"),
+        ("gateway.store.urlSecret=a,gateway.store.claim=b", "want one of them"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(setting, message):

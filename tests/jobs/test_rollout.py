@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from test_index import index, product, write
+from test_index import command, index, product, write
 from test_stores import store_url
 
 from querylife.__main__ import main
 from querylife_client import Client
 from querylife_client.testing import FakeTriton
+from querylife_jobs.__main__ import main as jobs_main
 from querylife_jobs.stores import open_store
 
 ROWS = 30
@@ -33,15 +34,16 @@ def servers() -> Iterator[tuple[FakeTriton, FakeTriton]]:
 class Searches(threading.Thread):
     """Searches for titles over and over, in a client of its own that is never told of a rollout."""
 
-    def __init__(self, url: str, address: str) -> None:
+    def __init__(self, url: str, address: str, refresh_s: float = 0.01) -> None:
         super().__init__()
+        self._refresh_s = refresh_s
         self.fingerprints: list[str] = []
         self.errors: list[Exception] = []
         self.ended = threading.Event()
         self._url, self._address = url, address
 
     def run(self) -> None:
-        with open_store(self._url, refresh_s=0.01) as store, Client(self._address) as client:
+        with open_store(self._url, refresh_s=self._refresh_s) as store, Client(self._address) as client:
             while not self.ended.is_set():
                 number = len(self.fingerprints) % ROWS
                 try:
@@ -100,6 +102,70 @@ def test_a_rollout_under_load_and_back(
     assert searches.errors == []
     assert state == {"active": state["active"]}
     assert (state["active"]["fingerprint"], state["active"]["rows"]) == ("f" * 64, ROWS)
+
+
+@pytest.mark.parametrize("kind", ["lance", "postgresql"])
+def test_clients_that_look_rarely_survive_a_finish_right_after_the_switch(
+    kind: str, request: pytest.FixtureRequest, servers: tuple[FakeTriton, FakeTriton], tmp_path: Path
+) -> None:
+    request.param = kind  # type: ignore[attr-defined]
+    url, (old, new) = store_url(request, tmp_path / "store"), servers
+    catalogue = write(tmp_path / "in.parquet", [product(number, image=None) for number in range(ROWS)])
+    index(catalogue, url, old, tmp_path)
+    rollout(url, old, "start", "--server", new.address)
+    index(catalogue, url, old, tmp_path)
+    with open_store(url, refresh_s=3600) as store, Client(old.address) as client:
+        assert client.search("dress 3", store, 3).fingerprint == "0" * 64
+        rollout(url, old, "switch")
+        rollout(url, old, "finish")
+        results = client.search("dress 3", store, 3)
+    assert (results.fingerprint, results.products[0].id) == ("f" * 64, "p3")
+
+
+def test_no_switch_while_only_the_active_collection_has_a_change(
+    servers: tuple[FakeTriton, FakeTriton], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, (old, new) = f"lance:{tmp_path / 'store'}", servers
+    catalogue = write(tmp_path / "in.parquet", [product(number) for number in range(ROWS)])
+    index(catalogue, url, old, tmp_path)
+    rollout(url, old, "start", "--server", new.address)
+    index(catalogue, url, old, tmp_path)
+    write(catalogue, [product(number, price=1.0) for number in range(ROWS)])  # the same ids
+    new.stop()
+    assert jobs_main([*command(catalogue, url, old, tmp_path), "--patience-s", "0.5"]) == 1
+    assert main(["rollout", "switch", "--store", url]) == 1
+    assert "run querylife-jobs index" in capsys.readouterr().err
+    new.start()
+    index(catalogue, url, old, tmp_path)
+    assert rollout(url, old, "switch")["active"]["fingerprint"] == "f" * 64
+
+
+def test_no_switch_to_a_candidate_with_as_many_rows_but_others(
+    servers: tuple[FakeTriton, FakeTriton], tmp_path: Path
+) -> None:
+    url, (old, new) = f"lance:{tmp_path / 'store'}", servers
+    catalogue = write(tmp_path / "in.parquet", [product(number) for number in range(5)])
+    index(catalogue, url, old, tmp_path)
+    rollout(url, old, "start", "--server", new.address)
+    index(catalogue, url, old, tmp_path)
+    with open_store(url) as store:
+        candidate = store.collection(store.state().candidate)
+        (row,) = candidate.fetch(["p1"])
+        candidate.delete(["p1"])
+        attributes = {**row.attributes}
+        candidate.upsert(["p9"], row.vector[None], [attributes], fingerprint=candidate.identity().fingerprint)
+    assert main(["rollout", "switch", "--store", url]) == 1
+
+
+def test_a_step_waits_for_an_index_run_to_end(servers: tuple[FakeTriton, FakeTriton], tmp_path: Path) -> None:
+    url, (old, new) = f"lance:{tmp_path / 'store'}", servers
+    index(write(tmp_path / "in.parquet", [product(1)]), url, old, tmp_path)
+    with open_store(url) as store, contextlib.ExitStack() as running:
+        running.enter_context(store.lock())
+        step = ["rollout", "start", "--store", url, "--address", old.address, "--server", new.address]
+        assert main(step) == 1
+        threading.Timer(1.0, running.close).start()
+        assert main([*step, "--wait-s", "30"]) == 0
 
 
 def test_steps_out_of_order_say_what_is_missing(

@@ -30,6 +30,7 @@ from querylife_jobs.stores.rows import (
     full_row,
     visible,
 )
+from querylife_jobs.stores.store import LockedStoreError
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class LanceDatabase:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
-                raise StoreError(f"{self._folder}: another job writes to it: {file.read().strip()}") from error
+                raise LockedStoreError(f"{self._folder}: another job writes to it: {file.read().strip()}") from error
             file.truncate(0)
             file.write(f"process {os.getpid()}\n")
             file.flush()

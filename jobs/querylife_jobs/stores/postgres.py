@@ -7,7 +7,6 @@ words. Words are ranked by BM25 with the document counts of the last optimize: P
 import contextlib
 import json
 import math
-import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,10 +22,10 @@ from querylife_client.vector_store import (
     Condition,
     Hit,
     StoredRow,
-    StoreError,
     StoreIdentity,
 )
-from querylife_jobs.stores.postgres_sql import lock_holder, sql_quoted, sql_typed, sql_where, translated, words_table
+from querylife_jobs.stores.postgres_lock import WriterLock
+from querylife_jobs.stores.postgres_sql import sql_quoted, sql_typed, sql_where, translated, words_table
 from querylife_jobs.stores.postgres_vectors import register_vectors
 from querylife_jobs.stores.rows import (
     CONTENT,
@@ -41,7 +40,6 @@ from querylife_jobs.stores.rows import (
 )
 
 STATE_TABLE = "querylife_state"
-LOCK_KEY = 0x71756572796C  # of pg_advisory_lock: "queryl"
 SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double precision", "boolean": "boolean"}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes milliseconds and is exact
 EF_SEARCH, FILTERED_EF_SEARCH = 200, 1000  # candidates of the HNSW index; filters are applied to them afterwards
@@ -56,6 +54,7 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self._url = url
         self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
+        self._writer: WriterLock | None = None
         with self.connection() as connection:
             table = sql.SQL("CREATE TABLE IF NOT EXISTS {} (id boolean PRIMARY KEY, document text NOT NULL)")
             if connection.execute("SELECT to_regclass(%s)", [STATE_TABLE]).fetchone() == (None,):
@@ -80,6 +79,16 @@ class PostgresDatabase:
             if connection is not None and not connection.closed:
                 self._idle.put(connection)
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A connection for a change. Raises LockedStoreError where this process has lost its lock to another job."""
+        if self._writer is not None:
+            self._writer.renew()
+        with self.connection() as connection:
+            if self._writer is not None:
+                self._writer.check(connection)
+            yield connection
+
     def _connect(self) -> Any:
         connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
         if TypeInfo.fetch(connection, "vector") is None:
@@ -97,7 +106,7 @@ class PostgresDatabase:
             "{fingerprint} text NOT NULL, {text} text NOT NULL, "
             "words tsvector GENERATED ALWAYS AS (to_tsvector('english', {text})) STORED)"
         )
-        with self.connection() as connection:
+        with self.writing() as connection:
             connection.execute(
                 statement.format(
                     table=sql.Identifier(name),
@@ -118,7 +127,7 @@ class PostgresDatabase:
         return PostgresCollection(self, name, identity)
 
     def drop(self, name: str) -> None:
-        with self.connection() as connection:
+        with self.writing() as connection:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(words_table(name)))
 
@@ -132,21 +141,17 @@ class PostgresDatabase:
         statement = sql.SQL(
             "INSERT INTO {} VALUES (true, %s) ON CONFLICT (id) DO UPDATE SET document = excluded.document"
         )
-        with self.connection() as connection:
+        with self.writing() as connection:
             connection.execute(statement.format(sql.Identifier(STATE_TABLE)), [json.dumps(state)])
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """An advisory lock of a session: it goes with the connection, however the job ends."""
+        self._writer = writer = WriterLock(self._url)
         try:
-            session = psycopg.connect(self._url, autocommit=True, application_name=f"querylife-jobs {os.getpid()}")
-        except psycopg.Error as error:
-            raise translated(error) from error
-        with contextlib.closing(session):
-            row = session.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
-            if row != (True,):
-                raise StoreError(f"another job writes to it: {lock_holder(session, LOCK_KEY)}")
             yield
+        finally:
+            self._writer = None
+            writer.close()
 
     def close(self) -> None:
         while not self._idle.empty():
@@ -179,7 +184,7 @@ class PostgresCollection:
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         rows = [full_row(item, self._identity.columns, fingerprint) for item in attributes]
         updates = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in names[1:])
-        with self._database.connection() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 sql.SQL("CREATE TEMP TABLE incoming ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(
                     columns, self._table
@@ -199,7 +204,7 @@ class PostgresCollection:
             )
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self._database.connection() as connection:
+        with self._database.writing() as connection:
             connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table), [list(ids)])
 
     def search(
@@ -274,7 +279,7 @@ class PostgresCollection:
 
     def add_columns(self, columns: Mapping[str, str]) -> None:
         statement = sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {}")
-        with self._database.connection() as connection:
+        with self._database.writing() as connection:
             for name, kind in columns.items():
                 connection.execute(statement.format(self._table, sql.Identifier(name), sql.SQL(SQL_TYPES[kind])))
 
@@ -282,7 +287,7 @@ class PostgresCollection:
         """Build the indexes where they are missing, and count in how many rows each word is."""
         words = words_table(self._name)
         is_large = self.count() >= INDEX_FROM_ROWS
-        with self._database.connection() as connection:
+        with self._database.writing() as connection:
             connection.execute(f"SET LOCAL maintenance_work_mem = '{BUILD_MEMORY}'")
             if is_large:
                 statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector vector_ip_ops)"
@@ -293,7 +298,7 @@ class PostgresCollection:
             query = sql.SQL("SELECT words FROM {}").format(self._table).as_string(connection)
             connection.execute(sql.SQL("INSERT INTO {} SELECT word, ndoc FROM ts_stat(%s)").format(words), [query])
             connection.execute(sql.SQL("INSERT INTO {} SELECT '', count(*) FROM {}").format(words, self._table))
-        with self._database.connection() as connection:
+        with self._database.writing() as connection:
             connection.execute(sql.SQL("ANALYZE {}").format(self._table))
 
     def _columns(self) -> Any:

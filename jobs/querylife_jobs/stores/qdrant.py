@@ -8,10 +8,7 @@ of its words, which Qdrant ranks by BM25.
 import contextlib
 import functools
 import json
-import os
-import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,6 +27,7 @@ from querylife_client.vector_store import (
     StoreIdentity,
     StoreUnavailableError,
 )
+from querylife_jobs.stores.qdrant_lock import QdrantLock
 from querylife_jobs.stores.qdrant_queries import payload_filter, payload_path, word_vector
 from querylife_jobs.stores.rows import (
     CONTENT,
@@ -45,7 +43,7 @@ from querylife_jobs.stores.rows import (
 
 T = TypeVar("T")
 
-STATE_COLLECTION, LOCK_COLLECTION = "querylife_state", "querylife_lock"
+STATE_COLLECTION = "querylife_state"
 WORDS = "words"  # the sparse vector
 IDS = uuid.UUID("6f0b0a52-3f5e-4f2b-8f0e-7d1f5b9f3c11")  # namespace of the point ids, which must be UUIDs
 POINT = str(uuid.uuid5(IDS, ""))
@@ -57,7 +55,6 @@ KIND_INDEXES = {
 }
 TIMEOUT_S = 60
 SCAN_ROWS = 4096
-HEARTBEAT_S, STALE_S = 10.0, 60.0
 FIRST_SERVER_ERROR = 500
 
 
@@ -69,6 +66,7 @@ class QdrantDatabase:
         self.location = location
         self.is_local = not location.startswith(("http://", "https://"))
         self._lock = threading.RLock()
+        self._writer: QdrantLock | None = None
         where: dict[str, Any] = {"path": location} if self.is_local else {"url": location, "timeout": TIMEOUT_S}
         self.client: Any = self.call(lambda: QdrantClient(**where))
 
@@ -111,62 +109,47 @@ class QdrantDatabase:
         self.call(lambda: self.client.delete_collection(name))
 
     def read_state(self) -> dict[str, Any] | None:
-        document = self._read_document(STATE_COLLECTION)
-        state: dict[str, Any] | None = None if document is None else json.loads(document["document"])
+        document = self.read_document(STATE_COLLECTION)
+        state: dict[str, Any] | None = json.loads(document["document"]) if document else None
         return state
 
     def write_state(self, state: dict[str, Any]) -> None:
         if not self.call(lambda: self.client.collection_exists(STATE_COLLECTION)):
-            self._create_documents(STATE_COLLECTION)
-        self._write_document(STATE_COLLECTION, {"document": json.dumps(state)})
+            self.create_documents(STATE_COLLECTION)
+        self.write_document(STATE_COLLECTION, {"document": json.dumps(state)})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """A collection whose creation succeeds once. The holder renews it; one that is stale is taken over."""
-        holder = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
-        self._take_lock(holder)
-        released = threading.Event()
-        renewal = threading.Thread(target=self._renew, args=(holder, released), daemon=True)
-        renewal.start()
+        self._writer = writer = QdrantLock(self)
         try:
             yield
         finally:
-            released.set()
-            renewal.join()
-            self.drop(LOCK_COLLECTION)
+            self._writer = None
+            writer.close()
 
-    def close(self) -> None:
-        self.client.close()
+    def change(self, action: Callable[[], T]) -> T:
+        """call, for a write of rows. Raises LockedStoreError where this process has lost its lock to another job."""
+        if self._writer is not None:
+            self._writer.check()
+        return self.call(action)
 
-    def _take_lock(self, holder: dict[str, Any]) -> None:
-        if self.call(lambda: self.client.collection_exists(LOCK_COLLECTION)):
-            other = self._read_document(LOCK_COLLECTION) or {}
-            if not _is_gone(other, holder):
-                raise StoreError(
-                    f"{self.location}: another job writes to it: process {other.get('process')} on {other.get('host')}"
-                )
-            self.drop(LOCK_COLLECTION)
-        self._create_documents(LOCK_COLLECTION)
-        self._write_document(LOCK_COLLECTION, holder)
-
-    def _renew(self, holder: dict[str, Any], released: threading.Event) -> None:
-        while not released.wait(HEARTBEAT_S):
-            with contextlib.suppress(StoreError, StoreUnavailableError):
-                self._write_document(LOCK_COLLECTION, {**holder, "at": time.time()})
-
-    def _create_documents(self, name: str) -> None:
+    def create_documents(self, name: str) -> None:
         parameters = models.VectorParams(size=1, distance=models.Distance.DOT)
         self.call(lambda: self.client.create_collection(name, vectors_config=parameters))
 
-    def _read_document(self, name: str) -> dict[str, Any] | None:
+    def read_document(self, name: str) -> dict[str, Any] | None:
+        """None without the collection, {} in an empty one."""
         if not self.call(lambda: self.client.collection_exists(name)):
             return None
         points = self.call(lambda: self.client.retrieve(name, [POINT]))
-        return dict(points[0].payload or {}) if points else None
+        return dict(points[0].payload or {}) if points else {}
 
-    def _write_document(self, name: str, document: dict[str, Any]) -> None:
+    def write_document(self, name: str, document: dict[str, Any]) -> None:
         point = models.PointStruct(id=POINT, vector=[1.0], payload=document)
         self.call(lambda: self.client.upsert(name, [point], wait=True))
+
+    def close(self) -> None:
+        self.client.close()
 
 
 class QdrantCollection:
@@ -200,12 +183,12 @@ class QdrantCollection:
                 )
             )
         if points:
-            self._database.call(lambda: self._client.upsert(self._name, points, wait=True))
+            self._database.change(lambda: self._client.upsert(self._name, points, wait=True))
 
     def delete(self, ids: Sequence[str]) -> None:
         selector = models.PointIdsList(points=[_point_id(row_id) for row_id in ids])
         if ids:
-            self._database.call(lambda: self._client.delete(self._name, selector, wait=True))
+            self._database.change(lambda: self._client.delete(self._name, selector, wait=True))
 
     def search(
         self, vector: NDArray[np.float32], k: int, filters: Sequence[Condition] = (), *, fingerprint: str
@@ -278,13 +261,6 @@ class QdrantCollection:
 
     def _visible(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         return visible(payload, self._identity.columns)
-
-
-def _is_gone(other: Mapping[str, Any], holder: Mapping[str, Any]) -> bool:
-    """Whether the job that holds the lock has ended without letting it go."""
-    if other.get("host") == holder["host"] and other.get("process") != holder["process"]:
-        return not os.path.exists(f"/proc/{other.get('process')}")
-    return holder["at"] - float(other.get("at", 0.0)) > STALE_S
 
 
 def _point_id(row_id: str) -> str:

@@ -6,8 +6,10 @@ collection before a switch or the one after it, and never both.
 """
 
 import contextlib
+import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,7 +18,13 @@ from querylife.errors import ConfigError
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 
 REFRESH_S = 1.0
+PASSWORD = re.compile(r"(//[^/@:]*:)[^@]*@")  # in a URL
+LOCK_POLL_S = 0.2
 FORMAT = 1
+
+
+class LockedStoreError(StoreError):
+    """Another job writes to the store. Names it."""
 
 
 class Database(Protocol):
@@ -36,7 +44,10 @@ class Database(Protocol):
         """Replace the document in one step."""
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one job that writes. Raises StoreError, naming the holder, where another holds it."""
+        """Held by the one job that writes. Raises LockedStoreError, naming the holder, where another holds it.
+
+        A holder that loses the lock to another job cannot write any more: every write raises LockedStoreError.
+        """
 
     def close(self) -> None: ...
 
@@ -45,7 +56,8 @@ class Database(Protocol):
 class State:
     """active: what searches use. candidate: what a rollout fills. previous: what a switch can go back to.
 
-    unoptimized: collections with rows that their indexes do not hold yet. collections: name -> identity.
+    unoptimized: collections that an index run has not finished: they lack changes, or their indexes lack rows.
+    collections: name -> identity.
     """
 
     active: str = ""
@@ -53,6 +65,11 @@ class State:
     previous: str = ""
     unoptimized: tuple[str, ...] = ()
     collections: dict[str, StoreIdentity] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """The collections that an index run brings up to date, the active one first; none in a new store."""
+        return tuple(name for name in (self.active, self.candidate, self.previous) if name) if self.active else ()
 
     def to_dict(self) -> dict[str, Any]:
         collections = {name: identity.to_dict() for name, identity in self.collections.items()}
@@ -102,7 +119,7 @@ class Store:
         state = self.state()
         if not state.active:
             raise StoreError(f"{self.url}: found no collection, want one: run querylife-jobs index")
-        return self.collection(state.active)
+        return self._opened(state.active, state)
 
     def refresh(self) -> None:
         """Read the state document at the next call."""
@@ -123,11 +140,15 @@ class Store:
             return self._state
 
     def collection(self, name: str) -> ScannableStore:
-        """One collection by its name."""
-        identity = self.state().collections[name]
+        """One collection by its name. Raises StoreError where there is none of that name."""
+        return self._opened(name, self.state())
+
+    def _opened(self, name: str, state: State) -> ScannableStore:
+        if name not in state.collections:
+            raise StoreError(f"{self.url}: found no collection {name}, want one of {sorted(state.collections)}")
         with self._lock:
             if name not in self._open:
-                self._open[name] = self._database.open(name, identity)
+                self._open[name] = self._database.open(name, state.collections[name])
             return self._open[name]
 
     def create(self, identity: StoreIdentity) -> str:
@@ -153,16 +174,28 @@ class Store:
             raise StoreError(f"{self.url}: collection {name} is in use")
         rest = {other: identity for other, identity in state.collections.items() if other != name}
         previous = "" if state.previous == name else state.previous
-        self.write_state(replace(state, collections=rest, previous=previous))
+        unoptimized = tuple(other for other in state.unoptimized if other != name)
+        self.write_state(replace(state, collections=rest, previous=previous, unoptimized=unoptimized))
         self._database.drop(name)
 
     def write_state(self, state: State) -> None:
         self._database.write_state(state.to_dict())
         self.refresh()
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one job that writes. Raises StoreError, naming the holder, where another holds it."""
-        return self._database.lock()
+    @contextlib.contextmanager
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Held by the one job that writes. Raises LockedStoreError where another still holds it after wait_s."""
+        end = time.monotonic() + wait_s
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(self._database.lock())
+                    break
+                except LockedStoreError:
+                    if time.monotonic() >= end:
+                        raise
+                time.sleep(LOCK_POLL_S)
+            yield
 
     def _fresh_state(self) -> State:
         self.refresh()
@@ -176,10 +209,24 @@ def collection_name(identity: StoreIdentity) -> str:
 def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     """lance:FOLDER, postgresql://USER@HOST/DATABASE, qdrant:FOLDER, or qdrant+http(s)://HOST:PORT.
 
+    @FILE stands for the URL in a file, which keeps a password out of the list of processes.
     refresh_s: seconds until a switch to another collection is noticed, at most. Raises ConfigError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
     """
-    return Store(url, _database(url), refresh_s)
+    found = _read_url(Path(url[1:])) if url.startswith("@") else url
+    return Store(_shown(found), _database(found), refresh_s)
+
+
+def _shown(url: str) -> str:
+    """For messages: without its password."""
+    return PASSWORD.sub(r"\1***@", url)
+
+
+def _read_url(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"store: {file}: found no file with its URL: {error}") from error
 
 
 def _database(url: str) -> Database:  # each store's packages are imported only where it is used
@@ -197,4 +244,4 @@ def _database(url: str) -> Database:  # each store's packages are imported only 
 
         return QdrantDatabase(rest if scheme == "qdrant" else url.removeprefix("qdrant+"))
     want = "lance:FOLDER, postgresql://HOST/DATABASE, qdrant:FOLDER or qdrant+http://HOST:PORT"
-    raise ConfigError(f"store: found {url!r}, want {want}")
+    raise ConfigError(f"store: found {_shown(url)!r}, want {want} or @FILE")

@@ -47,6 +47,7 @@ class TritonOptions:
     gpu: str = ""  # index or UUID of the one GPU that the server sees; "" for none
 
     def arguments(self) -> list[str]:
+        """Options of tritonserver."""
         profile = [f"--model-config-name={self.profile}"] if self.profile != "gpu" else []
         return [
             f"--id={self.server_id}",
@@ -67,6 +68,11 @@ class TritonOptions:
             "--log-info=false",
             *self.extra,
         ]
+
+
+def connection_options(max_age_s: float | None) -> list[str]:
+    """Triton asks a caller to connect anew after about this time, and cuts no call that is under way."""
+    return [] if max_age_s is None else [f"--grpc-max-connection-age={round(1000 * max_age_s)}"]
 
 
 class TritonProcess:
@@ -174,6 +180,7 @@ def _blank_arguments(pid: int, secrets: list[bytes]) -> None:
 
 
 def shm_prefix(pid: int) -> str:
+    """Of the shared memory regions of a supervisor's backends. pid: the supervisor's."""
     return f"{SHM_PREFIX}{pid}_"
 
 
