@@ -169,7 +169,7 @@ async def run(port: int, requests: int, seed: int) -> tuple[Counter[str], int]:
             if number % 100 == 0:
                 failed += await right_answer(port) != want
 
-    await asyncio.gather(*(caller(random.Random(f"{seed} {place}")) for place in range(IN_FLIGHT)))
+    await asyncio.gather(*(caller(random.Random(f"{seed} {number}")) for number in range(IN_FLIGHT)))
     return statuses, failed
 
 

@@ -142,8 +142,8 @@ def _chart(title: str, series: Series, *, logarithmic: bool = False) -> str:
             f"{MARGIN + x / right * (WIDTH - MARGIN):.1f},{height(y):.1f}" for x, y in zip(*points, strict=True)
         )
         lines.append(f'<polyline fill=none stroke="{colour}" stroke-width=1.5 points="{path}"/>')
-        place = MARGIN + 110 * len(lines)
-        lines.append(f'<text x={place} y=12 fill="{colour}">{html.escape(name)}</text>')
+        left = MARGIN + 110 * len(lines)
+        lines.append(f'<text x={left} y=12 fill="{colour}">{html.escape(name)}</text>')
     grid = "".join(
         f'<path d="M{MARGIN} {height(y):.1f}H{WIDTH}" stroke=#ddd /><text x=0 y={height(y) + 4:.1f}>{y:g}</text>'
         for y in ticks

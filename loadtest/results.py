@@ -86,7 +86,7 @@ def read_samples(folder: Path) -> Samples:
             rows += csv.reader(file)
     rows.sort(key=lambda row: float(row[0]))
     columns = list(zip(*rows, strict=True)) if rows else [()] * 7
-    numbers = {name: np.array(columns[place], np.float64) for name, place in _NUMBERS.items()}
+    numbers = {name: np.array(columns[column], np.float64) for name, column in _NUMBERS.items()}
     return Samples(action=np.array(columns[2], np.str_), outcome=np.array(columns[6], np.str_), **numbers)
 
 

@@ -47,9 +47,9 @@ def _problems(path: Path, repository: Path, lock: EngineLock) -> Iterator[str]:
     config = read_config(path)
     name = path.relative_to(repository).parts[0]
     model = next((model for model in MODELS if model.name == name), None)
-    place = path.relative_to(repository)
+    config_name = path.relative_to(repository)
     if model is None:
-        yield f"{place}: found a model {name}, the contract has none of that name"
+        yield f"{config_name}: found a model {name}, the contract has none of that name"
         return
     checks = [_kind(config), _batches(config), _tensors(config, model)]
     if model in TOWERS:
@@ -59,7 +59,7 @@ def _problems(path: Path, repository: Path, lock: EngineLock) -> Iterator[str]:
     if config.platform == "ensemble":
         checks.append(_ensemble(config, model, repository))
     for problem in (problem for check in checks for problem in check):
-        yield f"{place}: {problem}"
+        yield f"{config_name}: {problem}"
 
 
 def _kind(config: Config) -> Iterator[str]:

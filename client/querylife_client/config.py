@@ -104,10 +104,12 @@ class ClientConfig:
 
     @property
     def limits(self) -> Limits:
+        """Of one request to Triton."""
         return Limits(self.max_items, self.max_request_bytes)
 
     @property
     def genfilt_limits(self) -> Limits:
+        """Of one request to GenFilt."""
         return Limits(self.genfilt_items, self.max_request_bytes)
 
     def for_genfilt(self) -> "ClientConfig":

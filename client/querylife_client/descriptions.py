@@ -22,6 +22,8 @@ class Description:
 
 
 class Verdict(StrEnum):
+    """Whether a product answers a query; ABSTAIN where the evidence decides nothing."""
+
     MATCH = "match"  # the product answers the query
     NO_MATCH = "no_match"
     ABSTAIN = "abstain"  # the generator cannot tell, or error says why there is no verdict

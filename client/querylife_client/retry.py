@@ -55,6 +55,7 @@ class Deadline:
 
     @property
     def remaining_s(self) -> float:
+        """Seconds left; negative once the moment has passed."""
         return self._end - self._clock()
 
     def check(self) -> float:
@@ -162,10 +163,12 @@ class Statistics:
         self._lock = threading.Lock()
 
     def add(self, name: str, number: int = 1) -> None:
+        """name: a field of Counts."""
         with self._lock:
             self._counts[name] += number
 
     def counts(self) -> Counts:
+        """A snapshot."""
         with self._lock:
             return Counts(**self._counts)
 
@@ -179,6 +182,7 @@ class CallState:
         self._statistics = statistics
 
     def succeeded(self) -> None:
+        """The answer has come."""
         self._budget.success()
 
     def delay_after(self, failure: Failure) -> float:
@@ -202,10 +206,12 @@ class CallState:
         return delay_s
 
     def may_hedge(self) -> bool:
+        """Whether the budget has room for a second copy, which is counted."""
         if not self._budget.take():
             return False
         self._statistics.add("hedges")
         return True
 
     def hedge_won(self) -> None:
+        """The second copy answered first."""
         self._statistics.add("hedges_won")

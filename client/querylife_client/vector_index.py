@@ -68,7 +68,7 @@ class VectorIndex:
         return self._rows
 
     def nearest(self, query: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
-        """Indices of about the top_k nearest rows. query: [D] float32, unit."""
+        """Indices of about the top_k nearest rows. query: [D] float32, unit. Raises ValueError for another width."""
         if query.shape != (self._index.ndim,):
             raise ValueError(f"vectors: found width {self._index.ndim}, want {len(query)}")
         return np.asarray(self._index.search(query, top_k).keys, np.intp)

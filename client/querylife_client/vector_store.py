@@ -58,6 +58,7 @@ class StoreIdentity:
     model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold, for from_dict."""
         return asdict(self)
 
     @classmethod

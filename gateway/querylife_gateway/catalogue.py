@@ -81,9 +81,11 @@ class Index:
         self.vocabulary = Vocabulary(titles, self._known_words())
 
     def has_picture(self, identifier: str) -> bool:
+        """Whether the catalogue has a picture of this product id."""
         return identifier in self._pictures
 
     def picture(self, identifier: str) -> bytes | None:
+        """The encoded picture of a product id; None where there is none."""
         return self._pictures.get(identifier)
 
 

@@ -83,14 +83,17 @@ class Call(Generic[Body]):
 
     @property
     def client(self) -> AsyncClient:
+        """Of the model server."""
         return self.gateway.client
 
     @property
     def pictures(self) -> PictureReader:
+        """Reads data URIs and URLs."""
         return self.gateway.pictures
 
     @property
     def model_name(self) -> str:
+        """Of the model that is served, as far as the gateway knows."""
         return self.gateway.model_server.model_name
 
     @property

@@ -78,6 +78,7 @@ class HttpError(Exception):
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
     def response(self) -> JSONResponse:
+        """The answer, with an error body in OpenAI's shape."""
         error = {"message": self.message, "type": TYPES[self.status], "param": self.param, "code": self.code}
         return JSONResponse({"error": error}, self.status, self.headers)
 

@@ -43,6 +43,7 @@ class Metrics:
         self._registry.register(_ClientCounts(counts))
 
     def text(self) -> bytes:
+        """The text of a scrape, in UTF-8."""
         return generate_latest(self._registry)
 
 

@@ -25,10 +25,12 @@ class ModelServer:
 
     @property
     def model_name(self) -> str:
+        """ "querylife" until the server has said its model's name."""
         return self.model.name if self.model else "querylife"
 
     @property
     def fingerprint(self) -> str:
+        """Of the served model; "" where it is unknown."""
         return self.model.fingerprint if self.model else ""
 
     async def watch(self) -> None:

@@ -43,6 +43,7 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 
 
 def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document, from the pydantic models of schema.py."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
     )

@@ -21,6 +21,7 @@ class PictureReader:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch")
 
     def close(self) -> None:
+        """Fetches that wait are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, source: str, param: str) -> bytes:
@@ -37,6 +38,7 @@ class PictureReader:
 
 
 def is_data_uri(text: str) -> bool:
+    """Whether a text is a picture, not words."""
     return text.startswith(_DATA)
 
 

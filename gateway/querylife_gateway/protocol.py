@@ -66,5 +66,6 @@ class TimeLimitedProtocol(HttpToolsProtocol):
 
 
 def time_limited(header_timeout_s: float, stall_timeout_s: float) -> type[TimeLimitedProtocol]:
+    """A protocol class for uvicorn. Seconds for a caller to send its header, and in which it may read nothing."""
     limits = {"header_timeout_s": header_timeout_s, "stall_timeout_s": stall_timeout_s}
     return type("TimeLimitedProtocol", (TimeLimitedProtocol,), limits)

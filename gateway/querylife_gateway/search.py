@@ -23,6 +23,7 @@ class Searched:
 
 
 async def search(call: Call[SearchRequest]) -> Answer:
+    """POST /v1/search. Raises HttpError 404 where there is no index, or no such collection."""
     index = required_index(call)
     searched = await find(call, index, call.request)
     corrected = searched.query if searched.query != call.request.query else None

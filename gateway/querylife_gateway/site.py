@@ -28,6 +28,8 @@ MAX_SESSION_BYTES = 4096
 
 
 def site_routes(gateway: Gateway) -> list[Route]:
+    """The pages, and the GET routes and the session that they use."""
+
     async def index(request: Request) -> Response:
         admit(gateway.keys, request)
         summary = gateway.index.summary if gateway.index else None

@@ -31,8 +31,8 @@ class Vocabulary:
         if len(words) > MAX_QUERY_WORDS:
             return None
         pieces, end = [], 0
-        for place, match in enumerate(words):
-            is_last = place == len(words) - 1 and match.end() == len(query)
+        for index, match in enumerate(words):
+            is_last = index == len(words) - 1 and match.end() == len(query)
             replacement = self._replacement(match.group().lower(), may_be_unfinished=is_last)
             pieces += [query[end : match.start()], replacement or match.group()]
             end = match.end()
@@ -68,6 +68,7 @@ class Vocabulary:
 
 
 def words(text: str) -> list[str]:
+    """The lower-case words of a text."""
     return _WORD.findall(text.lower())
 
 
@@ -87,4 +88,4 @@ def edits(left: str, right: str) -> int:
 
 def _parts(word: str) -> set[str]:
     """The word, and the word without any one of its letters: words with one error between them share a part."""
-    return {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}
+    return {word, *(word[:index] + word[index + 1 :] for index in range(len(word)))}

@@ -31,6 +31,7 @@ class WhyService:
         self._explainer: Explainer | None = None
 
     def close(self) -> None:
+        """Questions that wait are cancelled."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def explain(self, query: str, product: Product, served: str) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class WhyService:
 
 
 async def why(call: Call[WhyRequest]) -> Answer:
+    """POST /v1/why. Raises HttpError 404 for an unknown product, or where nothing is explained."""
     service = call.gateway.why
     if service is None:
         raise HttpError(404, "this gateway explains nothing: it was started without --checkpoint")

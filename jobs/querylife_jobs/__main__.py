@@ -77,6 +77,7 @@ class JobConfig:
 
     @property
     def ledger_path(self) -> Path:
+        """Beside the output where none is named."""
         return self.ledger or self.out.with_name(self.out.name + ".ledger.sqlite")
 
 
@@ -163,6 +164,7 @@ def _add_index(verbs: Any) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> "JobConfig | IndexConfig":
+    """The configuration that the arguments ask for; None: the process's own. Raises ConfigError."""
     parser = argparse.ArgumentParser(
         "querylife-jobs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

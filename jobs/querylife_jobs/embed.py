@@ -51,10 +51,10 @@ async def work(client: AsyncClient, some: Sequence[Unit], check: ModelCheck) -> 
     embedded = await client.embed_products(sent)
     await check.unchanged()
     records = []
-    for place, unit in enumerate(some):
-        vector = embedded.vectors[place]
-        wrong = embedded.errors.get(place)
-        used = {"title": bool(embedded.title_used[place]), "image": bool(embedded.image_used[place])}
+    for index, unit in enumerate(some):
+        vector = embedded.vectors[index]
+        wrong = embedded.errors.get(index)
+        used = {"title": bool(embedded.title_used[index]), "image": bool(embedded.image_used[index])}
         fault, detail = (wrong.fault.value, wrong.detail) if wrong else ("", "")
         result = json.dumps(used).encode() + b"\n" + vector.astype("<f4").tobytes() if vector.any() else b""
         records.append(Record(unit.key, result, fault, detail))

@@ -39,6 +39,7 @@ class IndexConfig:
         return self.ledger or folder / "vectors.ledger.sqlite"
 
     def beside_ledger(self, suffix: str) -> Path:
+        """The ledger's path with another suffix."""
         return self.ledger_path.with_name(self.ledger_path.name.removesuffix(".ledger.sqlite") + suffix)
 
 

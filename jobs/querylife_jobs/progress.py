@@ -26,11 +26,13 @@ class Progress:
         return time.monotonic() - self._started
 
     def start(self, total: int) -> None:
+        """Begin to count. total: units to do."""
         self._total, self._done = total, 0
         self._started = time.monotonic()
         self._marks = [(self._started, 0)]
 
     def advance(self, count: int, in_flight: int) -> None:
+        """count: units done now. in_flight: requests at once, at most, for the line."""
         self._done += count
         now = time.monotonic()
         if now - self._told >= self._period_s or self._done == self._total:

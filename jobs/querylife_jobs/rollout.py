@@ -11,7 +11,7 @@ A step that changes the store waits wait_s seconds for an index run to end.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow.parquet
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import load_queries
 from querylife.errors import InputFileError
-from querylife.evaluation.metrics import interval
+from querylife.evaluation.metrics import interval, judged_ndcg
 from querylife_client import Client
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 from querylife_jobs.stores import Store
@@ -127,7 +127,9 @@ def compare(store: Store, client: Client, queries: Queries, k: int) -> Compariso
     both = list(zip(*rankings, strict=True))
     overlap = np.array([len(set(before) & set(after)) / max(1, len(before), len(after)) for before, after in both])
     judged = [(grades, before, after) for grades, (before, after) in zip(queries.values(), both, strict=True) if grades]
-    gains = np.array([(_ndcg(before, grades, k), _ndcg(after, grades, k)) for grades, before, after in judged])
+    gains = np.array(
+        [(judged_ndcg(before, grades, k), judged_ndcg(after, grades, k)) for grades, before, after in judged]
+    )
     gains = gains[~np.isnan(gains).any(axis=1)] if len(gains) else np.zeros((0, 2))
     return Comparison(
         queries=len(both),
@@ -185,12 +187,3 @@ def _described(store: Store, name: str) -> dict[str, Any]:
         "server": identity.server,
         "rows": collection.count(),
     }
-
-
-def _ndcg(ids: Sequence[str], grades: Mapping[str, int], k: int) -> float:
-    """nDCG with gain 2^grade - 1 over the judged results; NaN where no product is relevant."""
-    judged = [grades[row_id] for row_id in ids if row_id in grades]
-    gains = 2.0 ** np.array(judged[:k], float) - 1
-    best = 2.0 ** np.array(sorted(grades.values(), reverse=True)[:k], float) - 1
-    ideal = float(best @ (1 / np.log2(np.arange(2, 2 + len(best)))))
-    return float(gains @ (1 / np.log2(np.arange(2, 2 + len(gains))))) / ideal if ideal else float("nan")

@@ -19,19 +19,23 @@ class Window:
         self._room = asyncio.Condition()
 
     async def enter(self) -> None:
+        """Wait for room for one more request."""
         async with self._room:
             await self._room.wait_for(lambda: self._in_flight < int(self.size))
             self._in_flight += 1
 
     async def leave(self) -> None:
+        """A request has ended, however it ended."""
         async with self._room:
             self._in_flight -= 1
             self._room.notify_all()
 
     def grow(self) -> None:
+        """A request succeeded."""
         self.size = min(float(self.limit), self.size + 1 / self.size)
 
     def shrink(self) -> None:
+        """The server said that it is full."""
         if (now := time.monotonic()) - self._shrunk >= self._hold_s:
             self._shrunk = now
             self.size = max(1.0, self.size / 2)

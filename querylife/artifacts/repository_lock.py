@@ -140,14 +140,14 @@ class EngineLock:
     gate: GateRecord | None = None  # absent from locks that were written before there was one
     image_fit: str = "pad"
 
-    def served_canary(self, profile: str) -> GoldenProbe:
+    def served_probe(self, profile: str) -> GoldenProbe:
         """The golden probe with the tolerances of what a profile serves: the plans' on "gpu"."""
         if profile != "gpu" or self.tensorrt is None:
             return self.golden_probe
         tolerances = self.tensorrt.embedding_tolerance, self.tensorrt.score_tolerance
         return replace(self.golden_probe, embedding_tolerance=tolerances[0], score_tolerance=tolerances[1])
 
-    def gate_canary(self) -> GoldenProbe | None:
+    def gate_probe(self) -> GoldenProbe | None:
         """The golden probe with the ONNX towers' own answers at the gate, and how far another processor's may be."""
         if self.gate is None:
             return None

@@ -225,11 +225,11 @@ def _tidy(text: str) -> str:
 
 def with_typo(text: str, random_: random.Random) -> str:
     """Swap, drop, double or replace one letter."""
-    places = [place for place in range(1, len(text) - 1) if text[place].isalpha() and text[place + 1].isalpha()]
+    places = [index for index in range(1, len(text) - 1) if text[index].isalpha() and text[index + 1].isalpha()]
     if not places:
         return text
-    place = random_.choice(places)
-    before, letter, after = text[:place], text[place], text[place + 1 :]
+    index = random_.choice(places)
+    before, letter, after = text[:index], text[index], text[index + 1 :]
     changed = random_.choice(
         (after[0] + letter + after[1:], after, letter + letter + after, random_.choice(string.ascii_lowercase) + after)
     )

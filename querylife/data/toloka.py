@@ -26,8 +26,8 @@ def _read(text: str, *, english: bool) -> Query | None:
     lowered = " ".join(re.findall(r"[a-zäöüß0-9'/-]+", text.lower()))
     words = vocabulary()
     type_names = [(match.start(), match[1]) for match in _types_pattern(english).finditer(lowered)]
-    kinds = [(place, _types(name, words, english)) for place, name in type_names]
-    kinds = [(place, types) for place, types in kinds if types]
+    kinds = [(start, _types(name, words, english)) for start, name in type_names]
+    kinds = [(start, types) for start, types in kinds if types]
     if not kinds:
         return None
     types = frozenset.intersection(*(types for _, types in kinds))

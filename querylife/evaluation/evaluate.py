@@ -169,9 +169,9 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
     judgements = load_judgements(path, limit)
     tokenizer = load_tokenizer(model.config.text.encoder, model.config.text.max_tokens)  # nothing is corrected
     texts = sorted(set(judgements.queries) | set(judgements.titles))
-    place = {text: number for number, text in enumerate(texts)}
-    left = np.array([place[text] for text in judgements.queries])
-    right = np.array([place[text] for text in judgements.titles])
+    row_of = {text: number for number, text in enumerate(texts)}
+    left = np.array([row_of[text] for text in judgements.queries])
+    right = np.array([row_of[text] for text in judgements.titles])
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
         trained = embed_queries(model, tokenizer, texts).float().numpy()
     table = Table(
@@ -201,7 +201,7 @@ def fashion_corpus(model: QueryLife, products: FashionProducts, data: Path, cach
 def judged_corpus(model: QueryLife, catalog: Path, pairs: Path, cache: Path) -> tuple[Corpus, Benchmark]:
     judged = judged_catalog(catalog, pairs)
     features = build_features(cache, model.vision, catalog_pictures(catalog), fast=False)
-    rows = np.array([features.row_of.get((place, 0), -1) for place in range(len(judged.products))])
+    rows = np.array([features.row_of.get((index, 0), -1) for index in range(len(judged.products))])
     titles = [product.title for product in judged.products]
     corpus = Corpus(titles, [product.product_type for product in judged.products], features, rows)
     candidates, grades = judged.judgements.padded()

@@ -1,6 +1,6 @@
 """Ranking, classification and calibration measures, with bootstrap intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,20 @@ def ndcg_at(scores: Numbers, grades: NDArray[np.integer[Any]], k: int = 10) -> F
     gained = (np.take_along_axis(gains, order, axis=1) * discounts).sum(axis=1)
     best = (-np.sort(-gains, axis=1)[:, :k] * discounts).sum(axis=1)
     return np.divide(gained, best, out=np.full(len(best), np.nan), where=best > 0)
+
+
+def judged_ndcg(ranking: Sequence[str], grades: Mapping[str, int], k: int = 10) -> float:
+    """nDCG with gain 2^grade - 1 of one ranking of product ids, of which those without a grade are left out.
+
+    grades: product id -> 0 to 3. NaN where nothing is relevant.
+    """
+    judged = [grades[product_id] for product_id in ranking if product_id in grades]
+    ideal = _dcg(sorted(grades.values(), reverse=True)[:k])
+    return _dcg(judged[:k]) / ideal if ideal else float("nan")
+
+
+def _dcg(grades: Sequence[int]) -> float:
+    return float((2.0 ** np.array(grades, float) - 1) @ (1 / np.log2(np.arange(2, 2 + len(grades)))))
 
 
 def recall_at_twice(scores: Numbers, relevant: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Floats:

@@ -19,8 +19,8 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]]) -> Image.Image:
     image = Image.new("RGB", (width, HEIGHT + 2 * EDGE + 16 * len(names)), "white")
     draw = ImageDraw.Draw(image)
     _axis(draw, width)
-    for place, (group, bars) in enumerate(groups.items()):
-        left = EDGE + BAR + place * group_width
+    for group_number, (group, bars) in enumerate(groups.items()):
+        left = EDGE + BAR + group_number * group_width
         for number, name in enumerate(names):
             top = _y(bars.get(name, 0.0))
             box = (left + number * BAR, top, left + number * BAR + BAR - 3, _y(0.0))

@@ -59,4 +59,5 @@ class ServerConfig:
 
     @property
     def address(self) -> str:
+        """host:port for callers on this machine."""
         return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"

@@ -112,7 +112,7 @@ class Bench:
         kinds = corpus.product_types if config.product_type else [""] * count
         with torch.autocast("cpu", dtype=torch.bfloat16):
             products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
-        found = {}
+        means = {}
         for name, benchmark in self._benchmarks.items():
             scores = (embed_queries(model, tokenizer, benchmark.queries) @ products.T).numpy()
             values = (
@@ -120,9 +120,9 @@ class Bench:
                 if name == "lacks"
                 else ndcg_at(scores, benchmark.grades)
             )
-            found[name] = float(np.nanmean(values))
-        found["human"] = float(np.mean([found[name] for name in HUMAN]))
-        return found
+            means[name] = float(np.nanmean(values))
+        means["human"] = float(np.mean([means[name] for name in HUMAN]))
+        return means
 
 
 class FinishedFeatures(ImageFeatures):
@@ -135,13 +135,13 @@ class FinishedFeatures(ImageFeatures):
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         states, thumbnails, used = self._features.take(rows)
-        new = [place for place, row in enumerate(rows) if int(row) not in self._finished]
+        new = [index for index, row in enumerate(rows) if int(row) not in self._finished]
         if new:
             with torch.no_grad():
                 finished = self._vision.encode_rest(states[new]).half().numpy()
-            self._finished.update(zip((int(rows[place]) for place in new), finished, strict=True))
-        found = np.stack([self._finished[int(row)] for row in rows]).astype(np.float32)
-        return torch.from_numpy(found), thumbnails, used
+            self._finished.update(zip((int(rows[index]) for index in new), finished, strict=True))
+        patches = np.stack([self._finished[int(row)] for row in rows]).astype(np.float32)
+        return torch.from_numpy(patches), thumbnails, used
 
 
 class RememberingEncoder(nn.Module):
@@ -162,7 +162,7 @@ class RememberingEncoder(nn.Module):
         ]
         if new := [row for row, key in enumerate(keys) if key not in self._states]:
             with torch.no_grad():
-                found = self.encoder(**{name: value[new] for name, value in inputs.items()}).last_hidden_state
-            self._states |= {keys[row]: states[used[row]].bfloat16() for row, states in zip(new, found, strict=True)}
+                computed = self.encoder(**{name: value[new] for name, value in inputs.items()}).last_hidden_state
+            self._states |= {keys[row]: states[used[row]].bfloat16() for row, states in zip(new, computed, strict=True)}
         states = nn.utils.rnn.pad_sequence([self._states[key] for key in keys], batch_first=True).float()
         return SimpleNamespace(last_hidden_state=nn.functional.pad(states, (0, 0, 0, used.shape[1] - states.shape[1])))

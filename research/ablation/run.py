@@ -170,8 +170,8 @@ def tables(
 def settings(config: TrainingConfig, study: Study) -> dict[str, Any]:
     """What a run's result depends on."""
     facts = dataclasses.asdict(config) | {"pool": dataclasses.asdict(study.pool), "queries": study.queries}
-    for place in ("data", "cache", "out", "threads"):
-        del facts[place]
+    for name in ("data", "cache", "out", "threads"):
+        del facts[name]
     is_judged = config.filter == "genfilt"
     return facts | {"ledger": hashlib.sha256(Path(config.ledger).read_bytes()).hexdigest() if is_judged else ""}
 

@@ -114,7 +114,7 @@ def spoken_names(held_out: bool) -> dict[str, list[str]]:
     types = tomllib.loads(file.read_text("utf-8"))
     words = {key: [name.strip() for name in entry["names"].split(";")] for key, entry in types.items()}
     return {
-        key: [name for place, name in enumerate(names) if (place % 3 == 2) == held_out] for key, names in words.items()
+        key: [name for index, name in enumerate(names) if (index % 3 == 2) == held_out] for key, names in words.items()
     }
 
 

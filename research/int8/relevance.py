@@ -158,7 +158,7 @@ def _embed(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     order, groups = by_length(texts)
     parts = []
     for group in groups:
-        tokens = tokenizer.encode([texts[place] for place in group])
+        tokens = tokenizer.encode([texts[row] for row in group])
         parts.append(_run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])[1])
     return np.concatenate(parts)[order.numpy()]
 
@@ -173,7 +173,7 @@ def _embed_products(
     order, groups = by_length(titles)
     parts: dict[str, list[Array]] = {name: [] for name in variants}
     for group in groups:
-        tokens = tokenizer.encode([titles[place] for place in group])
+        tokens = tokenizer.encode([titles[row] for row in group])
         text = {
             path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])
             for path in {towers[TEXT_TOWER] for towers in variants.values()}

@@ -91,8 +91,8 @@ def _mistyped(query: str, draw: np.random.Generator) -> str:
     number = int(draw.choice([n for n, word in enumerate(words) if len(word) > 3] or [0]))
     word = words[number]
     if len(word) > 3:
-        place = int(draw.integers(1, len(word) - 1))
-        words[number] = word[:place] + word[place + 1 : place + 2] + word[place] + word[place + 2 :]
+        index = int(draw.integers(1, len(word) - 1))
+        words[number] = word[:index] + word[index + 1 : index + 2] + word[index] + word[index + 2 :]
     return " ".join(words)
 
 

@@ -86,9 +86,9 @@ def test_the_repository_is_whole_and_its_configs_fit_the_plans(gpu_repository):
 
 def test_the_probe_has_the_tolerance_of_the_plans_precision(gpu_repository):
     lock = read_lock(gpu_repository / LOCK_NAME)
-    probe = lock.served_canary("gpu")
+    probe = lock.served_probe("gpu")
     assert (probe.embedding_tolerance, probe.score_tolerance) == TOLERANCES["fp16"]
-    assert probe.embedding_tolerance > lock.served_canary("cpu").embedding_tolerance
+    assert probe.embedding_tolerance > lock.served_probe("cpu").embedding_tolerance
 
 
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)

@@ -40,7 +40,7 @@ def test_the_lock_says_nothing_of_tensorrt_where_there_was_none(repository):
     assert "tensorrt" not in json.loads((repository / LOCK_NAME).read_text())
 
 
-def test_the_exported_chain_answers_the_canary(repository, model):
+def test_the_exported_chain_answers_the_golden_probe(repository, model):
     lock = read_lock(repository / LOCK_NAME)
     golden_probe, run = lock.golden_probe, onnx_backend(tower_files(repository), "fp32")
     tokenizer = open_tokenizer(model, repository / "tokenize" / "1" / "tokenizer.json")

@@ -53,7 +53,7 @@ def test_a_red_picture_answers_red_although_its_title_does_not(model: QueryLife,
             for colour in ("Red", "Black")
         ]
     )
-    pictures = [Picture(place, 0, images[int(products.ids[row])]) for place, row in enumerate(rows)]
+    pictures = [Picture(number, 0, images[int(products.ids[row])]) for number, row in enumerate(rows)]
     titles = [COLOUR_WORDS.sub(" ", products.titles[row]) for row in rows]
     features = build_features(tmp_path, model.vision, pictures, fast=False)
     with torch.inference_mode():

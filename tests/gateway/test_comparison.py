@@ -9,7 +9,8 @@ import pytest
 from search_index import searching_gateway
 
 from querylife.errors import ConfigError
-from querylife_gateway.comparison.measures import by_difference, compare, difference, ndcg
+from querylife.evaluation.metrics import judged_ndcg
+from querylife_gateway.comparison.measures import by_difference, compare, difference
 from querylife_gateway.comparison.rankings import RankedProduct, Side
 
 
@@ -18,10 +19,10 @@ def ranking(identifiers):
 
 
 def test_ndcg_is_burges():
-    assert ndcg("abc", {"a": 3, "b": 2, "c": 0}) == 1
-    assert ndcg("ba", {"a": 3, "b": 0}) == pytest.approx(1.0 / math.log2(3))
-    assert ndcg("xxa", {"a": 3}) == 1, "unjudged products are left out"
-    assert math.isnan(ndcg("a", {}))
+    assert judged_ndcg("abc", {"a": 3, "b": 2, "c": 0}) == 1
+    assert judged_ndcg("ba", {"a": 3, "b": 0}) == pytest.approx(1.0 / math.log2(3))
+    assert judged_ndcg("xxa", {"a": 3}) == 1, "unjudged products are left out"
+    assert math.isnan(judged_ndcg("a", {}))
 
 
 def test_queries_won_or_lost_come_first_then_the_least_alike():

@@ -44,15 +44,15 @@ def test_a_titles_nearest_type_takes_the_place_of_the_generators(tmp_path: Path,
     async def described() -> list[str]:
         plain = Describer(WordGenerator(), prompt, 10)
         named = Describer(WordGenerator(), prompt, 10, NearestType(types, ThreadedEmbedder(encoder)))
-        found = []
+        nearest = []
         for title in TITLES:
             before, after = [await each.product(RequestedProduct(title.encode())) for each in (plain, named)]
             assert isinstance(before, Described)
             assert isinstance(after, Described)
             assert before.description.product_type not in types.names
             assert after.description.attributes() == before.description.attributes()
-            found.append(after.description.product_type)
-        return found
+            nearest.append(after.description.product_type)
+        return nearest
 
     assert asyncio.run(described()) == list(TITLES.values())
 

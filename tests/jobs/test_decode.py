@@ -35,22 +35,22 @@ def asked(triton: FakeTriton) -> set[str]:
     return {request.name for request in triton.received if request.name.startswith("embed_")}
 
 
-def check_equal(found: Any, expected: Any) -> None:
+def check_equal(table: Any, expected: Any) -> None:
     np.testing.assert_allclose(
-        np.array(found["vector"].to_pylist(), np.float32),
+        np.array(table["vector"].to_pylist(), np.float32),
         np.array(expected["vector"].to_pylist(), np.float32),
         atol=TOLERANCE,
     )
-    assert found.drop_columns("vector").equals(expected.drop_columns("vector"))
+    assert table.drop_columns("vector").equals(expected.drop_columns("vector"))
 
 
 def test_the_job_and_a_ray_worker_write_what_the_server_decodes(triton: Triton, tmp_path: Path) -> None:
     catalogue = write_pictures(tmp_path / "in.parquet")
     for decode in ("server", "client"):
         run("embed", catalogue, tmp_path / decode, "--server", triton.address, "--decode", decode)
-    expected, found = (pyarrow.parquet.read_table(tmp_path / decode) for decode in ("server", "client"))
+    expected, table = (pyarrow.parquet.read_table(tmp_path / decode) for decode in ("server", "client"))
     assert expected["fault"].to_pylist()[:4] == [None, "image_not_decodable", "image_truncated", None]
-    check_equal(found, expected)
+    check_equal(table, expected)
     worker = JobRows(RayConfig("embed", triton.address, decode="client"))
     check_equal(worker(pyarrow.parquet.read_table(catalogue)).drop_columns("fingerprint"), expected)
 

@@ -96,11 +96,11 @@ def test_rates_may_be_shares_of_a_capacity_and_are_written_down(tmp_path: Path) 
         "half", stages, {"Shopper": 3, "Indexer": 1}, Objectives(goodput=0.9, memory_growth=0.1), seed=4
     )
     assert scenario.needs_capacity
-    found = scenario.at(40.0)
-    assert [stage.arrivals_per_s for stage in found.stages] == [20.0, 3]
-    assert not found.needs_capacity
-    write_scenario(found, tmp_path / "half.toml")
-    assert load_scenario(tmp_path / "half.toml") == found
+    absolute = scenario.at(40.0)
+    assert [stage.arrivals_per_s for stage in absolute.stages] == [20.0, 3]
+    assert not absolute.needs_capacity
+    write_scenario(absolute, tmp_path / "half.toml")
+    assert load_scenario(tmp_path / "half.toml") == absolute
 
 
 def test_a_stage_owns_the_arrivals_that_were_intended_in_it() -> None:

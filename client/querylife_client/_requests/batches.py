@@ -137,11 +137,17 @@ class RequestBatch:
     decoded_for: ModelIdentity | None = None
 
     def request(self, served: ModelIdentity | None) -> Any:
-        """Raises FingerprintMismatchError when the server takes other planes by now than those of this batch."""
+        """Triton's message.
+
+        Raises ContractError where the columns are not the model's inputs, FingerprintMismatchError when the server
+        takes other planes by now than those of this batch.
+        """
         wanted = self.decoded_for
         if wanted is not None and _pixels(served) != _pixels(wanted):
-            found = served.fingerprint if served else ""
-            raise FingerprintMismatchError("the server while pictures were decoded for it", found, wanted.fingerprint)
+            fingerprint = served.fingerprint if served else ""
+            raise FingerprintMismatchError(
+                "the server while pictures were decoded for it", fingerprint, wanted.fingerprint
+            )
         return _infer_request(self.model, self.columns)
 
     def read(self, response: Any, served: ModelIdentity | None) -> BatchResult:
@@ -151,7 +157,7 @@ class RequestBatch:
 
 
 def query_batches(queries: Sequence[Text], limits: Limits) -> Iterator[RequestBatch]:
-    """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent at all."""
+    """Requests to embed_query. Raises InvalidRequestError when a query cannot be sent, ValueError for a bare text."""
     if isinstance(queries, (str, bytes)):  # would be taken for a list of its characters
         raise ValueError(f"queries: found the text {queries[:80]!r}, want a list of texts")
     return item_batches(EMBED_QUERY, (query_item(index, query) for index, query in enumerate(queries)), limits)
@@ -163,7 +169,10 @@ def product_batches(products: Iterable[Product], limits: Limits) -> Iterator[Req
 
 
 def score_batches(query: Text | Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[RequestBatch]:
-    """Requests to score: one query for all products, or each query with the product of the same index."""
+    """Requests to score: one query for all products, or each query with the product of the same index.
+
+    Raises ValueError where a list has another number of queries.
+    """
     queries = [query] * len(products) if isinstance(query, (str, bytes)) else query
     if len(queries) != len(products):
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one, or one for each")

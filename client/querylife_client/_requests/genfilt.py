@@ -42,6 +42,7 @@ class DescribeBatch:
         return genfilt.DescribeRequest(products=[_message(item) for item in self.items])
 
     def read(self, response: Any, _: object) -> list[Description]:
+        """A description for each product. Raises ServerFaultError when the answer has another number of results."""
         results = _one_each(response.results, len(self.items))
         return [_description(item, result) for item, result in zip(self.items, results, strict=True)]
 
@@ -58,6 +59,7 @@ class JudgeBatch:
         return genfilt.JudgeRequest(pairs=pairs)
 
     def read(self, response: Any, _: object) -> list[Judgement]:
+        """A judgement for each pair. Raises ServerFaultError when the answer breaks the contract."""
         results = _one_each(response.results, len(self.items))
         return [_judgement(item, result) for item, result in zip(self.items, results, strict=True)]
 
@@ -77,6 +79,7 @@ class FilterBatch:
         return genfilt.FilterRequest(queries=queries, products=[_message(item) for item in self.products])
 
     def read(self, response: Any, _: object) -> FilteredTile:
+        """The tile's [queries, products] arrays. Raises ServerFaultError for another number of results."""
         shape = (len(self.queries), len(self.products))
         lengths = {len(response.verdicts), len(response.probabilities)}
         if lengths != {shape[0] * shape[1]}:
@@ -94,10 +97,12 @@ class FilterBatch:
 
 
 def describe_batches(products: Iterable[Product], limits: Limits) -> Iterator[DescribeBatch]:
+    """Requests to Describe. Pictures are read when their request is built, not before."""
     return map(DescribeBatch, split(map(product_item, products), limits))
 
 
 def judge_batches(queries: Sequence[Text], products: Sequence[Product], limits: Limits) -> Iterator[JudgeBatch]:
+    """Requests to Judge, each query with the product of the same index. Raises ValueError for other numbers of them."""
     if len(queries) != len(products):
         raise ValueError(f"found {len(queries)} queries for {len(products)} products, want one for each")
     pairs = zip(enumerate(queries), products, strict=True)

@@ -60,6 +60,7 @@ def nearest(query: NDArray[np.float32], vectors: Embeddings | VectorIndex, top_k
     """Indices of the top_k rows with the largest cosine to the query, best first.
 
     query: [D] float32, unit. vectors: [n, D] float32, unit rows, or an index of them; rows of zeros are left out.
+    Raises ValueError for an index without a top_k.
     """
     if isinstance(vectors, VectorIndex):
         if top_k is None:

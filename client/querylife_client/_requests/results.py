@@ -77,7 +77,10 @@ def join_products(results: Sequence[BatchResult]) -> EmbeddedProducts:
 
 
 def join_scores(results: Sequence[BatchResult], *, vectors_of: str | None = None) -> NDArray[np.float32]:
-    """[n] float32 in [0, 1], NaN where nothing was usable. vectors_of: fingerprint of the vectors that were scored."""
+    """[n] float32 in [0, 1], NaN where nothing was usable. vectors_of: fingerprint of the vectors that were scored.
+
+    Raises FingerprintMismatchError where the server's model is another, ServerFaultError for any other number.
+    """
     fingerprint = _fingerprint(results)
     if results and vectors_of is not None:
         check_fingerprint("scored vectors", vectors_of, fingerprint)

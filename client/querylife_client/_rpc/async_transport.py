@@ -53,6 +53,7 @@ class AsyncTransport:
         self._closing = asyncio.Event()
 
     async def close(self) -> None:
+        """Cancel what is under way; its calls raise ContractError."""
         self._closing.set()
         for channel in self._channels:
             await channel.close()

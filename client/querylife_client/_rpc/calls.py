@@ -42,6 +42,7 @@ class Rpc:
     parse: Callable[[bytes], Any]
 
     def serialize(self, request: Any) -> bytes:
+        """The bytes of a request."""
         serialized: bytes = request.SerializeToString()
         return serialized
 
@@ -117,7 +118,10 @@ def _current(token: Token) -> str:
 
 @contextlib.contextmanager
 def traceparent(value: str) -> Iterator[None]:
-    """Send this W3C traceparent with every request in the block, for callers without OpenTelemetry."""
+    """Send this W3C traceparent with every request in the block, for callers without OpenTelemetry.
+
+    Raises ValueError for anything that is none.
+    """
     if not _TRACEPARENT.fullmatch(value):
         raise ValueError(f"found traceparent {value!r}, want version-trace-parent-flags in lower-case hex")
     token = _traceparent.set(value)

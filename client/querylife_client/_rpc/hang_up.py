@@ -14,6 +14,7 @@ _MAX_WAIT_S = 2.0
 
 
 def is_hang_up(failure: Failure) -> bool:
+    """Whether the server closed the connection before it answered anything."""
     text = str(failure.error)
     is_connecting = "failed to connect to all addresses" in text or "connections to all backends failing" in text
     return is_connecting and ("closed" in text or "reset" in text)

@@ -22,6 +22,7 @@ class Scope:
         self._lock = threading.Lock()
 
     def cancel(self) -> None:
+        """Cancel every call of this scope, also those that are added later."""
         with self._lock:
             self.cancelled.set()
             calls = list(self._calls)

@@ -54,6 +54,7 @@ class Transport:
         self._closing = threading.Event()
 
     def close(self) -> None:
+        """Cancel what is under way; its calls raise ContractError."""
         self._closing.set()
         for scope in list(self._scopes):
             scope.cancel()

@@ -62,6 +62,7 @@ class Script:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, faults: tuple[Fault, ...]) -> None:
+        """Let the next requests fail so, in this order."""
         with self._lock:
             self._faults.extend(faults)
 

@@ -32,6 +32,7 @@ class FlakyNetwork:
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def heal(self) -> None:
+        """Let everything through again."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def stall(self, seconds: float) -> None:
@@ -43,6 +44,7 @@ class FlakyNetwork:
         self._run(self._reset())
 
     def close(self) -> None:
+        """End every connection and stop listening."""
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -58,6 +58,7 @@ class LocalServer:
 
     @property
     def most_in_flight(self) -> int:
+        """Requests that were worked on at the same time, at most."""
         return self._script.most_in_flight
 
     def script(self, *faults: Fault) -> None:
@@ -65,6 +66,7 @@ class LocalServer:
         self._script.add(faults)
 
     def start(self) -> None:
+        """Listen; port 0 takes a free one."""
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), options=self._options)
         self._register(self._server)
         address = self.address

@@ -1,14 +1,14 @@
 """How two rankings differ, and which is better where there are judgements."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from querylife.errors import InputFileError
-from querylife.evaluation.metrics import interval
+from querylife.evaluation.metrics import interval, judged_ndcg
 from querylife_gateway.comparison.rankings import RankedProduct
 
 K = 10
@@ -33,17 +33,11 @@ class Compared:
 
 
 def compare(query: str, a: list[RankedProduct], b: list[RankedProduct], grades: Mapping[str, int]) -> Compared:
+    """One query's rankings, best first. grades: product id -> 0 to 3, of this query; may be empty."""
     first_a, first_b = ([product.id for product in ranking[:K]] for ranking in (a, b))
     longest = max(len(first_a), len(first_b), 1)
     overlap = len(set(first_a) & set(first_b)) / longest
-    return Compared(query, a, b, overlap, ndcg(first_a, grades), ndcg(first_b, grades))
-
-
-def ndcg(ranking: Sequence[str], grades: Mapping[str, int]) -> float:
-    """nDCG at K with gain 2^grade - 1; NaN where nothing is relevant. Unjudged products are left out of the ranking."""
-    ideal = _dcg(sorted(grades.values(), reverse=True)[:K])
-    judged = [grades[identifier] for identifier in ranking if identifier in grades]
-    return _dcg(judged) / ideal if ideal else float("nan")
+    return Compared(query, a, b, overlap, judged_ndcg(first_a, grades, K), judged_ndcg(first_b, grades, K))
 
 
 def by_difference(compared: list[Compared]) -> list[Compared]:
@@ -66,7 +60,3 @@ def read_judgements(path: Path) -> dict[str, dict[str, int]]:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputFileError(f"{path}: want CSV with query, product_id and grade: {error!r}") from error
     return grades
-
-
-def _dcg(grades: Sequence[int]) -> float:
-    return float(sum((2.0**grade - 1) / np.log2(place + 2) for place, grade in enumerate(grades)))

@@ -44,7 +44,7 @@ def _section(each: Compared, picture: Callable[[RankedProduct], str]) -> str:
     columns = "".join(
         f'<section aria-label="Ranking {name}"><h3>{name}</h3><ol class="results">'
         + "".join(
-            _card(product, place, product.id not in ids[other], picture) for place, product in enumerate(ranking[:K], 1)
+            _card(product, rank, product.id not in ids[other], picture) for rank, product in enumerate(ranking[:K], 1)
         )
         + "</ol></section>"
         for name, other, ranking in (("A", "b", each.a), ("B", "a", each.b))
@@ -52,12 +52,12 @@ def _section(each: Compared, picture: Callable[[RankedProduct], str]) -> str:
     return f'<h2>{html.escape(each.query)} <small class="quiet">{note}</small></h2><div class="sides">{columns}</div>'
 
 
-def _card(product: RankedProduct, place: int, is_only: bool, picture: Callable[[RankedProduct], str]) -> str:
+def _card(product: RankedProduct, rank: int, is_only: bool, picture: Callable[[RankedProduct], str]) -> str:
     source = picture(product)
     title = html.escape(product.title or product.product_type or product.id, quote=True)
     image = f'<img alt="{title}" src="{source}">' if source else '<div class="none">no picture</div>'
     return (
-        f'<li class="product{" only" if is_only else ""}"><span class="rank">{place}</span>'
+        f'<li class="product{" only" if is_only else ""}"><span class="rank">{rank}</span>'
         f'<div class="picture">{image}</div><div class="about"><h4>{title}</h4>'
         f'<span class="quiet">{product.score:.2f}</span></div></li>'
     )

@@ -133,8 +133,8 @@ def _embed(client: Client, products: list[CatalogProduct]) -> tuple[Embeddings, 
 def _print(rankings: list[Ranking]) -> None:
     for ranking in rankings:
         print(f"\n{ranking.query}  ({ranking.milliseconds:.0f} ms)")
-        for place, (product, score) in enumerate(ranking.best, 1):
-            print(f"  {place:2}  {score:.3f}  {product.title or '(no title)'}  [{product.product_type}]  {product.id}")
+        for rank, (product, score) in enumerate(ranking.best, 1):
+            print(f"  {rank:2}  {score:.3f}  {product.title or '(no title)'}  [{product.product_type}]  {product.id}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -68,15 +68,15 @@ def _facts(summary: Summary) -> str:
 
 
 def _section(number: int, ranking: Ranking) -> str:
-    cards = "".join(_card(place, ranking.query, *card) for place, card in enumerate(ranking.best, 1))
+    cards = "".join(_card(rank, ranking.query, *card) for rank, card in enumerate(ranking.best, 1))
     return f"""<section id="q{number}"><h2>{html.escape(ranking.query)}<small>{ranking.milliseconds:.0f} ms</small></h2>
 <div class="row">{cards or "<p>No product could be scored.</p>"}</div></section>"""
 
 
-def _card(place: int, query: str, product: CatalogProduct, score: float) -> str:
+def _card(rank: int, query: str, product: CatalogProduct, score: float) -> str:
     lacks = missing_words(query, product.title)
     note = f'<p class="lacks">title lacks: {html.escape(", ".join(lacks))}</p>' if lacks else ""
-    return f"""<figure>{_picture(product)}<span class="place">{place}</span>
+    return f"""<figure>{_picture(product)}<span class="place">{rank}</span>
 <div class="bar"><i style="width:{100 * score:.0f}%"></i></div><b>{score:.2f}</b>
 <figcaption>{html.escape(product.title or "(no title)")}</figcaption>
 <p class="kind">{html.escape(product.product_type)}</p>{note}</figure>"""

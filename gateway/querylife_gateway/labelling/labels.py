@@ -128,6 +128,7 @@ class Labels:
         return Pair(*(chance or random.Random()).choice((others or rows)[:DRAWN_FROM]))
 
     def progress(self) -> Progress:
+        """How far the evaluation is, and how well its raters agree."""
         counts = "SELECT count(*) FROM latest GROUP BY query, product_id"
         with self._lock:
             pairs = int(self._database.execute("SELECT count(*) FROM pairs").fetchone()[0])

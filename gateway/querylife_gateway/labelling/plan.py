@@ -16,7 +16,10 @@ Verdicts = Mapping[tuple[str, str], float]  # query, product_id -> GenFilt's pro
 
 
 def plan(client: Client, store: Collections, queries: Sequence[str], k: int, verdicts: Verdicts) -> Iterable[Pair]:
-    """The k best products of each query by vectors, and the k best of vectors and words together; each pair once."""
+    """The k best products of each query by vectors, and the k best of vectors and words together; each pair once.
+
+    Raises what Client.search raises.
+    """
     for query in queries:
         probabilities: dict[str, float] = {}
         for hybrid in (False, True):
@@ -32,7 +35,7 @@ def doubt(model: float, genfilt: float | None) -> float:
 
 
 def read_verdicts(path: Path) -> Verdicts:
-    """path: Parquet that `querylife-jobs filter` wrote, with query, product_id and probability."""
+    """path: Parquet that `querylife-jobs filter` wrote: query, product_id, probability. Raises InputFileError."""
     import pyarrow  # noqa: PLC0415  # only where there are verdicts
     import pyarrow.parquet  # noqa: PLC0415
 

@@ -12,13 +12,13 @@ from querylife_gateway.search import required_index
 
 
 async def next_pair(call: Call[NextPairRequest]) -> Answer:
-    """POST /v1/label/next"""
+    """POST /v1/label/next. Raises HttpError 404 where there is no evaluation, or no index."""
     labels, index = _labels(call), required_index(call)
     return Answer(await asyncio.to_thread(_next, labels, index, call.request.rater))
 
 
 async def judge(call: Call[JudgementRequest]) -> Answer:
-    """POST /v1/label/judgements"""
+    """POST /v1/label/judgements. Raises HttpError 404 for a pair that nobody asked for."""
     labels, request = _labels(call), call.request
     judgement = Judgement(request.query, request.id, request.rater, request.grade, request.seconds)
     if not await asyncio.to_thread(labels.judge, judgement):

@@ -38,6 +38,7 @@ class Adapter(ABC):
         """Turn inputs, [batch, ...] each, into at least the wanted outputs, [batch, ...] each."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        """Triton's entry, once for each process. args: Triton's; model_config is JSON."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         self.load(Path(args["model_repository"]) / args["model_version"], parameters)

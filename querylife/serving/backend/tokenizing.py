@@ -10,12 +10,15 @@ from querylife.serving.backend.request_arrays import Arrays, bytes_column, fault
 
 
 class TokenizingAdapter(Adapter):
+    """Base of the tokenizer steps. config.pbtxt's parameter pad: "longest" pads every row to max_tokens."""
+
     merges_requests = False  # each request is padded to its own longest row
 
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
         self.tokenizer = repository_tokenizer(version_folder, pads_to_longest=parameters.get("pad") == "longest")
 
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
+        """Columns of UTF-8 to [batch, length] int32 token ids and roles; faults stay in their rows."""
         columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]
         is_query = self.model.name == TOKENIZE_QUERY.name
         tokens = self.tokenizer.encode_queries(*columns) if is_query else self.tokenizer.encode(*columns)

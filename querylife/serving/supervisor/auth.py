@@ -132,6 +132,7 @@ class Access:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def channel(self, address: str, options: Sequence[tuple[str, object]] = ()) -> grpc.Channel:
+        """A channel with the supervisor's own credentials. options: gRPC's."""
         if self._credentials is None:
             return grpc.insecure_channel(address, options)
         return grpc.secure_channel(address, self._credentials, [*options, *self._channel_options])

@@ -41,6 +41,7 @@ class RepositoryControl:
 
     @property
     def secrets(self) -> list[str]:
+        """What nobody else may see of options."""
         return [self._key]
 
     def options(self) -> list[str]:

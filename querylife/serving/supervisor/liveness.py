@@ -19,6 +19,7 @@ class Liveness:
         self._idleness = Idleness(process, window_s=1.0)
 
     def fault(self) -> str:
+        """Why the server is not alive, for people; "" where it is."""
         if (status := self._process.exit_status()) is not None:
             return f"server exited with status {status}"
         states = [_state(member) for member in self._members]

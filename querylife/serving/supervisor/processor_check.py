@@ -26,7 +26,7 @@ def check_processor(config: ServerConfig, lock: EngineLock, access: Access) -> s
     Returns "" when the answers agree or nothing is to be checked, else what is wrong. The GPU profile's towers do not
     depend on the processor.
     """
-    golden_probe = lock.gate_canary()
+    golden_probe = lock.gate_probe()
     here = instruction_sets()
     if golden_probe is None or lock.gate is None or config.profile == "gpu" or here == lock.gate.instruction_sets:
         return ""

@@ -166,7 +166,7 @@ class Supervisor:
                 "profile": self.config.profile,
             }
         )
-        golden_probe = ProbeCaller(self.config.address, lock.served_canary(self.config.profile), access)
+        golden_probe = ProbeCaller(self.config.address, lock.served_probe(self.config.profile), access)
         try:
             reason = self._await_ready(process, golden_probe) or check_processor(self.config, lock, access)
             if reason:
@@ -265,6 +265,7 @@ class ProbeLoop:
         return problems[-1] if problems else ""
 
     def stop(self) -> None:
+        """Ask no more. A probe that is under way ends when the channel is closed."""
         self._stop.set()
 
     def _run(self) -> None:

@@ -47,6 +47,7 @@ class TritonOptions:
     gpu: str = ""  # index or UUID of the one GPU that the server sees; "" for none
 
     def arguments(self) -> list[str]:
+        """Options of tritonserver."""
         profile = [f"--model-config-name={self.profile}"] if self.profile != "gpu" else []
         return [
             f"--id={self.server_id}",
@@ -179,6 +180,7 @@ def _blank_arguments(pid: int, secrets: list[bytes]) -> None:
 
 
 def shm_prefix(pid: int) -> str:
+    """Of the shared memory regions of a supervisor's backends. pid: the supervisor's."""
     return f"{SHM_PREFIX}{pid}_"
 
 
