@@ -48,7 +48,7 @@ $(DOCS_INSTALLED): requirements/docs.lock
 docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
-test: repository genfilt-environment compile-gate-environment ray-environment deploy-environment ## set everything up and pass the tests
+test: repository genfilt-environment compile-gate-environment ray-environment clients-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
@@ -186,6 +186,16 @@ $(RAY_INSTALLED): requirements/ray.lock $(INSTALLED)
 
 .PHONY: ray-environment
 ray-environment: $(RAY_INSTALLED)
+
+CLIENTS := .venv-clients
+CLIENTS_INSTALLED := $(CLIENTS)/.installed
+
+# LangChain's and Haystack's clients, which the gateway is tested with.
+$(CLIENTS_INSTALLED): requirements/clients.lock $(INSTALLED)
+	$(beside_base)
+
+.PHONY: clients-environment
+clients-environment: $(CLIENTS_INSTALLED)
 
 GPU := .venv-gpu
 GPU_INSTALLED := $(GPU)/.installed

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,6 +14,7 @@ from starlette.routing import Route
 
 from querylife.errors import InputFileError
 from querylife_client import AsyncClient, ClientConfig, Tls
+from querylife_client.errors import CredentialsError
 from querylife_gateway.admission import Admission, BodyBudget, Quotas
 from querylife_gateway.catalogue import Index
 from querylife_gateway.config import GatewayConfig
@@ -87,11 +89,18 @@ def _client_config(config: GatewayConfig) -> ClientConfig:
         if path is not None and not path.is_file():
             raise InputFileError(f"{path}: found no such file")
     token_file = config.triton_token_file
-    token = None if token_file is None else lambda: token_file.read_text("utf-8").strip()
+    token = None if token_file is None else lambda: _read_token(token_file)
     tls = (
         None if config.triton_authority is None else Tls(config.triton_authority, server_name=config.triton_server_name)
     )
     return ClientConfig(query_cache_items=config.query_cache_items, token=token, tls=tls)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:  # while it is being renewed
+        raise CredentialsError(f"{path}: cannot be read: {error}") from error
 
 
 def create_app(gateway: Gateway) -> Starlette:

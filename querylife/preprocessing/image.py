@@ -43,7 +43,7 @@ def decode(image: bytes, size: int, fit: str = PAD, *, max_decode_s: float = MAX
         raise ItemError(ItemFault.IMAGE_TOO_MANY_BYTES, f"found {len(image)} bytes, want at most {MAX_IMAGE_BYTES}")
     file = _DeadlineFile(image, time.thread_time() + max_decode_s)
     try:
-        return _planes(_on_white(_load(file, size)), size, fit)
+        return to_planes(_load(file, size), size, fit)
     except ItemError:
         raise
     except TimeoutError as error:
@@ -61,6 +61,12 @@ def decode(image: bytes, size: int, fit: str = PAD, *, max_decode_s: float = MAX
         # Pillow's decoders raise whatever a damaged file provokes: SyntaxError, struct.error, ValueError, ...
         detail = f"decoder says: {type(error).__name__}: {error}"
         raise ItemError(ItemFault.IMAGE_NOT_DECODABLE, detail) from error
+
+
+def to_planes(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
+    """Make a decoded picture square, one of FITS, transparency shown on white. Returns [3, size, size] uint8 RGB."""
+    make_square, resampling = FITS[fit]
+    return np.ascontiguousarray(np.asarray(make_square(_on_white(image), size, resampling)).transpose(2, 0, 1))
 
 
 def _load(file: "_DeadlineFile", size: int) -> Image.Image:
@@ -85,11 +91,6 @@ def _on_white(image: Image.Image) -> Image.Image:
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
     return image.convert("RGB")
-
-
-def _planes(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
-    make_square, resampling = FITS[fit]
-    return np.ascontiguousarray(np.asarray(make_square(image, size, resampling)).transpose(2, 0, 1))
 
 
 def _padded(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:

