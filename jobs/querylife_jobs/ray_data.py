@@ -36,7 +36,7 @@ from querylife_jobs.window import Window
 ROWS_PER_BATCH = 64
 BLOCKS_PER_WORKER = 4
 CPUS_PER_WORKER = 0.25  # a worker waits for the server; whole CPUs would leave none to read with
-DECODING_CPUS = 1  # of a worker that decodes pictures, and its threads
+DECODING_THREADS = 1  # of a worker; further workers decode beside it
 REQUESTS_IN_FLIGHT = 4  # of one worker
 COLUMNS = ("id", "title", "product_type", "image")  # of the catalogue, as far as it has them
 
@@ -45,7 +45,7 @@ COLUMNS = ("id", "title", "product_type", "image")  # of the catalogue, as far a
 class RayConfig:
     """What every worker needs. job: "describe" or "embed". ledger: a folder on each machine; None: no ledger.
 
-    decode: who decodes pictures, see ClientConfig. A worker that decodes takes a CPU of its own.
+    decode: who decodes pictures, see ClientConfig. Each worker decodes in one thread.
     """
 
     job: str
@@ -86,7 +86,7 @@ class JobRows:
         return pyarrow.table(describe.columns(products, units, ledger), schema=describe.SCHEMA)
 
     async def _embed(self, products: list[CatalogProduct], ledger: Ledger) -> pyarrow.Table:
-        async with connect_triton(self._config, DECODING_CPUS) as client:
+        async with connect_triton(self._config, DECODING_THREADS) as client:
             ready = lambda: wait_ready(client, client.model_identity, self._config.patience_s)  # noqa: E731
             model = await ready()
             units = embed.units(products, model)
@@ -120,7 +120,7 @@ def run_catalogue(catalogue: Path, out: Path, config: RayConfig, workers: int) -
         batch_format="pyarrow",
         batch_size=ROWS_PER_BATCH,
         concurrency=workers,
-        num_cpus=DECODING_CPUS if config.decode == "client" else CPUS_PER_WORKER,
+        num_cpus=CPUS_PER_WORKER,
     )
     data.write_parquet(str(out))
 
