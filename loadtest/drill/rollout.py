@@ -128,10 +128,10 @@ def _wrong_rows(url: str, rows: list[dict[str, Any]], model: Expectation) -> int
     with open_store(url) as store:
         collection = store.current()
         ids = {row_id for piece in collection.scan_ids() for row_id in piece}
-        found = {row.id: row for row in collection.fetch(sorted(ids))}
+        fetched = {row.id: row for row in collection.fetch(sorted(ids))}
     wrong = len(ids ^ {row["id"] for row in rows})
     for row in rows:
-        if (stored := found.get(row["id"])) is not None:
+        if (stored := fetched.get(row["id"])) is not None:
             distance = np.abs(stored.vector - model.vectors[row["id"], row["title"]]).max()
             wrong += int(stored.attributes["price"] != row["price"] or distance > TOLERANCE)
     return wrong

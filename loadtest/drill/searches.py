@@ -80,7 +80,7 @@ class Searches:
         request = urllib.request.Request(f"{self._gateway_url}/v1/search", body, headers)
         with urllib.request.urlopen(request, timeout=60) as response:
             products = json.load(response)["products"]
-            return response.headers["x-model-fingerprint"], {found["id"]: found["cosine"] for found in products}
+            return response.headers["x-model-fingerprint"], {product["id"]: product["cosine"] for product in products}
 
     def _queries(self) -> Iterator[str]:
         """One after another, until close."""
@@ -112,4 +112,4 @@ class Searches:
 
 
 def _answer(results: SearchResults) -> Answer:
-    return results.fingerprint, {found.id: found.cosine for found in results}
+    return results.fingerprint, {product.id: product.cosine for product in results}

@@ -185,6 +185,9 @@ def start_model(config: TrainingConfig) -> QueryLife:
 def weights_summary(config: TrainingConfig, model: QueryLife, products: int) -> str:
     """Where the weights come from, in a reader's words."""
     text, vision = model.config.text, model.config.vision
+    if config.start:
+        layers = f"last {config.text_layers} and {vision.tuned} layers"
+        return f"{model.config.weights}; then {config.steps} steps, {layers} tuned, over {products:,} products"
     return (
         f"{text.encoder} and {vision.encoder} (last {config.text_layers} and {vision.tuned} layers tuned), our colour "
         f"stem, heads and fusion; {config.steps} steps of {config.batch} pairs over {products:,} products"

@@ -26,8 +26,8 @@ def langchain(url: str) -> dict[str, Any]:
 def haystack(url: str) -> dict[str, Any]:
     from haystack import Document  # noqa: PLC0415
     from haystack.components.embedders import OpenAITextEmbedder  # noqa: PLC0415
-    from haystack.components.rankers import HuggingFaceTEIRanker  # noqa: PLC0415
     from haystack.utils import Secret  # noqa: PLC0415
+    from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker  # noqa: PLC0415
 
     none = Secret.from_token("none")
     embedder = OpenAITextEmbedder(api_key=none, model="querylife", api_base_url=f"{url}/v1")

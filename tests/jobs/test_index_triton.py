@@ -82,9 +82,9 @@ def test_killed_index_jobs_and_a_killed_triton_leave_no_wrong_row(
         with open_store(url) as store:
             collection = store.current()
             assert collection.identity().fingerprint == expected.fingerprint
-            found = {row.id: row for row in collection.fetch([row["id"] for row in rows])}
-            assert collection.count() == len(found) == len(rows)
-        vectors = np.stack([found[row["id"]].vector for row in rows])
+            fetched = {row.id: row for row in collection.fetch([row["id"] for row in rows])}
+            assert collection.count() == len(fetched) == len(rows)
+        vectors = np.stack([fetched[row["id"]].vector for row in rows])
         np.testing.assert_allclose(vectors, np.asarray(expected), atol=TOLERANCE)
-        assert [found[row["id"]].attributes["title"] for row in rows] == [row["title"] for row in rows]
+        assert [fetched[row["id"]].attributes["title"] for row in rows] == [row["title"] for row in rows]
         assert f"{len(rows)} unchanged, 0 deleted, 0 set aside; 0 embedded" in run(*job)

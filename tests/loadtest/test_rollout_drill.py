@@ -35,7 +35,7 @@ def test_an_answer_of_one_model_is_right_with_either_version_of_a_product(search
 
 
 @pytest.mark.parametrize(
-    ("fingerprint", "found"),
+    ("fingerprint", "cosines"),
     [
         (OLD, answer(0.7)),  # the other model's
         (OLD, answer(0.9) | {"p4": 0.66}),  # one row of the other model
@@ -45,8 +45,8 @@ def test_an_answer_of_one_model_is_right_with_either_version_of_a_product(search
         ("a" * 64, answer(0.9)),
     ],
 )
-def test_any_other_answer_is_an_error(searches: Searches, fingerprint: str, found: dict[str, float]) -> None:
-    searches.check("a", QUERIES[0], (fingerprint, found))
+def test_any_other_answer_is_an_error(searches: Searches, fingerprint: str, cosines: dict[str, float]) -> None:
+    searches.check("a", QUERIES[0], (fingerprint, cosines))
     assert sum(searches.errors.values()) == 1
 
 

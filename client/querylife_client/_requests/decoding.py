@@ -28,8 +28,8 @@ class ImageDecoder:
         try:
             from querylife.preprocessing.image import decode  # noqa: PLC0415  # only for those who decode
         except ImportError as error:
-            found = f"decode: found 'client' without {error.name}"
-            raise ConfigError(f"{found}, want it: pip install 'querylife[images]'") from error
+            missing = f"decode: found 'client' without {error.name}"
+            raise ConfigError(f"{missing}, want it: pip install 'querylife[images]'") from error
         self._decode = decode
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, "querylife-decode")

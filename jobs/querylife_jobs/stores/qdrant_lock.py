@@ -88,8 +88,8 @@ class QdrantLock:
         self._renewed = time.monotonic()
 
     def _is_mine(self) -> bool:
-        found = self._documents.read_document(LOCK_COLLECTION) or {}
-        return all(found.get(name) == value for name, value in self._holder.items())
+        document = self._documents.read_document(LOCK_COLLECTION) or {}
+        return all(document.get(name) == value for name, value in self._holder.items())
 
 
 def _is_gone(other: Mapping[str, Any]) -> bool:

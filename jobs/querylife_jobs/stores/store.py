@@ -213,8 +213,8 @@ def open_store(url: str, *, refresh_s: float = REFRESH_S) -> Store:
     refresh_s: seconds until a switch to another collection is noticed, at most. Raises ConfigError for another
     URL, StoreError or StoreUnavailableError when the store cannot be opened.
     """
-    found = _read_url(Path(url[1:])) if url.startswith("@") else url
-    return Store(_shown(found), _database(found), refresh_s)
+    url = _read_url(Path(url[1:])) if url.startswith("@") else url
+    return Store(_shown(url), _database(url), refresh_s)
 
 
 def _shown(url: str) -> str:
