@@ -120,6 +120,7 @@ def restart(postgres: Any) -> None:
     import pgserver  # noqa: PLC0415  # see conftest
 
     pgserver.pg_ctl(["restart", "-m", "immediate", "-w"], pgdata=postgres.pgdata, user=postgres.system_user)
+    postgres.ensure_postgres_running()  # it remembers the new process, which it stops at the end
 
 
 def test_a_qdrant_lock_that_another_job_has_taken_over_stops_the_first(
