@@ -3,6 +3,7 @@
 What is kept of a picture is its file: a temporary spool on disk holds them all, memory only where each begins.
 """
 
+import logging
 import mmap
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ from querylife.errors import ItemError
 from querylife.model.image_features import DECODE_S, Picture
 from querylife.model.vision_tower import VisionTower
 from querylife.preprocessing import image as pixels
+
+log = logging.getLogger(__name__)
 
 SMALLEST_CROP = 0.75  # of the side
 BRIGHTNESS = 0.1  # of each picture, up or down; the same for all channels, so that a colour stays itself
@@ -60,7 +63,8 @@ class AugmentedPictures:
         try:
             config, encoded = self.vision.config, self.spool[start : start + count]
             return pixels.decode(encoded, config.image_size, config.image_fit, max_decode_s=DECODE_S)
-        except ItemError:
+        except ItemError as error:
+            log.warning("a picture cannot be decoded and counts as missing: %s", error)
             self.undecodable.add(row)
             return None
 
