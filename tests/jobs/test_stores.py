@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from querylife.errors import FingerprintMismatchError, InvalidRequestError
+from querylife.errors import ConfigError, FingerprintMismatchError, InvalidRequestError
 from querylife.scoring import Calibration
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity, conditions, parse_where
 from querylife_jobs.stores import Store, open_store
@@ -216,7 +216,7 @@ def test_typed_conditions() -> None:
 
 @pytest.mark.parametrize("url", ["", "lance:", "mysql://host/db", "folder"])
 def test_an_unknown_store_is_named(url: str) -> None:
-    with pytest.raises(InvalidRequestError, match="store: found"):
+    with pytest.raises(ConfigError, match="store: found"):
         open_store(url)
 
 
