@@ -129,10 +129,10 @@ class FashionBatches:
         )
 
     def subject(self, row: int) -> Subject:
-        found = self.products.attributes
-        colour = str(found.colours[row]) if self.products.shows_colour[row] else ""
-        columns = (found.genders, found.usages, found.seasons, found.brands)
-        return Subject(str(found.types[row]), colour, *(str(column[row]) for column in columns))
+        attributes = self.products.attributes
+        colour = str(attributes.colours[row]) if self.products.shows_colour[row] else ""
+        columns = (attributes.genders, attributes.usages, attributes.seasons, attributes.brands)
+        return Subject(str(attributes.types[row]), colour, *(str(column[row]) for column in columns))
 
     def _draw_rows(self, generator: np.random.Generator) -> NDArray[np.int64]:
         chosen: list[int] = []
@@ -184,15 +184,15 @@ class FashionBatches:
 
 def crowd_queries(crowd: Sequence[CrowdQuery], may_use: Callable[[str], bool]) -> list[Query]:
     """Those whose attributes could be read; an item is on one side in all its languages."""
-    found = []
+    queries = []
     for query in crowd:
         if may_use(query.item.split("_")[0]):
             english = read_english(query.english)
-            found.append(english)
+            queries.append(english)
             translated = read_german(query.german) if english else None
             if translated and english and translated.request.types == english.request.types:
-                found.append(Query(query.german, english.request))
-    return [query for query in found if query]
+                queries.append(Query(query.german, english.request))
+    return [query for query in queries if query]
 
 
 def _word_pattern(words: set[str]) -> re.Pattern[str]:

@@ -152,8 +152,8 @@ class VisionTower(nn.Module):
         regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
         pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
         used = image_used.to(patches.dtype)
-        found = self.head(pooled) if self.deep is None else self.head(pooled) + self.deep(pooled)
-        embedding = F.normalize(found, dim=-1) * used
+        unscaled = self.head(pooled) if self.deep is None else self.head(pooled) + self.deep(pooled)
+        embedding = F.normalize(unscaled, dim=-1) * used
         return patches * used.unsqueeze(-1), embedding
 
     @property

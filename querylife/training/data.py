@@ -124,12 +124,12 @@ def image_rows(batch: Batch, features: PictureSource, ids: Sequence[int], rows: 
 
     A product with a second, larger picture shows either.
     """
-    found = []
+    chosen = []
     for row, used in zip(rows, batch.image_used[share], strict=True):
         views = [features.row_of.get((ids[row], view), -1) for view in (0, 1)]
         seen = [view for view in views if view >= 0]
-        found.append(seen[(int(row) + len(batch.queries[0])) % len(seen)] if used and seen else -1)
-    return np.array(found, np.int64)
+        chosen.append(seen[(int(row) + len(batch.queries[0])) % len(seen)] if used and seen else -1)
+    return np.array(chosen, np.int64)
 
 
 def make_distillation(config: TrainingConfig, model: QueryLife) -> Distillation | None:

@@ -58,8 +58,8 @@ class Distillation:
     def _rows(self, texts: list[str], embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """[texts, width] float32, in the order of texts; those of like length are embedded together."""
         order, groups = by_length(texts, self._at_once)
-        found = [embed(*tokens_of(self._tokenizer, [texts[row] for row in group])) for group in groups]
-        return torch.cat(found)[order].float()
+        vectors = [embed(*tokens_of(self._tokenizer, [texts[row] for row in group])) for group in groups]
+        return torch.cat(vectors)[order].float()
 
 
 def wanted_similarities(start: Tensor, texts: list[str], group: int) -> Tensor:

@@ -99,8 +99,8 @@ class CountingFilter:
         mask = self._filter.mask(batch, product_ids, cosines)
         others = ~torch.eye(len(batch.queries), dtype=torch.bool)
         truth = torch.from_numpy(batch.grades == EXACT)
-        found = {"pairs": others, "false": truth & others, "masked": mask & others, "caught": mask & truth & others}
-        for name, places in found.items():
+        counted = {"pairs": others, "false": truth & others, "masked": mask & others, "caught": mask & truth & others}
+        for name, places in counted.items():
             self.counts[name] += int(places.sum())
         return mask
 

@@ -54,11 +54,11 @@ def similarity_distillation_loss(trained: Tensor, wanted: Tensor, group: int, sc
     number = torch.arange(len(trained), device=trained.device)
     itself = number.unsqueeze(0) == number.unsqueeze(1)
     together = (number.unsqueeze(0) // group == number.unsqueeze(1) // group) & ~itself
-    found = trained @ trained.T
+    similarities = trained @ trained.T
     softly = F.kl_div(
-        F.log_softmax((scale * found).masked_fill(itself, -1e4), dim=1),
+        F.log_softmax((scale * similarities).masked_fill(itself, -1e4), dim=1),
         F.softmax((scale * wanted).masked_fill(itself, -1e4), dim=1),
         reduction="batchmean",
     )
-    squared = (found - wanted) ** 2
+    squared = (similarities - wanted) ** 2
     return softly + 10 * (squared[together].mean() + squared[~together & ~itself].mean())

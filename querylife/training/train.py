@@ -161,9 +161,9 @@ def calibrate(
         batch = fresh.sample(step)
         rows = image_rows(batch, features, source.ids, batch.rows, slice(None))
         products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
-        found = (embed_queries(model, tokenizer, batch.queries) @ products.T).numpy()
+        cosine = (embed_queries(model, tokenizer, batch.queries) @ products.T).numpy()
         pairs = sample_pairs(batch.grades)
-        cosines.append(found[pairs])
+        cosines.append(cosine[pairs])
         grades.append(batch.grades[pairs])
     return fit_calibration(np.concatenate(cosines), np.concatenate(grades) >= NEAR)
 
