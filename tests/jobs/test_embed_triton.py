@@ -1,6 +1,7 @@
 """embed against the real Triton: killed and resumed, it writes what an undisturbed run writes."""
 
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def kill_tritonserver(triton: Triton) -> None:
     next(process for process in family if process.name() == "tritonserver").kill()
 
 
+def kill(
+    killed: str, triton: Triton, process: subprocess.Popen[bytes], job: tuple[object, ...]
+) -> subprocess.Popen[bytes]:
+    """Kill the "server", or else the job, which is started again. Returns the job's process."""
+    if killed == "server":
+        kill_tritonserver(triton)
+        return process
+    process.kill()
+    process.wait()
+    return start(*job)
+
+
 def kill_again_and_again(triton: Triton, catalogue: Path, out: Path) -> bool:
     """Run the job and kill it, and the server. Whether every kill came before the job was done."""
     ledger = out.with_name(out.name + ".ledger.sqlite")
@@ -61,12 +74,7 @@ def kill_again_and_again(triton: Triton, catalogue: Path, out: Path) -> bool:
         if process.poll() is not None:  # a test without processor time misses the moment
             assert process.returncode == 0
             return False
-        if killed == "server":
-            kill_tritonserver(triton)
-        else:
-            process.kill()
-            process.wait()
-            process = start(*job)
+        process = kill(killed, triton, process, job)
     assert process.wait(300) == 0
     assert recorded(ledger) == ROWS
     return True

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from servers import Triton, start_triton, stop_triton
-from test_embed_triton import TOLERANCE, kill_tritonserver, write_drawn_catalogue
+from test_embed_triton import TOLERANCE, kill, write_drawn_catalogue
 from test_jobs import recorded, run, start, wait_for_records
 
 from querylife_client import Client, Product
@@ -48,12 +48,7 @@ def kill_again_and_again(triton: Triton, job: tuple[object, ...], ledger: Path, 
         if process.poll() is not None:
             break
         in_time += 1
-        if killed == "server":
-            kill_tritonserver(triton)
-        else:
-            process.kill()
-            process.wait()
-            process = start(*job)
+        process = kill(killed, triton, process, job)
     assert process.wait(ENDED_S) == 0
     return in_time
 
