@@ -81,6 +81,10 @@ def tiny_model(folder: Path) -> QueryLife:
     )
 
 
+# Options of `querylife train` for a run of the tiny model that takes a second or two.
+SHORT_RUN = "--steps 2 --batch 4 --distill-texts 4 --text-layers 1 --vision-layers 1".split()
+
+
 @dataclass(frozen=True)
 class TinyBatches:
     """Queries of two words; each step its own, from its number alone. stuck_at: a step whose batch never comes."""

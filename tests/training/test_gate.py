@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import PICTURES, WORDS, tiny_model, write_features
+from tiny_runs import PICTURES, SHORT_RUN, WORDS, tiny_model, write_features
 
 from querylife.catalog.reader import CatalogProduct
 from querylife.data.judgements import JudgedCatalog, Judgements, PairBatches, judged_catalog
@@ -152,20 +152,7 @@ def test_training_fits_it_unless_told_not_to(tmp_path: Path) -> None:
     start = tmp_path / "start"
     save_checkpoint(tiny_model(tmp_path), start)
     files = ["--catalog", str(catalog), "--pairs", str(pairs), "--cache", str(tmp_path / "features")]
-    run = [
-        "--start",
-        str(start),
-        "--steps",
-        "2",
-        "--batch",
-        "4",
-        "--distill-texts",
-        "4",
-        "--text-layers",
-        "1",
-        "--vision-layers",
-        "1",
-    ]
+    run = ["--start", str(start), *SHORT_RUN]
     gates = {}
     for name, options in {"fitted": [], "again": [], "not": ["--gate-steps", "0"]}.items():
         out = tmp_path / name

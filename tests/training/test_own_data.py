@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import WORDS, tiny_model
+from tiny_runs import SHORT_RUN, WORDS, tiny_model
 
 from querylife.data.fashion import load_images
 from querylife.data.judgements import PairBatches, judged_catalog
@@ -60,21 +60,8 @@ def test_training_and_evaluation_take_it(own_data: tuple[Path, Path], tmp_path: 
     start, out = tmp_path / "start", tmp_path / "out"
     save_checkpoint(tiny_model(tmp_path), start)
     files = ["--catalog", str(own_data[0]), "--pairs", str(own_data[1]), "--cache", str(tmp_path / "features")]
-    run = [
-        "--start",
-        str(start),
-        "--out",
-        str(out),
-        "--steps",
-        "2",
-        "--batch",
-        "4",
-        "--distill-texts",
-        "4",
-        "--vision-layers",
-        "1",
-    ]
-    assert training.main([*files, *run, "--text-layers", "1"]) == 0
+    run = ["--start", str(start), "--out", str(out), *SHORT_RUN]
+    assert training.main([*files, *run]) == 0
     assert load_checkpoint(out).config.calibration != load_checkpoint(start).config.calibration
     assert (
         evaluation.main([*files, "--checkpoint", str(out), "--beside", str(start), "--out", str(tmp_path / "report")])
