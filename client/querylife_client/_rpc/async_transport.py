@@ -20,6 +20,7 @@ from querylife_client._rpc.calls import (
     SERVER_METADATA,
     Rpc,
     Sendable,
+    ServerPair,
     Work,
     request_metadata,
     set_timeout,
@@ -198,7 +199,7 @@ class AsyncTransport:
         return next(self._stubs[rpc.path])
 
 
-class AsyncServers:
+class AsyncServers(ServerPair[AsyncTransport]):
     """The servers of one client, for one event loop: Triton and GenFilt, of which either may be missing.
 
     Raises ConfigError for an address that cannot be read.
@@ -206,22 +207,11 @@ class AsyncServers:
 
     def __init__(self, triton: str | None, generator: str | None, config: ClientConfig, statistics: Statistics) -> None:
         served = ServedModel(config.model_recheck_s)
-        self._triton = AsyncTransport(triton, config, statistics, served) if triton else None
-        self._genfilt = AsyncTransport(generator, config.for_genfilt(), statistics) if generator else None
-
-    @property
-    def triton(self) -> AsyncTransport:
-        """Raises ContractError where the client has no Triton."""
-        if self._triton is None:
-            raise ContractError("found no Triton address, want AsyncClient(address)")
-        return self._triton
-
-    @property
-    def genfilt(self) -> AsyncTransport:
-        """Raises ContractError where the client has no GenFilt."""
-        if self._genfilt is None:
-            raise ContractError("found no GenFilt address, want AsyncClient(genfilt=address)")
-        return self._genfilt
+        super().__init__(
+            AsyncTransport(triton, config, statistics, served) if triton else None,
+            AsyncTransport(generator, config.for_genfilt(), statistics) if generator else None,
+            "AsyncClient",
+        )
 
     async def are_ready(self, timeout_s: float) -> bool:
         """Whether each of them answers a real request within timeout_s. Raises CredentialsError."""

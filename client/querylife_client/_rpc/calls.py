@@ -8,12 +8,13 @@ import contextvars
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tritonclient.grpc import service_pb2 as triton
 
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.contract import TOKEN_HEADER
+from querylife.errors import ContractError
 from querylife_client.config import ClientConfig, Token
 from querylife_client.errors import CredentialsError
 
@@ -28,6 +29,7 @@ except ImportError:
 SERVICE = "/inference.GRPCInferenceService/"
 
 Metadata = tuple[tuple[str, str], ...]
+Connection = TypeVar("Connection")
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
@@ -153,3 +155,25 @@ def span(name: str, **attributes: int | str) -> Iterator[Any]:
     named = {f"querylife.{key}": value for key, value in attributes.items()}
     with tracer.start_as_current_span(f"querylife.{name}", kind=spans.SpanKind.CLIENT, attributes=named) as current:
         yield current
+
+
+class ServerPair(Generic[Connection]):
+    """A client's connections to Triton and to GenFilt, of which either may be missing."""
+
+    def __init__(self, triton: Connection | None, genfilt: Connection | None, client: str) -> None:
+        """client: the name of its class, for error messages."""
+        self._triton, self._genfilt, self._client = triton, genfilt, client
+
+    @property
+    def triton(self) -> Connection:
+        """Raises ContractError where the client has no Triton."""
+        if self._triton is None:
+            raise ContractError(f"found no Triton address, want {self._client}(address)")
+        return self._triton
+
+    @property
+    def genfilt(self) -> Connection:
+        """Raises ContractError where the client has no GenFilt."""
+        if self._genfilt is None:
+            raise ContractError(f"found no GenFilt address, want {self._client}(genfilt=address)")
+        return self._genfilt

@@ -21,6 +21,7 @@ from querylife_client._rpc.calls import (
     SERVER_METADATA,
     Rpc,
     Sendable,
+    ServerPair,
     Work,
     request_metadata,
     set_timeout,
@@ -209,7 +210,7 @@ class Transport:
         )
 
 
-class Servers:
+class Servers(ServerPair[Transport]):
     """The servers of one client, for threads: Triton and GenFilt, of which either may be missing.
 
     Raises ConfigError for an address that cannot be read.
@@ -217,22 +218,11 @@ class Servers:
 
     def __init__(self, triton: str | None, generator: str | None, config: ClientConfig, statistics: Statistics) -> None:
         served = ServedModel(config.model_recheck_s)
-        self._triton = Transport(triton, config, statistics, served) if triton else None
-        self._genfilt = Transport(generator, config.for_genfilt(), statistics) if generator else None
-
-    @property
-    def triton(self) -> Transport:
-        """Raises ContractError where the client has no Triton."""
-        if self._triton is None:
-            raise ContractError("found no Triton address, want Client(address)")
-        return self._triton
-
-    @property
-    def genfilt(self) -> Transport:
-        """Raises ContractError where the client has no GenFilt."""
-        if self._genfilt is None:
-            raise ContractError("found no GenFilt address, want Client(genfilt=address)")
-        return self._genfilt
+        super().__init__(
+            Transport(triton, config, statistics, served) if triton else None,
+            Transport(generator, config.for_genfilt(), statistics) if generator else None,
+            "Client",
+        )
 
     def are_ready(self, timeout_s: float) -> bool:
         """Whether each of them answers a real request within timeout_s. Raises CredentialsError."""
