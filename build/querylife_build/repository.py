@@ -145,9 +145,10 @@ def tokenizer_path(repository: Path) -> Path:
 
 def lay_out(repository: Path) -> None:
     """Write the configs and Python backends of every model that a folder lacks; what it has stays."""
+    folder = configs_folder()
     for model in MODELS:
         for name in ("config.pbtxt", "configs/cpu.pbtxt", "1/model.py"):
-            source, target = configs_folder() / model.name / name, repository / model.name / name
+            source, target = folder / model.name / name, repository / model.name / name
             if source.is_file() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)

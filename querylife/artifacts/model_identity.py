@@ -44,7 +44,7 @@ class ModelIdentity:
 def check_fingerprint(subject: str, fingerprint: str, want: str) -> None:
     """Raise FingerprintMismatchError unless both fingerprints are known ("" is unknown) and equal.
 
-    subject: what carries the fingerprint `found`, for the message.
+    subject: what carries the fingerprint, for the message. want: the other one.
     """
     if fingerprint != want or not want:
         raise FingerprintMismatchError(subject, fingerprint, want)

@@ -52,6 +52,9 @@ class PictureSource(Protocol):
     def row_of(self) -> Mapping[tuple[int, int], int]:
         """(product, view) to row."""
 
+    def at_step(self, seed: int, step: int) -> "PictureSource":
+        """The pictures as one training step shows them; what is random in them is drawn from seed and step."""
+
     def take(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As ImageFeatures.take."""
 
@@ -66,6 +69,10 @@ class ImageFeatures:
     states: NDArray[np.float16]
     thumbnails: NDArray[np.uint8]
     row_of: dict[tuple[int, int], int]
+
+    def at_step(self, seed: int, step: int) -> "ImageFeatures":
+        """The same in every step."""
+        return self
 
     def take(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """states [batch, tokens, width] float32, thumbnails [batch, 3, side, side] in [0, 1], used [batch, 1] bool.

@@ -39,7 +39,6 @@ from querylife.training.distillation import Distillation
 from querylife.training.false_negatives import Filter, make_filter
 from querylife.training.gate import fit_gate
 from querylife.training.losses import graded_matching, info_nce
-from querylife.training.pictures import AugmentedPictures
 from querylife.training.run import LossParameters, Run, TrainingConfig, set_rates
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def train(
     while run.step < config.steps:
         set_rates(run, config)
         batch = batches.sample(run.step)
-        pictures = features.at_step(config.seed, run.step) if isinstance(features, AugmentedPictures) else features
+        pictures = features.at_step(config.seed, run.step)
         vectors = encode_batch(config, model, run.losses.tokenizer, batch, pictures, ids, (rank, world))
         names = [str(ids[row]) for row in batch.rows]
         excluded = filter_.mask(batch, names, (vectors.query @ vectors.product.T).detach())

@@ -73,7 +73,7 @@ class _Deep(nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         mask = named.get("attention_mask")
         if mask is not None and mask.ndim == 2:  # one of four axes is additive already
-            named["attention_mask"] = additive_mask(named["attention_mask"], self.dtype)
+            named["attention_mask"] = additive_mask(mask, self.dtype)
         outputs = self.part(*_cast(inputs, self.dtype), **_cast(named, self.dtype))
         return _cast(outputs, torch.float32)
 
