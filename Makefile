@@ -48,11 +48,20 @@ $(DOCS_INSTALLED): requirements/docs.lock
 docs: $(DOCS_INSTALLED) ## the documentation as a site, in out/docs; broken links fail
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
-test: repository genfilt-environment compile-gate-environment ray-environment clients-environment deploy-environment ## set everything up and pass the tests
+OPENVINO_INSTALLED := $(VENV)/.openvino
+
+# 59 MB, for one precision: bf16 towers.
+$(OPENVINO_INSTALLED): requirements/openvino.lock $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+PRECISION ?= fp32
+
+test: repository $(OPENVINO_INSTALLED) genfilt-environment compile-gate-environment ray-environment clients-environment deploy-environment ## set everything up and pass the tests
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-repository: $(INSTALLED) ## export the towers and fill model_repository/ (CPU profile; INT8=1 for int8 towers)
-	$(BIN)/querylife-build repository $(if $(INT8),--int8)
+repository: $(INSTALLED) $(if $(filter bf16,$(PRECISION)),$(OPENVINO_INSTALLED)) ## export the towers and fill model_repository/ (CPU profile; PRECISION=fp32, bf16 or int8)
+	$(BIN)/querylife-build repository --precision $(PRECISION)
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)
@@ -265,7 +274,7 @@ VERSION := 0.1.0
 images: repository $(IMAGES:%=image-%) ## container images of Triton (CPU), GenFilt, gateway and jobs
 
 image-%:
-	docker build --file deploy/docker/$*.Dockerfile --tag querylife-$*:$(VERSION) .
+	docker build $(if $(filter triton,$*),--build-arg PRECISION=$(PRECISION)) --file deploy/docker/$*.Dockerfile --tag querylife-$*:$(VERSION) .
 
 sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
 	mkdir -p out/sbom

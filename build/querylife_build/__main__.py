@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("querylife_build")
 
 
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8")  # of exports
+CPU_PRECISIONS = ("fp32", "bf16", "int8")  # of the CPU profile
 ATTENTIONS = ("operator", "spelled")
 ATTENTION_HELP = "ONNX's Attention, which TensorRT reads from 10.14 on, or MatMul and Softmax for older ones"
 
@@ -74,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         if step is _engines:
             _add_engine_options(command)
         if step is _repository:
-            command.add_argument("--int8", action="store_true", help="towers whose large matrix products run in int8")
+            command.add_argument(
+                "--precision",
+                choices=CPU_PRECISIONS,
+                default="fp32",
+                help="of large matrix products; bf16 needs OpenVINO, and gains on processors with AMX",
+            )
         if step is _dali:
             command.add_argument(
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
@@ -121,14 +127,14 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
 
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
-    is_int8 = getattr(options, "int8", False)
-    source = _source(checkpoint, "int8" if is_int8 else "fp32")
+    precision = options.precision if options.step is _repository else "fp32"
+    source = _source(checkpoint, precision)
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
     else:
         from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
 
-        repository.build_repository(checkpoint, options.repository, source, is_int8=is_int8)
+        repository.build_repository(checkpoint, options.repository, source, precision)
     _check(options)
 
 

@@ -26,30 +26,33 @@ from querylife_build.export.graph_checks import check_graph
 from querylife_build.export.towers import OPSETS, export_towers
 from querylife_build.export.unpad import unpad
 from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
-from querylife_build.parity.backends import onnx_backend
+from querylife_build.parity.backends import Backend, onnx_backend, openvino_backend
 from querylife_build.parity.gate import Parity, check_parity
-from querylife_build.parity.reference import compute_reference
+from querylife_build.parity.reference import ReferenceOutputs, compute_reference
 from querylife_build.parity.sample import make_sample
 from querylife_build.quantize.int8 import quantise_towers
 
 log = logging.getLogger(__name__)
 
 
-def build_repository(checkpoint: Path | None, repository: Path, source: str, *, is_int8: bool = False) -> EngineLock:
+def build_repository(checkpoint: Path | None, repository: Path, source: str, precision: str = "fp32") -> EngineLock:
     """Fill the repository from a checkpoint (None: the untrained model).
 
-    source: sources.source_sha256 of this build. is_int8: whether the towers are quantised. Raises ArtifactError for a
-    bad checkpoint and ParityError for an export that answers otherwise; the repository then stays as it was.
+    source: sources.source_sha256 of this build. precision: "fp32", "bf16" or "int8". Raises ArtifactError for a bad
+    checkpoint, or for bf16 without OpenVINO, and ParityError for an export that answers otherwise; the repository then
+    stays as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
     model = open_model(checkpoint)
     # Beside the repository, not in it: a Triton that starts meanwhile takes every folder there for a model.
     unfinished = Path(tempfile.mkdtemp(dir=repository.resolve().parent, prefix=".unfinished-"))
     try:
-        write_onnx(model, unfinished)
+        write_onnx(model, unfinished, precision)
         lock = lock_repository(model, unfinished, source)
-        if is_int8:
+        if precision == "int8":
             lock = quantise_repository(model, unfinished, lock)
+        elif precision == "bf16":
+            lock = gate_bf16(model, unfinished, lock)
         lay_out(repository)
         _place(unfinished, repository)
     finally:
@@ -57,12 +60,13 @@ def build_repository(checkpoint: Path | None, repository: Path, source: str, *, 
     return lock
 
 
-def write_onnx(model: QueryLife, repository: Path) -> None:
-    """Write the tokenizer and the three towers where a repository has them."""
+def write_onnx(model: QueryLife, repository: Path, precision: str = "fp32") -> None:
+    """Write the tokenizer and the three towers, as graphs in float32, where a repository has them."""
     tokenizer = open_tokenizer(model, tokenizer_path(repository))
     example = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size, count=3))
     export_towers(model, example, "fp32", tower_files(repository))
-    unpad(tower_files(repository)[TEXT_TOWER])
+    if precision != "bf16":  # OpenVINO does not take the graph without padding, and has kernels for few shapes
+        unpad(tower_files(repository)[TEXT_TOWER])
 
 
 def lock_repository(model: QueryLife, repository: Path, source: str) -> EngineLock:
@@ -110,25 +114,47 @@ def quantise_repository(model: QueryLife, repository: Path, lock: EngineLock) ->
     The fingerprint changes with it: vectors of int8 and of float32 towers are near one another, but not the same.
     """
     files = tower_files(repository)
-    tokenizer = open_tokenizer(model, tokenizer_path(repository))
-    reference = compute_reference(model, make_sample(tokenizer, lock.image_size))
+    reference = _reference(model, repository, lock)
     quantise_towers(files, files, reference)
-    run = onnx_backend(files, "int8")
-    parities = check_parity(reference, run, "int8")
-    embedding_tolerance, score_tolerance = TOLERANCES["int8"]
+    own = hashlib.sha256(f"{lock.model_fingerprint} int8".encode()).hexdigest()
+    lock = replace(lock, model_fingerprint=own)
+    return _lock_again(model, repository, lock, "int8", onnx_backend(files, "int8"), reference)
+
+
+def gate_bf16(model: QueryLife, repository: Path, lock: EngineLock) -> EngineLock:
+    """Hold a locked repository's float32 graphs to bf16's tolerance as OpenVINO computes them, and lock them as bf16.
+
+    The fingerprint stays, as with half-precision plans: the weights are the same, and vectors differ by rounding.
+    Raises ArtifactError where OpenVINO is not installed.
+    """
+    run = openvino_backend(tower_files(repository))
+    return _lock_again(model, repository, lock, "bf16", run, _reference(model, repository, lock))
+
+
+def _reference(model: QueryLife, repository: Path, lock: EngineLock) -> ReferenceOutputs:
+    tokenizer = open_tokenizer(model, tokenizer_path(repository))
+    return compute_reference(model, make_sample(tokenizer, lock.image_size))
+
+
+def _lock_again(
+    model: QueryLife, repository: Path, lock: EngineLock, precision: str, run: Backend, reference: ReferenceOutputs
+) -> EngineLock:
+    """Hold the towers, as run computes them, to a precision's tolerance, and write that into the lock."""
+    files = tower_files(repository)
+    parities = check_parity(reference, run, precision)
+    embedding_tolerance, score_tolerance = TOLERANCES[precision]
     for tower, parity in parities.items():
-        log.info("%s: int8 parity: %s", tower.name, parity.figures())
+        log.info("%s: %s parity: %s", tower.name, precision, parity.figures())
     locked = replace(
         lock,
-        model_fingerprint=hashlib.sha256(f"{lock.model_fingerprint} int8".encode()).hexdigest(),
         towers={
-            tower.name: TowerLock(file_sha256(files[tower]), "int8", OPSETS["fp32"], parity.figures())
+            tower.name: TowerLock(file_sha256(files[tower]), precision, OPSETS["fp32"], parity.figures())
             for tower, parity in parities.items()
         },
         golden_probe=replace(
             lock.golden_probe, embedding_tolerance=embedding_tolerance, score_tolerance=score_tolerance
         ),
-        gate=gate_record(lock.golden_probe, model, tokenizer, run, "int8"),
+        gate=gate_record(lock.golden_probe, model, open_tokenizer(model, tokenizer_path(repository)), run, precision),
     )
     write_lock(locked, repository / LOCK_NAME)
     return locked

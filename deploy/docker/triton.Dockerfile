@@ -1,5 +1,5 @@
 # Triton under `querylife serve`, CPU profile. The context is the repository after `make repository`: it holds the exported towers.
-#   make image-triton
+#   make image-triton                       (PRECISION=bf16: with OpenVINO, which bf16 towers need)
 #   docker run --read-only --tmpfs /tmp --shm-size=256m -p 8001:8001 -p 8002:8002 -p 8003:8003 querylife-triton
 ARG BASE=debian:12.11-slim
 
@@ -13,9 +13,12 @@ RUN apt-get update \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin querylife
 
 FROM python AS installed
-COPY requirements/images/triton.lock /tmp/triton.lock
+ARG PRECISION=fp32
+COPY requirements/images/triton.lock requirements/openvino.lock /tmp/
 RUN python3.11 -m venv /opt/querylife \
-    && /opt/querylife/bin/pip install --no-cache-dir --no-deps --requirement /tmp/triton.lock
+    && /opt/querylife/bin/pip install --no-cache-dir --no-deps --requirement /tmp/triton.lock \
+    && if [ "$PRECISION" = bf16 ]; then \
+        /opt/querylife/bin/pip install --no-cache-dir --no-deps --requirement /tmp/openvino.lock; fi
 COPY . /src
 RUN /opt/querylife/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src \
     # The backend's files are laid out now: later the file system is read-only.

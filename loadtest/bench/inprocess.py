@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.bench.traffic import Sample, queries
-from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, TOKENIZER_NAME, read_lock
+from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, TOKENIZER_NAME, EngineLock, read_lock
 from querylife.preprocessing.image import PictureDecoder
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import OnnxTower
@@ -22,7 +22,7 @@ class TextTower:
     def __init__(self, repository: Path, threads: str) -> None:
         lock = read_lock(repository / LOCK_NAME)
         self._tokenizer = Tokenizer(repository / "tokenize/1" / TOKENIZER_NAME, lock.max_tokens)
-        self._tower = OnnxTower(repository / "text_tower/1" / ONNX_NAME, threads)
+        self._tower = OnnxTower(repository / "text_tower/1" / ONNX_NAME, threads, precision=_precision(lock))
 
     def batches(self, size: int) -> Iterator[Encoded]:
         """Encoded queries, each batch of one length, as the server's batches are."""
@@ -51,7 +51,8 @@ class ProductTowers:
         self._tokenizer = Tokenizer(repository / "tokenize/1" / TOKENIZER_NAME, lock.max_tokens)
         self._decoder = PictureDecoder(lock.image_size, lock.image_fit)
         self._text, self._vision, self._fusion = (
-            OnnxTower(repository / tower / "1" / ONNX_NAME) for tower in ("text_tower", "vision_tower", "fusion_tower")
+            OnnxTower(repository / tower / "1" / ONNX_NAME, precision=_precision(lock))
+            for tower in ("text_tower", "vision_tower", "fusion_tower")
         )
 
     def run(self, products: list[Sample]) -> None:
@@ -69,3 +70,8 @@ def in_turn(products: list[Sample], size: int) -> Iterator[list[Sample]]:
     endless = itertools.cycle(products)
     while True:
         yield list(itertools.islice(endless, size))
+
+
+def _precision(lock: EngineLock) -> str:
+    (precision,) = {tower.precision for tower in lock.towers.values()}
+    return precision

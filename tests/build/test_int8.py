@@ -12,7 +12,7 @@ from querylife.contract import TEXT_TOWER, TOWERS, VISION_TOWER, DType, Model, T
 from querylife_build.parity.gate import min_row_cosine
 from querylife_build.quantize.int8 import quantise, quantised_weight
 from querylife_build.repository import quantise_repository
-from research.int8.relevance import paired
+from research.precisions.relevance import paired
 
 SMALLEST = 16  # the tiny towers' products are all small
 

@@ -1,5 +1,6 @@
-"""Backends of the parity gate: ONNX Runtime, and PyTorch in other precisions."""
+"""Backends of the parity gate: ONNX Runtime, OpenVINO, and PyTorch in other precisions."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from querylife.contract import Model
 from querylife.model.query_life import QueryLife
+from querylife.serving.backend.sessions import OpenVinoSession
 from querylife_build.export.precision import for_export
 from querylife_build.parity.reference import tower_modules
 
@@ -40,6 +42,17 @@ def onnx_backend(files: Mapping[Model, Path], precision: str) -> Backend:
         feed = {tensor.name: array for tensor, array in zip(tower.inputs, inputs, strict=True)}
         outputs: list[Array] = sessions[tower].run([tensor.name for tensor in tower.outputs], feed)
         return outputs
+
+    return run
+
+
+def openvino_backend(files: Mapping[Model, Path]) -> Backend:
+    """Towers from float32 ONNX files as the CPU profile computes bf16. Raises ArtifactError without OpenVINO."""
+    sessions = {tower: OpenVinoSession(path, len(os.sched_getaffinity(0))) for tower, path in files.items()}
+
+    def run(tower: Model, inputs: list[Array]) -> list[Array]:
+        feed = {tensor.name: array for tensor, array in zip(tower.inputs, inputs, strict=True)}
+        return sessions[tower].run([tensor.name for tensor in tower.outputs], feed)
 
     return run
 

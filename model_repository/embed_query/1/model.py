@@ -1,4 +1,4 @@
-"""Queries to unit vectors in one step, tokenising beside the text tower on ONNX Runtime. CPU profile."""
+"""Queries to unit vectors in one step, tokenising beside the text tower. CPU profile."""
 
 from querylife.contract import EMBED_QUERY
 from querylife.serving.backend.adapter import Adapter

@@ -1,10 +1,10 @@
-"""The text tower on ONNX Runtime: token ids to states and a unit vector."""
+"""The text tower: token ids to states and a unit vector."""
 
 from querylife.contract import TEXT_STATES, TEXT_TOWER, TOKEN_IDS, TOKEN_ROLES
 from querylife.serving.backend.adapter import Adapter
-from querylife.serving.backend.repository_files import repository_tokenizer
+from querylife.serving.backend.repository_files import repository_tokenizer, repository_tower
 from querylife.serving.backend.request_arrays import check_token_roles
-from querylife.serving.backend.towers import CoreSharing, OnnxTower, run_distinct
+from querylife.serving.backend.towers import run_distinct
 
 
 class TritonPythonModel(Adapter):
@@ -13,9 +13,7 @@ class TritonPythonModel(Adapter):
 
     def load(self, version_folder, parameters):
         self.tokenizer = repository_tokenizer(version_folder)
-        self.tower = OnnxTower(
-            version_folder / "model.onnx", parameters["threads"], CoreSharing(version_folder.parents[1])
-        )
+        self.tower = repository_tower(version_folder, TEXT_TOWER, parameters["threads"])
 
     def check(self, inputs):
         self.tower.check(inputs)

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.artifacts.repository_lock import ONNX_NAME
 from querylife.contract import TEXT_TOWER
-from querylife.serving.backend.repository_files import repository_tokenizer
+from querylife.serving.backend.repository_files import repository_tokenizer, repository_tower
 from querylife.serving.backend.request_arrays import Arrays, bytes_column, fault_column
-from querylife.serving.backend.towers import CoreSharing, OnnxTower, run_distinct
+from querylife.serving.backend.towers import run_distinct
 
 
 class QueryEncoder:
@@ -17,9 +16,8 @@ class QueryEncoder:
 
     def __init__(self, version_folder: Path, threads: str) -> None:
         """threads: as OnnxTower takes it. Raises ArtifactError where the repository lacks a part."""
-        repository = version_folder.parents[1]
         self._tokenizer = repository_tokenizer(version_folder)
-        self.tower = OnnxTower(repository / TEXT_TOWER.name / "1" / ONNX_NAME, threads, CoreSharing(repository))
+        self.tower = repository_tower(version_folder, TEXT_TOWER, threads)
 
     def encode(self, queries: NDArray[np.object_]) -> Arrays:
         """queries: [batch, 1] object, UTF-8. Returns the outputs of contract.EMBED_QUERY; faults stay in their rows."""

@@ -1,4 +1,4 @@
-"""Towers of the CPU profile: ONNX Runtime sessions, batching and core sharing."""
+"""Towers of the CPU profile: sessions, batching and core sharing."""
 
 import fcntl
 import os
@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from querylife.serving.backend.request_arrays import Arrays, check_axes
+from querylife.serving.backend.sessions import Session, open_session
 
-# Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
-SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
-SPIN_US = "20"
 PAUSE_S = 0.002  # longer than the pauses of a tower that others keep busy
 
 
@@ -24,36 +21,45 @@ class OnnxTower:
     """One ONNX graph, run on the processors that this process may use."""
 
     def __init__(
-        self, path: Path, threads: str = "all", core_sharing: "CoreSharing | None" = None, pause_s: float = PAUSE_S
+        self,
+        path: Path,
+        threads: str = "all",
+        core_sharing: "CoreSharing | None" = None,
+        pause_s: float = PAUSE_S,
+        precision: str = "fp32",
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
         core_sharing: with it, a tower with "half" that runs alone uses all processors. pause_s: once others have run,
         only after it has been idle for so many seconds, because some of many short runs are alone by chance.
+        precision: of the lock's tower. Raises ArtifactError where it needs OpenVINO, which is not installed.
         """
-        self._session, self._core_sharing = _session(path, _count(threads)), core_sharing
+        self._session, self._core_sharing = open_session(path, _count(threads), precision), core_sharing
+        # A bf16 run is too short to gain from more processors: OpenVINO's threads would mostly wait for each other.
         may_use_all = core_sharing is not None and threads == "half" and _count("half") < _count("all")
-        self._all_cores = _session(path, _count("all")) if may_use_all else self._session
+        widens = may_use_all and precision != "bf16"
+        self._all_cores = open_session(path, _count("all"), precision) if widens else self._session
         self._pause_s, self._uses_all_cores, self._ended = pause_s, False, 0.0
-        self._axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
-        outputs = self._session.get_outputs()
-        self.outputs = [tensor.name for tensor in outputs]
-        is_fixed = all(isinstance(axis, int) for tensor in outputs for axis in tensor.shape[1:])
-        self.row_shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in outputs} if is_fixed else {}
+        outputs = self._session.output_axes
+        self.outputs = list(outputs)
+        is_fixed = all(isinstance(axis, int) for axes in outputs.values() for axis in axes[1:])
+        self.row_shapes: dict[str, tuple[int, ...]] = (
+            {name: tuple(int(axis) for axis in axes[1:]) for name, axes in outputs.items()} if is_fixed else {}
+        )
 
     def check(self, inputs: Arrays) -> None:
         """Raise InvalidRequestError unless the inputs have the graph's axes."""
-        check_axes(inputs, self._axes)
+        check_axes(inputs, self._session.input_axes)
 
     def run(self, inputs: Arrays, wanted: Iterable[str]) -> Arrays:
         """Compute the wanted outputs for [batch, ...] inputs."""
         names = list(wanted)
         with self._session_of_run() as session:
-            arrays = session.run(names, {name: inputs[name] for name in self._axes})
+            arrays = session.run(names, inputs)
         return dict(zip(names, arrays, strict=True))
 
     @contextmanager
-    def _session_of_run(self) -> Iterator[onnxruntime.InferenceSession]:
+    def _session_of_run(self) -> Iterator[Session]:
         """The session with all cores where no other tower runs, else the one with this tower's share."""
         with self._core_sharing.running() if self._core_sharing else nullcontext(False) as is_alone:
             self._uses_all_cores = is_alone and (self._uses_all_cores or self._has_paused())
@@ -92,18 +98,6 @@ class CoreSharing:
         except OSError:  # held by others; or a file system without locks, on which no tower is ever alone
             return False
         return True
-
-
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
-    # out for longer would burn a third of the CPU that decoding and tokenising need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
-    )
 
 
 def _count(threads: str) -> int:

@@ -4,13 +4,15 @@ Int8 products may use other kernels there, which round and saturate differently.
 compares with the PyTorch model, whose answers are further from int8 towers than those of the gate.
 """
 
+import importlib.util
 import logging
 
 import grpc
 
-from querylife.artifacts.processor import instruction_sets
+from querylife.artifacts.processor import FAST_BF16, instruction_sets
 from querylife.artifacts.repository_lock import EngineLock
-from querylife.errors import ServerFaultError
+from querylife.errors import ArtifactError, ServerFaultError
+from querylife.serving.backend.sessions import NO_OPENVINO
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.auth import Access
 from querylife.serving.supervisor.golden_probe import ProbeCaller
@@ -18,6 +20,16 @@ from querylife.serving.supervisor.golden_probe import ProbeCaller
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
+
+
+def check_bf16(lock: EngineLock) -> None:
+    """Before bf16 towers start on CPU: raise ArtifactError without OpenVINO, warn where they run in float32."""
+    if all(tower.precision != "bf16" for tower in lock.towers.values()):
+        return
+    if importlib.util.find_spec("openvino") is None:
+        raise ArtifactError(NO_OPENVINO)
+    if FAST_BF16 not in instruction_sets():
+        log.warning("found a processor without %s: bf16 towers run in float32 here", FAST_BF16)
 
 
 def check_processor(config: ServerConfig, lock: EngineLock, access: Access) -> str:

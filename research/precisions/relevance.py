@@ -1,4 +1,4 @@
-"""Whether int8 towers keep relevance: the validation benchmark, float32 and int8 side by side, query by query."""
+"""Whether towers of less precision keep relevance: the validation benchmark, side by side, query by query."""
 
 import hashlib
 import logging
@@ -20,12 +20,21 @@ from querylife.evaluation.report import Cell, Table
 from querylife.model.embed import by_length
 from querylife.preprocessing.image import decode
 from querylife.preprocessing.text import Tokenizer
-from querylife_build.parity.backends import Array, onnx_backend
+from querylife_build.parity.backends import Array, onnx_backend, openvino_backend
 from querylife_build.parity.gate import order_agreement
 
 log = logging.getLogger(__name__)
 
-Towers = Mapping[Model, Path]
+
+@dataclass(frozen=True)
+class Tower:
+    """path: an ONNX file. precision: in which it runs."""
+
+    path: Path
+    precision: str
+
+
+Towers = Mapping[Model, Tower]
 Rows = NDArray[np.float64]  # one value per query
 
 CHUNK = 32  # pictures in one pass
@@ -64,16 +73,16 @@ def compare(
 ) -> tuple[list[Table], list[str]]:
     """Judge every variant of the towers beside the first one.
 
-    folder: picture vectors are kept here, by the hash of the tower that made them. Returns the tables, and the names of
+    folder: picture vectors are kept here, by the hash of the tower that made them, and its precision. Returns the tables, and the names of
     the variants that lose more than MARGIN somewhere.
     """
     planes = _Planes(corpus.pictures, image_size)
-    text_files = dict.fromkeys(towers[TEXT_TOWER] for towers in variants.values())
+    text_towers = dict.fromkeys(towers[TEXT_TOWER] for towers in variants.values())
     queries = {
-        path: {name: _embed(path, tokenizer, benchmark.queries) for name, benchmark in corpus.benchmarks.items()}
-        for path in text_files
+        text: {name: _embed(text, tokenizer, benchmark.queries) for name, benchmark in corpus.benchmarks.items()}
+        for text in text_towers
     }
-    pictures = {path: planes.encode(path, folder) for path in {t[VISION_TOWER]: None for t in variants.values()}}
+    pictures = {vision: planes.encode(vision, folder) for vision in {t[VISION_TOWER]: None for t in variants.values()}}
     products = _embed_products(variants, corpus.titles, tokenizer, pictures)
     vectors = {name: Vectors(products[name], queries[towers[TEXT_TOWER]]) for name, towers in variants.items()}
     base, *others = variants
@@ -153,13 +162,13 @@ def _spread(actual: Array, want: Array) -> str:
     return " / ".join(f"{value:.5f}" for value in np.percentile(cosines, [0, 1, 50])) if len(cosines) else "none"
 
 
-def _embed(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
+def _embed(text: Tower, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     """[texts, width] float32."""
     order, groups = by_length(texts)
     parts = []
     for group in groups:
         tokens = tokenizer.encode([texts[row] for row in group])
-        parts.append(_run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])[1])
+        parts.append(_run(TEXT_TOWER, text)([tokens.token_ids, tokens.token_roles])[1])
     return np.concatenate(parts)[order.numpy()]
 
 
@@ -167,7 +176,7 @@ def _embed_products(
     variants: Mapping[str, Towers],
     titles: Sequence[str],
     tokenizer: Tokenizer,
-    pictures: Mapping[Path, tuple[Array, Array, Array]],
+    pictures: Mapping[Tower, tuple[Array, Array, Array]],
 ) -> dict[str, Array]:
     """Variant -> [products, width]. Towers that variants share run once."""
     order, groups = by_length(titles)
@@ -175,8 +184,8 @@ def _embed_products(
     for group in groups:
         tokens = tokenizer.encode([titles[row] for row in group])
         text = {
-            path: _run(TEXT_TOWER, path)([tokens.token_ids, tokens.token_roles])
-            for path in {towers[TEXT_TOWER] for towers in variants.values()}
+            tower: _run(TEXT_TOWER, tower)([tokens.token_ids, tokens.token_roles])
+            for tower in {towers[TEXT_TOWER] for towers in variants.values()}
         }
         for name, towers in variants.items():
             states, embedding = text[towers[TEXT_TOWER]]
@@ -197,28 +206,29 @@ class _Planes:
         )
         self._key = hashlib.sha256(self._planes.tobytes() + self._used.tobytes()).hexdigest()[:16]
 
-    def encode(self, path: Path, folder: Path) -> tuple[Array, Array, Array]:
+    def encode(self, vision: Tower, folder: Path) -> tuple[Array, Array, Array]:
         """States [pictures, patches, width], embeddings [pictures, width] and used [pictures, 1] of one tower.
 
         Kept in folder, by the hashes of tower and pictures; an interrupted run goes on where it stopped.
         """
-        kept = folder / f"{file_sha256(path)[:16]}-{self._key}"
+        kept = folder / f"{file_sha256(vision.path)[:16]}-{vision.precision}-{self._key}"
         kept.mkdir(parents=True, exist_ok=True)
         for first in range(0, len(self._used), CHUNK):
             part = kept / f"{first:06}.npz"
             if not part.exists():
                 rows = slice(first, first + CHUNK)
-                states, images = _run(VISION_TOWER, path)([self._planes[rows], self._used[rows]])
+                states, images = _run(VISION_TOWER, vision)([self._planes[rows], self._used[rows]])
                 unfinished = part.with_suffix(".part.npz")
                 np.savez(unfinished, states=states, images=images)
                 unfinished.replace(part)
                 if (first // CHUNK) % 32 == 0:
-                    log.info("%s: %d of %d pictures", path, first + len(images), len(self._used))
+                    log.info("%s: %d of %d pictures", vision.precision, first + len(images), len(self._used))
         chunks = [np.load(kept / f"{first:06}.npz") for first in range(0, len(self._used), CHUNK)]
         return np.concatenate([f["states"] for f in chunks]), np.concatenate([f["images"] for f in chunks]), self._used
 
 
 @cache
-def _run(tower: Model, path: Path) -> Callable[[list[Array]], list[Array]]:
-    run = onnx_backend({tower: path}, "fp32")
-    return lambda inputs: run(tower, inputs)
+def _run(model: Model, tower: Tower) -> Callable[[list[Array]], list[Array]]:
+    files = {model: tower.path}
+    run = openvino_backend(files) if tower.precision == "bf16" else onnx_backend(files, tower.precision)
+    return lambda inputs: run(model, inputs)

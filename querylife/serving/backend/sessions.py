@@ -1,0 +1,133 @@
+"""Sessions: a tower's ONNX graph, loaded for this processor. OpenVINO computes bf16 towers, ONNX Runtime the others.
+
+A process imports the one that it needs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from querylife.artifacts.processor import FAST_BF16, instruction_sets
+from querylife.errors import ArtifactError
+from querylife.serving.backend.request_arrays import Arrays, Axes
+
+# Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
+SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+SPIN_US = "20"
+# OpenVINO writes code for every shape that it meets, about a megabyte each: it gets few shapes.
+LENGTH_STEP = 4
+NO_OPENVINO = "found bf16 towers and no OpenVINO, want it installed: pip install 'querylife[openvino]'"
+ROWS_PER_THREAD = 8  # in one run; more bring nothing (docs/measurements/bf16-2026-11-26.md)
+
+
+class Session(Protocol):
+    """input_axes, output_axes: tensor name -> axes; a number is a size, a name one that varies."""
+
+    input_axes: Mapping[str, Axes]
+    output_axes: Mapping[str, Axes]
+
+    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """Compute the wanted outputs for [batch, ...] inputs."""
+
+
+def open_session(path: Path, threads: int, precision: str) -> Session:
+    """precision: of the lock's tower. Raises ArtifactError where OpenVINO is wanted and not installed."""
+    return OpenVinoSession(path, threads) if precision == "bf16" else OnnxRuntimeSession(path, threads)
+
+
+class OnnxRuntimeSession:
+    """A graph in the precision it is written in: float32, or int8."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+        # out for longer would burn a third of the CPU that decoding and tokenising need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
+        )
+        self.input_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
+        self.output_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_outputs()}
+
+    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """As Session.run."""
+        arrays: list[NDArray[Any]] = self._session.run(list(wanted), {name: inputs[name] for name in self.input_axes})
+        return arrays
+
+
+class OpenVinoSession:
+    """A float32 graph, computed in bfloat16 on processors with AMX and in float32 on others.
+
+    Rows run in batches of powers of two, texts in lengths of LENGTH_STEP.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Raises ArtifactError where OpenVINO is not installed."""
+        precision = "bf16" if FAST_BF16 in instruction_sets() else "f32"
+        options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        # Triton's processes share the processors: none may tie its threads to some of them.
+        self._model = _openvino().Core().compile_model(str(path), "CPU", options | {"ENABLE_CPU_PINNING": False})
+        self._request = self._model.create_infer_request()
+        self._rows = ROWS_PER_THREAD << (threads - 1).bit_length()
+        self.input_axes = {_name(port): _axes(port) for port in self._model.inputs}
+        self.output_axes = {_name(port): _axes(port) for port in self._model.outputs}
+
+    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """As Session.run."""
+        batch = len(inputs[next(iter(self.input_axes))])
+        starts = range(0, batch, self._rows)
+        parts = [
+            self._run_part(wanted, {name: inputs[name][start : start + self._rows] for name in self.input_axes})
+            for start in starts
+        ]
+        return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _run_part(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        rows = len(next(iter(inputs.values())))
+        lengths = [array.shape[1] for name, array in inputs.items() if self.input_axes[name][1:2] == ("length",)]
+        feed = {name: self._grown(name, array) for name, array in inputs.items()}
+        outputs = self._request.infer(feed, share_inputs=True)
+        arrays = [outputs[self._model.output(name)][:rows] for name in wanted]
+        return [
+            array[:, : lengths[0]] if self.output_axes[name][1:2] == ("length",) else array
+            for name, array in zip(wanted, arrays, strict=True)
+        ]
+
+    def _grown(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """An input with rows of zeros up to a power of two, and zeros, which are padding, up to the next length."""
+        target = [1 << (len(array) - 1).bit_length(), *array.shape[1:]]
+        if self.input_axes[name][1:2] == ("length",):
+            target[1] = -(-array.shape[1] // LENGTH_STEP) * LENGTH_STEP
+        if target == list(array.shape):
+            return np.ascontiguousarray(array)
+        grown = np.zeros(target, array.dtype)
+        grown[tuple(slice(size) for size in array.shape)] = array
+        return grown
+
+
+def _name(port: Any) -> str:
+    """What the graph calls an input or output; among a port's names may be others that OpenVINO made."""
+    name: str = port.get_node().friendly_name
+    return name.removesuffix("/sink_port_0")
+
+
+def _axes(port: Any) -> Axes:
+    """An OpenVINO port's axes; what varies is the batch, and behind it the length of a text."""
+    batch, *others = port.partial_shape
+    named = [axis.get_length() if axis.is_static else "length" for axis in others]
+    return (batch.get_length() if batch.is_static else "batch", *named)
+
+
+def _openvino() -> Any:
+    try:
+        import openvino  # noqa: PLC0415  # optional
+    except ImportError as error:
+        raise ArtifactError(NO_OPENVINO) from error
+    return openvino

@@ -1,1 +1,0 @@
-"""What int8 towers cost and keep."""

@@ -1,0 +1,1 @@
+"""What towers of less precision cost and keep on CPU."""
