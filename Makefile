@@ -285,8 +285,11 @@ sbom: $(DEPLOY_INSTALLED) ## what each image installs, as CycloneDX, in out/sbom
 package: $(INSTALLED) ## the wheel, in out/dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir out/dist .
 
-.PHONY: drill
+.PHONY: drill soak
 REPEATS ?= 10
 
 drill: repository ## faults in a stack of three servers, store and gateway; REPEATS of each; table in out/drill
 	$(BIN)/python -m loadtest.drill --repeats $(REPEATS)
+
+soak: repository ## an hour of the drill's stack without faults: answers, rows and memory; table in out/soak
+	$(BIN)/python -m loadtest.drill.soak

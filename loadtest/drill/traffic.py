@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from loadtest.drill.stack import Stack
+from querylife.catalog.sample_catalog import drawn_products
 from querylife.errors import QuerylifeError
-from querylife_client import Client
+from querylife_client import Client, Product
 
 QUERIES = ("red dress", "blue shirt", "black watch", "green backpack", "white sandals")
 DOCUMENTS = ["Red cotton dress", "Blue slim fit shirt", "Black analog watch"]
@@ -24,9 +25,12 @@ Answer = Any
 
 
 class Traffic:
-    """Three threads of callers. counts: (kind, "right" or "wrong" or "failed") -> answers."""
+    """Three threads of callers. counts: (kind, "right" or "wrong" or "failed") -> answers.
 
-    def __init__(self, stack: Stack) -> None:
+    with_pictures: a fourth one embeds products with pictures.
+    """
+
+    def __init__(self, stack: Stack, *, with_pictures: bool = False) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[str] = Counter()
         self.last_right: dict[str, float] = {}
@@ -38,6 +42,9 @@ class Traffic:
             "rerank": self._rerank,
             "embed": self._embed,
         }
+        if with_pictures:
+            self._pictures = [product.image for product in drawn_products()]
+            self.kinds["product"] = self._embed_product
         self._right = {kind: {query: call(query) for query in QUERIES} for kind, call in self.kinds.items()}
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(kind,), daemon=True) for kind in self.kinds]
@@ -82,6 +89,10 @@ class Traffic:
 
     def _embed(self, query: str) -> Answer:
         return {str(axis): float(value) for axis, value in enumerate(self._client.embed_queries([query])[0])}
+
+    def _embed_product(self, query: str) -> Answer:
+        product = Product(title=query, image=self._pictures[QUERIES.index(query)])
+        return {str(axis): float(value) for axis, value in enumerate(self._client.embed_products([product]).vectors[0])}
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}

@@ -73,8 +73,8 @@ def compare(
 ) -> tuple[list[Table], list[str]]:
     """Judge every variant of the towers beside the first one.
 
-    folder: picture vectors are kept here, by the hash of the tower that made them, and its precision. Returns the tables, and the names of
-    the variants that lose more than MARGIN somewhere.
+    folder: picture vectors are kept here, by the hash and the precision of the tower that made them.
+    Returns the tables, and the names of the variants that lose more than MARGIN somewhere.
     """
     planes = _Planes(corpus.pictures, image_size)
     text_towers = dict.fromkeys(towers[TEXT_TOWER] for towers in variants.values())

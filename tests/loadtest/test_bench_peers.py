@@ -112,4 +112,4 @@ def test_the_peer_that_is_best_in_the_median_counts() -> None:
         "text peer infinity torch c32": [200.0, 220.0, 150.0],
         "text peer fastapi c2": [50.0, 500.0, 50.0],
     }
-    assert bench.ratios(rates, "served", "peer") == [1.5, 1.5, 2.0]
+    assert bench.ratios(rates, "served", ["peer"]) == [1.5, 1.5, 2.0]

@@ -34,8 +34,8 @@ class Tolerance:
 
 # fp32 rounds at 1e-7, some hundred operations deep; halves keep 11 (fp16) or 8 (bf16) bits. Single states may stray
 # further than embeddings: nobody ranks by them, and the product vectors made from them are compared as well. int8 and
-# bf16 are justified by held-out relevance (docs/explanation/exports.md); a nearly white picture strays furthest in bf16,
-# to 0.9988 on CPU. In int8 rows are independent: every token has its own scale.
+# bf16 are justified by held-out relevance (docs/explanation/exports.md); in bf16 a nearly white picture strays
+# furthest, to 0.9988 on CPU. In int8 rows are independent: every token has its own scale.
 TOLERANCES = {
     "fp32": Tolerance(0.99999, 0.99999, 0.9999, 1e-5),
     "fp16": Tolerance(0.999, 0.999, 0.99, 5e-3),

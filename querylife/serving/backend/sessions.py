@@ -17,10 +17,12 @@ from querylife.serving.backend.request_arrays import Arrays, Axes
 # Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
 SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
 SPIN_US = "20"
-# OpenVINO writes code for every shape that it meets, about a megabyte each: it gets few shapes.
-LENGTH_STEP = 4
+# OpenVINO writes code for every shape that it meets, which takes tens of milliseconds and about a megabyte each.
+# It gets few shapes, and meets the common ones before it serves.
+LENGTH_STEP = 8
+COMMON_LENGTHS = range(LENGTH_STEP, 33, LENGTH_STEP)
 NO_OPENVINO = "found bf16 towers and no OpenVINO, want it installed: pip install 'querylife[openvino]'"
-ROWS_PER_THREAD = 8  # in one run; more bring nothing (docs/measurements/bf16-2026-11-26.md)
+ROWS_PER_THREAD = 8  # in one run; more bring nothing (docs/measurements/precisions-2026-11-26.md)
 
 
 class Session(Protocol):
@@ -78,6 +80,16 @@ class OpenVinoSession:
         self._rows = ROWS_PER_THREAD << (threads - 1).bit_length()
         self.input_axes = {_name(port): _axes(port) for port in self._model.inputs}
         self.output_axes = {_name(port): _axes(port) for port in self._model.outputs}
+        self._meet_common_shapes()
+
+    def _meet_common_shapes(self) -> None:
+        dtypes = {_name(port): port.element_type.to_dtype() for port in self._model.inputs}
+        has_length = any("length" in axes for axes in self.input_axes.values())
+        for rows in (1 << power for power in range(self._rows.bit_length())):
+            for length in COMMON_LENGTHS if has_length else (0,):
+                sizes: dict[int | str, int] = {"batch": rows, "length": length}
+                shapes = {name: [sizes.get(axis, axis) for axis in axes] for name, axes in self.input_axes.items()}
+                self._request.infer({name: np.zeros(shape, dtypes[name]) for name, shape in shapes.items()})
 
     def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         """As Session.run."""
