@@ -127,7 +127,7 @@ def gate_bf16(model: QueryLife, repository: Path, lock: EngineLock) -> EngineLoc
     The fingerprint stays, as with half-precision plans: the weights are the same, and vectors differ by rounding.
     Raises ArtifactError where OpenVINO is not installed.
     """
-    run = openvino_backend(tower_files(repository))
+    run = openvino_backend(tower_files(repository), lock.max_tokens)
     return _lock_again(model, repository, lock, "bf16", run, _reference(model, repository, lock))
 
 

@@ -22,7 +22,9 @@ class TextTower:
     def __init__(self, repository: Path, threads: str) -> None:
         lock = read_lock(repository / LOCK_NAME)
         self._tokenizer = Tokenizer(repository / "tokenize/1" / TOKENIZER_NAME, lock.max_tokens)
-        self._tower = OnnxTower(repository / "text_tower/1" / ONNX_NAME, threads, precision=_precision(lock))
+        self._tower = OnnxTower(
+            repository / "text_tower/1" / ONNX_NAME, threads, precision=_precision(lock), max_tokens=lock.max_tokens
+        )
 
     def batches(self, size: int) -> Iterator[Encoded]:
         """Encoded queries, each batch of one length, as the server's batches are."""
@@ -51,7 +53,7 @@ class ProductTowers:
         self._tokenizer = Tokenizer(repository / "tokenize/1" / TOKENIZER_NAME, lock.max_tokens)
         self._decoder = PictureDecoder(lock.image_size, lock.image_fit)
         self._text, self._vision, self._fusion = (
-            OnnxTower(repository / tower / "1" / ONNX_NAME, precision=_precision(lock))
+            OnnxTower(repository / tower / "1" / ONNX_NAME, precision=_precision(lock), max_tokens=lock.max_tokens)
             for tower in ("text_tower", "vision_tower", "fusion_tower")
         )
 

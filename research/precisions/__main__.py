@@ -35,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     tokenizer = checkpoint.open_tokenizer(model, options.folder / "tokenizer.json")
     reference = compute_reference(model, make_sample(tokenizer, model.config.vision.image_size))
     quantise_towers(fp32, int8, reference)
-    for precision, run in (("bf16", openvino_backend(fp32)), ("int8", onnx_backend(int8, "int8"))):
+    for precision, run in (
+        ("bf16", openvino_backend(fp32, model.config.text.max_tokens)),
+        ("int8", onnx_backend(int8, "int8")),
+    ):
         for tower, parity in measure_parity(reference, run).items():
             print(f"parity   {precision} {tower.name:13} {parity.figures()}", flush=True)
     for line in measure_cost({"fp32": fp32, "bf16": fp32, "int8": int8}, reference):

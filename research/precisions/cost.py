@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, TOWERS, Model
-from querylife.serving.backend.sessions import Session, open_session
+from querylife.serving.backend.towers import OnnxTower
 from querylife_build.parity.backends import Array
 from querylife_build.parity.reference import ReferenceOutputs
 
@@ -23,9 +23,9 @@ def measure_cost(precisions: Mapping[str, Mapping[Model, Path]], reference: Refe
     precisions: name -> files. reference: whose sample's products are the inputs.
     """
     for tower in TOWERS:
-        sessions = {name: open_session(files[tower], 1, name) for name, files in precisions.items()}
+        towers = {name: OnnxTower(files[tower], "1", precision=name) for name, files in precisions.items()}
         for batch in BATCHES:
-            costs = _in_turns(sessions, _feed(tower, reference, batch))
+            costs = _in_turns(towers, _feed(tower, reference, batch))
             first = next(iter(costs.values()))
             each = [f"{name} {1e3 * cost:7.1f} ms ({first / cost:.2f})" for name, cost in costs.items()]
             yield f"cost     {tower.name:13} batch {batch:2}: CPU time, and how many times as cheap: {', '.join(each)}"
@@ -41,13 +41,13 @@ def _feed(tower: Model, reference: ReferenceOutputs, batch: int) -> dict[str, Ar
     return feed
 
 
-def _in_turns(sessions: Mapping[str, Session], feed: dict[str, Array]) -> dict[str, float]:
+def _in_turns(towers: Mapping[str, OnnxTower], feed: dict[str, Array]) -> dict[str, float]:
     """Cheapest run of each in CPU seconds, which a busy machine distorts least; taken in turns."""
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    end = time.monotonic() + SECONDS * len(sessions)
+    times: dict[str, list[float]] = {name: [] for name in towers}
+    end = time.monotonic() + SECONDS * len(towers)
     while time.monotonic() < end or len(next(iter(times.values()))) < LEAST_ROUNDS:
-        for name, session in sessions.items():
+        for name, one in towers.items():
             started = time.process_time()
-            session.run(list(session.output_axes), feed)
+            one.run(feed, one.outputs)
             times[name].append(time.process_time() - started)
     return {name: min(taken) for name, taken in times.items()}

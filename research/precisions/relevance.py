@@ -37,6 +37,7 @@ class Tower:
 Towers = Mapping[Model, Tower]
 Rows = NDArray[np.float64]  # one value per query
 
+MAX_TOKENS = 64  # of the shipped model
 CHUNK = 32  # pictures in one pass
 DECODE_S = 30.0  # an evaluating machine may be busy
 ROUNDS = 2000  # of the bootstrap
@@ -230,5 +231,5 @@ class _Planes:
 @cache
 def _run(model: Model, tower: Tower) -> Callable[[list[Array]], list[Array]]:
     files = {model: tower.path}
-    run = openvino_backend(files) if tower.precision == "bf16" else onnx_backend(files, tower.precision)
+    run = openvino_backend(files, MAX_TOKENS) if tower.precision == "bf16" else onnx_backend(files, tower.precision)
     return lambda inputs: run(model, inputs)

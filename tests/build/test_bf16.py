@@ -4,17 +4,23 @@ import logging
 
 import numpy as np
 import pytest
+from dual_encoder_folders import write_dual_encoder
 from servers import start_triton, stop_triton
 
 from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
 from querylife.contract import TEXT_TOWER, TOWERS
 from querylife.errors import ArtifactError, ParityError
+from querylife.model.adopt import main as adopt
+from querylife.model.query_life import load_checkpoint
+from querylife.serving.backend.openvino_session import LENGTH_STEP
 from querylife.serving.supervisor import processor_check
 from querylife.serving.supervisor.processor_check import check_bf16
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.parity.backends import onnx_backend, openvino_backend
 from querylife_build.parity.gate import measure_parity
-from querylife_build.repository import build_repository, gate_bf16, tokenizer_path, tower_files
+from querylife_build.parity.reference import compute_reference
+from querylife_build.parity.sample import make_sample
+from querylife_build.repository import build_repository, gate_bf16, tokenizer_path, tower_files, write_onnx
 from querylife_client import Client
 
 pytest.importorskip("openvino", reason="needs OpenVINO: make test installs it")
@@ -39,16 +45,29 @@ def test_the_lock_says_bf16_and_keeps_the_fingerprint(bf16, built):
 
 
 def test_the_gate_runs_what_is_served(bf16, reference):
-    parities = measure_parity(reference, openvino_backend(tower_files(bf16)))
+    parities = measure_parity(reference, openvino_backend(tower_files(bf16), read_lock(bf16 / LOCK_NAME).max_tokens))
     locked = read_lock(bf16 / LOCK_NAME)
     for tower in TOWERS:
         assert locked.towers[tower.name].parity == pytest.approx(parities[tower].figures(), abs=1e-4)
 
 
+def test_the_longest_text_of_a_model_may_be_no_multiple_of_eight(tmp_path):
+    """A text that were filled up to more tokens than the model has positions for would be misread."""
+    folder = write_dual_encoder(tmp_path / "clip", "clip")
+    adopt([str(folder), "--out", str(tmp_path / "out")])
+    model, repository = load_checkpoint(tmp_path / "out"), tmp_path / "repository"
+    max_tokens, image_size = model.config.text.max_tokens, model.config.vision.image_size
+    assert max_tokens % LENGTH_STEP != 0
+    write_onnx(model, repository, "bf16")
+    reference = compute_reference(model, make_sample(open_tokenizer(model, tokenizer_path(repository)), image_size))
+    parities = measure_parity(reference, openvino_backend(tower_files(repository), max_tokens))
+    assert parities[TEXT_TOWER].min_state_cosine > 0.999
+
+
 def test_towers_of_other_weights_do_not_pass(bf16, model, monkeypatch):
     monkeypatch.setattr(
         "querylife_build.repository.openvino_backend",
-        lambda files: lambda tower, inputs: [-output for output in openvino_backend(files)(tower, inputs)],
+        lambda *given: lambda tower, inputs: [-output for output in openvino_backend(*given)(tower, inputs)],
     )
     with pytest.raises(ParityError):
         gate_bf16(model, bf16, read_lock(bf16 / LOCK_NAME))

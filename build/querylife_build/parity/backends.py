@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from querylife.contract import Model
 from querylife.model.query_life import QueryLife
-from querylife.serving.backend.sessions import OpenVinoSession
+from querylife.serving.backend.openvino_session import OpenVinoSession
 from querylife_build.export.precision import for_export
 from querylife_build.parity.reference import tower_modules
 
@@ -46,9 +46,13 @@ def onnx_backend(files: Mapping[Model, Path], precision: str) -> Backend:
     return run
 
 
-def openvino_backend(files: Mapping[Model, Path]) -> Backend:
-    """Towers from float32 ONNX files as the CPU profile computes bf16. Raises ArtifactError without OpenVINO."""
-    sessions = {tower: OpenVinoSession(path, len(os.sched_getaffinity(0))) for tower, path in files.items()}
+def openvino_backend(files: Mapping[Model, Path], max_tokens: int) -> Backend:
+    """Towers from float32 ONNX files as the CPU profile computes bf16.
+
+    max_tokens: of the longest text. Raises ArtifactError without OpenVINO.
+    """
+    threads = len(os.sched_getaffinity(0))
+    sessions = {tower: OpenVinoSession(path, threads, max_tokens) for tower, path in files.items()}
 
     def run(tower: Model, inputs: list[Array]) -> list[Array]:
         feed = {tensor.name: array for tensor, array in zip(tower.inputs, inputs, strict=True)}

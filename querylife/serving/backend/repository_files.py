@@ -24,6 +24,6 @@ def repository_tower(version_folder: Path, tower: Model, threads: str, pause_s: 
 
     Raises ArtifactError.
     """
-    repository = version_folder.parents[1]
-    precision = repository_lock(version_folder).towers[tower.name].precision
-    return OnnxTower(repository / tower.name / "1" / ONNX_NAME, threads, CoreSharing(repository), pause_s, precision)
+    repository, lock = version_folder.parents[1], repository_lock(version_folder)
+    path, precision = repository / tower.name / "1" / ONNX_NAME, lock.towers[tower.name].precision
+    return OnnxTower(path, threads, CoreSharing(repository), pause_s, precision, lock.max_tokens)

@@ -3,18 +3,35 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.serving.backend.request_arrays import Arrays, check_axes
-from querylife.serving.backend.sessions import Session, open_session
+from querylife.serving.backend.request_arrays import Arrays, Axes, check_axes
 
+# Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
+SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+SPIN_US = "20"
 PAUSE_S = 0.002  # longer than the pauses of a tower that others keep busy
+
+
+class Session(Protocol):
+    """A graph, loaded for this processor."""
+
+    @property
+    def input_axes(self) -> Mapping[str, Axes]:
+        """Tensor name -> axes; a number is a size, a name one that varies."""
+
+    @property
+    def output_axes(self) -> Mapping[str, Axes]:
+        """As input_axes."""
+
+    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """Compute the wanted outputs for [batch, ...] inputs."""
 
 
 class OnnxTower:
@@ -27,19 +44,20 @@ class OnnxTower:
         core_sharing: "CoreSharing | None" = None,
         pause_s: float = PAUSE_S,
         precision: str = "fp32",
+        max_tokens: int = 64,
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
         core_sharing: with it, a tower with "half" that runs alone uses all processors where that pays. pause_s: once
         others have run, only after it has been idle for so many seconds, because some of many short runs are alone by
-        chance; 0 says that the tower's runs are long. precision: of the lock's tower. Raises ArtifactError where it
-        needs OpenVINO, which is not installed.
+        chance; 0 says that the tower's runs are long. precision, max_tokens: of the lock; only bf16 asks for the
+        latter. Raises ArtifactError where a precision needs OpenVINO, which is not installed.
         """
-        self._session, self._core_sharing = open_session(path, _count(threads), precision), core_sharing
+        self._session, self._core_sharing = _open_session(path, _count(threads), precision, max_tokens), core_sharing
         # A short run in int8 or bf16 takes two processors a tenth less time than one, and twice the processor time.
         gains = precision == "fp32" or (precision == "int8" and pause_s == 0)
         widens = gains and core_sharing is not None and threads == "half" and _count("half") < _count("all")
-        self._all_cores = open_session(path, _count("all"), precision) if widens else self._session
+        self._all_cores = _open_session(path, _count("all"), precision, max_tokens) if widens else self._session
         self._pause_s, self._uses_all_cores, self._ended = pause_s, False, 0.0
         outputs = self._session.output_axes
         self.outputs = list(outputs)
@@ -99,6 +117,39 @@ class CoreSharing:
         except OSError:  # held by others; or a file system without locks, on which no tower is ever alone
             return False
         return True
+
+
+class OnnxRuntimeSession:
+    """A graph in the precision it is written in, float32 or int8, run by ONNX Runtime."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+        # out for longer would burn a third of the CPU that decoding and tokenising need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
+        )
+        self.input_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
+        self.output_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_outputs()}
+
+    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """As Session.run."""
+        arrays: list[NDArray[Any]] = self._session.run(list(wanted), {name: inputs[name] for name in self.input_axes})
+        return arrays
+
+
+def _open_session(path: Path, threads: int, precision: str, max_tokens: int) -> Session:
+    """precision: of the lock's tower. Raises ArtifactError where OpenVINO is wanted and not installed."""
+    if precision != "bf16":
+        return OnnxRuntimeSession(path, threads)
+    from querylife.serving.backend.openvino_session import OpenVinoSession  # noqa: PLC0415  # a process needs one
+
+    return OpenVinoSession(path, threads, max_tokens)
 
 
 def _count(threads: str) -> int:

@@ -12,7 +12,7 @@ import grpc
 from querylife.artifacts.processor import FAST_BF16, instruction_sets
 from querylife.artifacts.repository_lock import EngineLock
 from querylife.errors import ArtifactError, ServerFaultError
-from querylife.serving.backend.sessions import NO_OPENVINO
+from querylife.serving.backend.openvino_session import NO_OPENVINO
 from querylife.serving.config import ServerConfig
 from querylife.serving.supervisor.auth import Access
 from querylife.serving.supervisor.golden_probe import ProbeCaller

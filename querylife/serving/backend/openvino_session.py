@@ -1,11 +1,8 @@
-"""Sessions: a tower's ONNX graph, loaded for this processor. OpenVINO computes bf16 towers, ONNX Runtime the others.
+"""Sessions of bf16 towers: OpenVINO computes a float32 graph in bfloat16 on processors with AMX."""
 
-A process imports the one that it needs.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +11,6 @@ from querylife.artifacts.processor import FAST_BF16, instruction_sets
 from querylife.errors import ArtifactError
 from querylife.serving.backend.request_arrays import Arrays, Axes
 
-# Fused by ONNX Runtime 1.32, these two cost the CPU five to ten times what their parts do.
-SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
-SPIN_US = "20"
 # OpenVINO writes code for every shape that it meets, which takes tens of milliseconds and about a megabyte each.
 # It gets few shapes, and meets the common ones before it serves.
 LENGTH_STEP = 8
@@ -25,58 +19,20 @@ NO_OPENVINO = "found bf16 towers and no OpenVINO, want it installed: pip install
 ROWS_PER_THREAD = 8  # in one run; more bring nothing (docs/measurements/precisions-2026-11-26.md)
 
 
-class Session(Protocol):
-    """input_axes, output_axes: tensor name -> axes; a number is a size, a name one that varies."""
-
-    input_axes: Mapping[str, Axes]
-    output_axes: Mapping[str, Axes]
-
-    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
-        """Compute the wanted outputs for [batch, ...] inputs."""
-
-
-def open_session(path: Path, threads: int, precision: str) -> Session:
-    """precision: of the lock's tower. Raises ArtifactError where OpenVINO is wanted and not installed."""
-    return OpenVinoSession(path, threads) if precision == "bf16" else OnnxRuntimeSession(path, threads)
-
-
-class OnnxRuntimeSession:
-    """A graph in the precision it is written in: float32, or int8."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime  # noqa: PLC0415
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
-        # out for longer would burn a third of the CPU that decoding and tokenising need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
-        )
-        self.input_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
-        self.output_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_outputs()}
-
-    def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
-        """As Session.run."""
-        arrays: list[NDArray[Any]] = self._session.run(list(wanted), {name: inputs[name] for name in self.input_axes})
-        return arrays
-
-
 class OpenVinoSession:
     """A float32 graph, computed in bfloat16 on processors with AMX and in float32 on others.
 
-    Rows run in batches of powers of two, texts in lengths of LENGTH_STEP.
+    Rows run in batches of powers of two, texts in lengths that are multiples of LENGTH_STEP, or max_tokens.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Raises ArtifactError where OpenVINO is not installed."""
+    def __init__(self, path: Path, threads: int, max_tokens: int) -> None:
+        """max_tokens: of the longest text. Raises ArtifactError where OpenVINO is not installed."""
         precision = "bf16" if FAST_BF16 in instruction_sets() else "f32"
         options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         # Triton's processes share the processors: none may tie its threads to some of them.
         self._model = _openvino().Core().compile_model(str(path), "CPU", options | {"ENABLE_CPU_PINNING": False})
         self._request = self._model.create_infer_request()
+        self._max_tokens = max_tokens
         self._rows = ROWS_PER_THREAD << (threads - 1).bit_length()
         self.input_axes = {_name(port): _axes(port) for port in self._model.inputs}
         self.output_axes = {_name(port): _axes(port) for port in self._model.outputs}
@@ -87,8 +43,11 @@ class OpenVinoSession:
         has_length = any("length" in axes for axes in self.input_axes.values())
         for rows in (1 << power for power in range(self._rows.bit_length())):
             for length in COMMON_LENGTHS if has_length else (0,):
-                sizes: dict[int | str, int] = {"batch": rows, "length": length}
-                shapes = {name: [sizes.get(axis, axis) for axis in axes] for name, axes in self.input_axes.items()}
+                sizes = {"batch": rows, "length": min(length, self._max_tokens)}
+                shapes = {
+                    name: [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
+                    for name, axes in self.input_axes.items()
+                }
                 self._request.infer({name: np.zeros(shape, dtypes[name]) for name, shape in shapes.items()})
 
     def run(self, wanted: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
@@ -116,7 +75,8 @@ class OpenVinoSession:
         """An input with rows of zeros up to a power of two, and zeros, which are padding, up to the next length."""
         target = [1 << (len(array) - 1).bit_length(), *array.shape[1:]]
         if self.input_axes[name][1:2] == ("length",):
-            target[1] = -(-array.shape[1] // LENGTH_STEP) * LENGTH_STEP
+            filled = -(-array.shape[1] // LENGTH_STEP) * LENGTH_STEP
+            target[1] = max(array.shape[1], min(filled, self._max_tokens))
         if target == list(array.shape):
             return np.ascontiguousarray(array)
         grown = np.zeros(target, array.dtype)

@@ -10,11 +10,11 @@ from servers import REPOSITORY
 from querylife.artifacts.repository_lock import ONNX_NAME
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER, TokenRole
 from querylife.errors import ArtifactError
-from querylife.serving.backend import sessions
-from querylife.serving.backend.sessions import LENGTH_STEP, ROWS_PER_THREAD, OnnxRuntimeSession, OpenVinoSession
-from querylife.serving.backend.towers import OnnxTower
+from querylife.serving.backend import openvino_session
+from querylife.serving.backend.openvino_session import LENGTH_STEP, ROWS_PER_THREAD, OpenVinoSession
+from querylife.serving.backend.towers import OnnxRuntimeSession, OnnxTower
 
-WIDTH, PATCHES, EMBEDDING = 384, 64, 256
+WIDTH, PATCHES, EMBEDDING, MAX_TOKENS = 384, 64, 256, 64
 
 
 def graph(tower):
@@ -45,7 +45,7 @@ def fused(rows, length):
 @pytest.fixture(scope="module")
 def fusion_sessions():
     pytest.importorskip("openvino", reason="needs OpenVINO: make test installs it")
-    return OnnxRuntimeSession(graph(FUSION_TOWER), 1), OpenVinoSession(graph(FUSION_TOWER), 1)
+    return OnnxRuntimeSession(graph(FUSION_TOWER), 1), OpenVinoSession(graph(FUSION_TOWER), 1, MAX_TOKENS)
 
 
 def cosine(actual, want):
@@ -104,8 +104,8 @@ def test_only_bf16_needs_openvino(monkeypatch):
 
 def test_without_amx_a_bf16_tower_runs_in_float32(monkeypatch):
     pytest.importorskip("openvino", reason="needs OpenVINO: make test installs it")
-    monkeypatch.setattr(sessions, "instruction_sets", lambda: ("avx2", "avx512f", "avx512_bf16"))
-    want, found = OnnxRuntimeSession(graph(FUSION_TOWER), 1), OpenVinoSession(graph(FUSION_TOWER), 1)
+    monkeypatch.setattr(openvino_session, "instruction_sets", lambda: ("avx2", "avx512f", "avx512_bf16"))
+    want, found = OnnxRuntimeSession(graph(FUSION_TOWER), 1), OpenVinoSession(graph(FUSION_TOWER), 1, MAX_TOKENS)
     inputs = fused(3, 7)
     arrays = [session.run(["product_embedding"], inputs)[0] for session in (want, found)]
     np.testing.assert_allclose(arrays[1], arrays[0], atol=1e-5)
