@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from querylife.data.batches import Batch
+from querylife.data.batches import Batch, Dropout
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import ImageFeatures, Picture, build_features
 from querylife.model.query_life import QueryLife, QueryLifeConfig
@@ -91,6 +91,7 @@ class TinyBatches:
 
     size: int = 4
     stuck_at: int | None = None
+    dropout: Dropout | None = None  # nothing is ever left out of these
 
     @property
     def classes(self) -> dict[str, int]:

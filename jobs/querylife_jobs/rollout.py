@@ -23,7 +23,7 @@ import pyarrow.parquet
 from querylife.artifacts.model_identity import ModelIdentity
 from querylife.catalog.reader import load_queries
 from querylife.errors import InputFileError
-from querylife.evaluation.metrics import interval, judged_ndcg
+from querylife.metrics import interval, judged_ndcg
 from querylife_client import Client
 from querylife_client.vector_store import ScannableStore, StoreError, StoreIdentity
 from querylife_jobs.stores import Store

@@ -4,9 +4,9 @@ import numpy as np
 
 from querylife.data.benchmark import GAPS, STRICT, Benchmark
 from querylife.data.relevance import EXACT
-from querylife.evaluation.metrics import Floats, interval, ndcg_at, recall_at_twice
 from querylife.evaluation.report import Cell, Table
 from querylife.evaluation.systems import Scores
+from querylife.metrics import Floats, interval, ndcg_at, recall_at_twice
 
 PICTURE_PAIRS = (("title and image", "titles only"), ("title, image and type", "titles and type"))
 MODEL_SYSTEMS = ("titles only", "titles and type", "images only", "title and image", "title, image and type")

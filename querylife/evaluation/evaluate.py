@@ -27,7 +27,10 @@ from querylife.data.home_depot import load_judgements
 from querylife.data.judgements import catalog_pictures, judged_catalog
 from querylife.data.relevance import EXACT, NEAR, sample_pairs
 from querylife.evaluation.compare import Results, model_table, picture_table, quality
-from querylife.evaluation.metrics import (
+from querylife.evaluation.plots import bar_chart, line_chart
+from querylife.evaluation.report import Cell, Table, with_interval, write_report
+from querylife.evaluation.systems import BASELINES, Corpus, Scores, score_benchmarks, start_embeddings
+from querylife.metrics import (
     calibration_error,
     interval,
     ndcg_at,
@@ -36,9 +39,6 @@ from querylife.evaluation.metrics import (
     roc_auc,
     spearman,
 )
-from querylife.evaluation.plots import bar_chart, line_chart
-from querylife.evaluation.report import Cell, Table, with_interval, write_report
-from querylife.evaluation.systems import BASELINES, Corpus, Scores, score_benchmarks, start_embeddings
 from querylife.model.embed import Rows, embed_queries
 from querylife.model.encoders import load_tokenizer
 from querylife.model.image_features import Picture, build_features

@@ -33,6 +33,15 @@ def all_gather(rows: Tensor) -> Tensor:
     return _Gather.apply(rows) if dist.is_initialized() else rows
 
 
+def from_first(value: float) -> float:
+    """The first rank's value, on every rank."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:

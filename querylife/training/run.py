@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife
 from querylife.training.attribute_heads import AttributeHeads
 from querylife.training.false_negatives import NAMES as FILTERS
+
+if TYPE_CHECKING:
+    from querylife.training.early_stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,11 @@ class TrainingConfig:
     distill_texts: int = option(64, "general texts in one step")
     products: int = option(0, "use the first N products only; 0: all")
     save_every: int = option(100, "steps between checkpoints of the run")
+    patience: int = option(
+        0,
+        "stop after so many evaluations without a better nDCG@10 on held-out queries, with the best weights; 0: never",
+    )
+    evaluate_every: int = option(100, "steps between such evaluations")
     gate_split: bool = option(True, "fit the gate on products and phrases that take no part in the steps")
     gate_steps: int = option(300, "optimizer steps of the gate's fit; 0: leave the gate as trained")
     gate_rate: float = option(3e-4, "learning rate of the gate's fit")
@@ -85,6 +93,9 @@ class TrainingConfig:
             raise ConfigError(f'modalities: found "{self.modalities}", want both, title or image')
         if self.batch < 2 or self.steps < 1:
             raise ConfigError(f"found batch {self.batch} and steps {self.steps}, want at least 2 and 1")
+        if self.patience < 0 or self.evaluate_every < 1:
+            found = f"found patience {self.patience} and evaluate_every {self.evaluate_every}"
+            raise ConfigError(f"{found}, want at least 0 and 1")
 
 
 class LossParameters(nn.Module):
@@ -115,9 +126,15 @@ class LossParameters(nn.Module):
 class Run:
     """What a run needs to go on: trained parameters, optimizer, step. Written to out/training.pt."""
 
-    def __init__(self, config: TrainingConfig, model: QueryLife, classes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: QueryLife,
+        classes: Mapping[str, int],
+        stopping: "EarlyStopping | None" = None,
+    ) -> None:
         """classes: of the attributes in a batch's labels, of which heads are trained where config wants them."""
-        self.config, self.model, self.step = config, model, 0
+        self.config, self.model, self.step, self.stopping = config, model, 0, stopping
         model.eval()  # no dropout: a step is a function of seed and step alone
         self.named = choose_parameters(model, config.text_layers)
         self.parameters = list(self.named.values())
@@ -139,6 +156,10 @@ class Run:
         if self._path.exists():
             self._load()
 
+    def is_over(self) -> bool:
+        stopped = self.stopping is not None and self.stopping.is_over(self.step)
+        return stopped or self.step >= self.config.steps
+
     def save(self) -> None:
         state = {
             "step": self.step,
@@ -146,6 +167,7 @@ class Run:
             "named": {name: value.detach() for name, value in self.named.items()},
             "losses": self.losses.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "stopping": self.stopping.state() if self.stopping else None,
         }
         unfinished = self._path.with_suffix(".part")
         torch.save(state, unfinished)
@@ -163,6 +185,8 @@ class Run:
         self.losses.load_state_dict(state["losses"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        if self.stopping:
+            self.stopping.load(state["stopping"])
         log.info("going on after step %d", self.step)
 
     def report(self, parts: dict[str, float], rate: float) -> None:

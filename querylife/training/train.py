@@ -34,8 +34,9 @@ from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import Calibration
 from querylife.training import distributed
 from querylife.training.calibration import fit_calibration
-from querylife.training.data import Source, fashion_data, image_rows, judged_data, make_distillation
+from querylife.training.data import Source, TrainingData, fashion_data, image_rows, judged_data, make_distillation
 from querylife.training.distillation import Distillation
+from querylife.training.early_stopping import EarlyStopping, HeldOut
 from querylife.training.false_negatives import Filter, make_filter
 from querylife.training.gate import fit_gate
 from querylife.training.losses import graded_matching, info_nce
@@ -54,16 +55,18 @@ def train(
     ids: Sequence[int],
     general: Distillation | None,
     filter_: Filter | None = None,
+    stopping: EarlyStopping | None = None,
 ) -> LossParameters:
     """Train model in place. ids: the product of each row of a batch, as features and a ledger know it.
 
-    filter_: in place of the one that config names. Returns what the losses learned for themselves.
+    filter_: in place of the one that config names. stopping: may end the run early. Returns what the losses learned for
+    themselves.
     """
     rank, world = distributed.join()
-    run = Run(config, model, batches.classes)
+    run = Run(config, model, batches.classes, stopping)
     filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
-    while run.step < config.steps:
+    while not run.is_over():
         set_rates(run, config)
         batch = batches.sample(run.step)
         pictures = features.at_step(config.seed, run.step)
@@ -86,11 +89,15 @@ def train(
         run.optimizer.step()
         run.losses.limit()
         run.step += 1
-        if rank == 0 and (run.step % config.save_every == 0 or run.step == config.steps):
+        if stopping:
+            stopping.after_step(run.step, model, run.named)
+        if rank == 0 and (run.step % config.save_every == 0 or run.is_over()):
             run.save()
-        if rank == 0 and (run.step % 20 == 0 or run.step == config.steps):
+        if rank == 0 and (run.step % 20 == 0 or run.is_over()):
             rate = (run.step - first) / (time.monotonic() - started)
             run.report({name: float(value.detach()) for name, value in parts.items()}, rate)
+    if stopping:
+        stopping.take_best(run.named)
     return run.losses
 
 
@@ -181,15 +188,25 @@ def start_model(config: TrainingConfig) -> QueryLife:
     return model
 
 
-def weights_summary(config: TrainingConfig, model: QueryLife, products: int) -> str:
-    """Where the weights come from, in a reader's words."""
+def make_stopping(config: TrainingConfig, data: TrainingData) -> EarlyStopping | None:
+    """None where config has no patience. Raises ConfigError where it has, and no queries are held out."""
+    if config.patience == 0:
+        return None
+    if data.gate_split is None:
+        raise ConfigError("patience: found too few queries to hold some out, want more, or --patience 0")
+    held_out = HeldOut(data.gate_split, data.features, config.batch)
+    return EarlyStopping(held_out, config.patience, config.evaluate_every, Path(config.out) / "held_out.csv")
+
+
+def weights_summary(config: TrainingConfig, model: QueryLife, products: int, steps: int) -> str:
+    """Where the weights come from, in a reader's words. steps: until the weights that were kept."""
     text, vision = model.config.text, model.config.vision
     if config.start:
         layers = f"last {config.text_layers} and {vision.tuned} layers"
-        return f"{model.config.weights}; then {config.steps} steps, {layers} tuned, over {products:,} products"
+        return f"{model.config.weights}; then {steps} steps, {layers} tuned, over {products:,} products"
     return (
         f"{text.encoder} and {vision.encoder} (last {config.text_layers} and {vision.tuned} layers tuned), our colour "
-        f"stem, heads and fusion; {config.steps} steps of {config.batch} pairs over {products:,} products"
+        f"stem, heads and fusion; {steps} steps of {config.batch} pairs over {products:,} products"
     )
 
 
@@ -204,14 +221,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
         towers, fresh = data.towers, data.gate_split or data.towers
         model.spelling = data.spelling
-        losses = train(config, model, towers.batches, data.features, towers.ids, make_distillation(config, model))
+        stopping, general = make_stopping(config, data), make_distillation(config, model)
+        losses = train(config, model, towers.batches, data.features, towers.ids, general, stopping=stopping)
         if distributed.join()[0] == 0:
-            out = Path(config.out)
+            out, steps = Path(config.out), (stopping.best_step if stopping else 0) or config.steps
             if data.gate_split:
                 fit_gate(config, model, losses.graded(), data.gate_split, data.features)
             model.config = dataclasses.replace(
                 model.config,
-                weights=weights_summary(config, model, len(towers.ids)),
+                weights=weights_summary(config, model, len(towers.ids), steps),
                 calibration=calibrate(config, model, fresh, data.features),
             )
             save_checkpoint(model, out)

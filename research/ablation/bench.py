@@ -17,8 +17,8 @@ from querylife.data.benchmark import HUMAN, Benchmark, fashion_benchmarks
 from querylife.data.fashion import load_products
 from querylife.data.relevance import EXACT
 from querylife.evaluation.evaluate import fashion_corpus
-from querylife.evaluation.metrics import ndcg_at, recall_at_twice
 from querylife.evaluation.systems import Corpus
+from querylife.metrics import ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import ImageFeatures

@@ -27,7 +27,7 @@ from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION, Prompt
 from genfilt_server.judge.embedder import ThreadedEmbedder
 from genfilt_server.judge.encoders import MINILM, Encoder, load_encoder
 from genfilt_server.judge.evidence import Evidence, Judge, Verdict, shipped_judge
-from querylife.evaluation.metrics import roc_auc
+from querylife.metrics import roc_auc
 from research.judge.baselines import answers, duplicates, off_diagonal, similarity, word_overlap
 from research.judge.scores import Floats, best_threshold, f1_gain, fit_logistic, mask_figures
 

@@ -15,8 +15,8 @@ from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER, Model
 from querylife.data.benchmark import HUMAN, Benchmark, fashion_benchmarks
 from querylife.data.fashion import load_images, load_products
 from querylife.data.relevance import EXACT
-from querylife.evaluation.metrics import ndcg_at, recall_at_twice
 from querylife.evaluation.report import Cell, Table
+from querylife.metrics import ndcg_at, recall_at_twice
 from querylife.model.embed import by_length
 from querylife.preprocessing.image import decode
 from querylife.preprocessing.text import Tokenizer

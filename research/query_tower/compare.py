@@ -26,7 +26,7 @@ from querylife.data.benchmark import fashion_benchmarks
 from querylife.data.fashion import load_products
 from querylife.data.relevance import EXACT
 from querylife.evaluation.evaluate import fashion_corpus
-from querylife.evaluation.metrics import interval, ndcg_at, recall_at_twice
+from querylife.metrics import interval, ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import load_checkpoint
 from querylife.model.text_tower import TextTower

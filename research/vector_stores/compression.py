@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from querylife.evaluation.metrics import interval
+from querylife.metrics import interval
 from querylife_client import Client
 from querylife_jobs.stores import open_store
 

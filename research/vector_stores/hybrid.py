@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
-from querylife.evaluation.metrics import interval
+from querylife.metrics import interval
 from querylife_client import Client
 from querylife_jobs.stores import Store, open_store
 

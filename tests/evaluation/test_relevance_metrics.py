@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from querylife.evaluation.metrics import (
+from querylife.metrics import (
     calibration_error,
     interval,
     ndcg_at,

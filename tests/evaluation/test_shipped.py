@@ -10,7 +10,7 @@ import torch
 from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.data.batches import COLOUR_WORDS
 from querylife.data.fashion import load_images, load_products
-from querylife.evaluation.metrics import roc_auc
+from querylife.metrics import roc_auc
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.image_features import Picture, build_features
 from querylife.model.query_life import QueryLife, load_checkpoint

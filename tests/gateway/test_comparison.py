@@ -9,7 +9,7 @@ import pytest
 from search_index import searching_gateway
 
 from querylife.errors import ConfigError
-from querylife.evaluation.metrics import judged_ndcg
+from querylife.metrics import judged_ndcg
 from querylife_gateway.comparison.measures import by_difference, compare, difference
 from querylife_gateway.comparison.rankings import RankedProduct, Side
 

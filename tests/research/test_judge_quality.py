@@ -10,7 +10,7 @@ from genfilt_server.generation.prompts import Description
 from genfilt_server.judge.encoders import checkpoint_folder, load_encoder, tower_identity
 from genfilt_server.judge.evidence import Evidence, Judge, Verdict, shipped_judge
 from querylife.errors import ArtifactError
-from querylife.evaluation.metrics import roc_auc
+from querylife.metrics import roc_auc
 from research.judge.scores import best_threshold, f1_gain, fit_logistic, mask_figures
 
 JUDGES = ("minilm", "querylife-mini")

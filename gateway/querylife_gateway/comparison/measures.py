@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from querylife.errors import InputFileError
-from querylife.evaluation.metrics import interval, judged_ndcg
+from querylife.metrics import interval, judged_ndcg
 from querylife_gateway.comparison.rankings import RankedProduct
 
 K = 10
