@@ -71,6 +71,7 @@ def parse(arguments: list[str]) -> ServerConfig:
         "--dtype", default=default.dtype, help=f"{', '.join(DTYPES)} (default: what this processor computes fastest)"
     )
     parser.add_argument("--cache-size", type=int, default=default.cache_size, help="descriptions kept in memory")
+    parser.add_argument("--trace-endpoint", metavar="URL", help="OTLP over HTTP: http://HOST:4318/v1/traces (off)")
     parser.add_argument("--drain-s", type=float, default=default.drain_s, help="seconds for requests at shutdown")
     options = vars(parser.parse_args(own))
     known = {field.name for field in fields(ServerConfig)}

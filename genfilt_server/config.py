@@ -6,6 +6,7 @@ from pathlib import Path
 from genfilt_server.generation.dtype import DTYPES
 from genfilt_server.generation.prompts import PROMPTS
 from querylife.errors import ConfigError
+from querylife.serving.supervisor.tracing import check_endpoint
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ServerConfig:
     max_context_tokens: int = 2048
     dtype: str = "auto"  # one of DTYPES, of weights and activations; auto: what this processor computes fastest
     drain_s: float = 30.0
+    trace_endpoint: str | None = None  # OTLP over HTTP, for vLLM's spans; None: no traces
     gpu_memory_share: float = 0.7  # of the GPU's memory, in (0, 1]; the rest is Triton's, if both share a GPU
     engine_options: tuple[str, ...] = ()  # of `vllm serve`, passed on unchanged
 
@@ -54,6 +56,8 @@ class ServerConfig:
                 raise ConfigError(f"--{name.replace('_', '-')}: found {value}, want at least 1")
         if self.max_connection_age_s is not None and not self.max_connection_age_s > 0:
             raise ConfigError(f"--max-connection-age-s: found {self.max_connection_age_s}, want more than 0")
+        if self.trace_endpoint is not None:
+            check_endpoint(self.trace_endpoint)
         if not 0 < self.gpu_memory_share <= 1:
             raise ConfigError(f"--gpu-memory-share: found {self.gpu_memory_share}, want more than 0, at most 1")
         if self.drain_s < 0:

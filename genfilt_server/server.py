@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from genfilt_server.generation.default_generator import Source, fingerprint, gen
 from genfilt_server.generation.engine import VllmGenerator, engine_arguments
 from genfilt_server.generation.pipeline import Describer, Filter
 from genfilt_server.generation.prompts import PROMPTS, SCHEMA_VERSION, Prompt
+from genfilt_server.generation.vllm_options import trace_environment
 from genfilt_server.golden_probe import GoldenProbe, ServerState, probe_until_stopped
 from genfilt_server.http_routes import OpenAiServer, probe_server
 from genfilt_server.judge.embedder import NearestType, ThreadedEmbedder
@@ -66,6 +68,8 @@ async def serve(config: ServerConfig, token: Token | None) -> int:
             stack.enter_context(probe_server(config.host, config.probe_port, state))
         parts = _load(config)
         stack.enter_context(_process_reaper())
+        for name, value in trace_environment(config).items():
+            os.environ.setdefault(name, value)
         generator = VllmGenerator(engine_arguments(config, parts.source))
         stack.callback(generator.close, config.drain_s)
         embedder = ThreadedEmbedder(parts.encoder)

@@ -15,7 +15,7 @@ import grpc
 
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
-from genfilt_server import wire
+from genfilt_server import trace, wire
 from genfilt_server.admission import Admission
 from genfilt_server.gather import gather
 from genfilt_server.generation.pipeline import Described, Describer, Failure, Filter, Judged
@@ -148,6 +148,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
 
     async def _unary(self, method: str, context: Any, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         call = Call(method)
+        trace.follow(context.invocation_metadata())
         with self._logged(call):
             try:
                 return await answer(call)
@@ -159,6 +160,7 @@ class GenFiltService(genfilt_pb2_grpc.GenFiltServicer):
     ) -> AsyncIterator[Any]:
         """Answer items as they are ready. Items are read only while admission has room for them."""
         call = Call(method)
+        trace.follow(context.invocation_metadata())
         results: asyncio.Queue[Any] = asyncio.Queue(maxsize=MAX_BATCH)  # a slow reader slows the writer down
         end = object()
 

@@ -30,6 +30,11 @@ def of_trace(trace_id: str) -> Iterator[None]:
         _trace_id.reset(token)
 
 
+def join_trace(trace_id: str) -> None:
+    """As of_trace, for all that this task still logs: a handler that may be closed from outside has no block to end."""
+    _trace_id.set(trace_id)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message, trace_id, exception, and what `extra` holds."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genfilt_server import trace
 from genfilt_server.auth import GuardedApp, Token
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.default_generator import Source
@@ -78,7 +79,7 @@ class VllmGenerator:
         self.arguments = arguments
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(arguments))
         self.reads_images = bool(self.engine.model_config.is_multimodal_model)
-        self._sampling = description_sampling()
+        self._sampling, self._traces = description_sampling(), arguments.otlp_traces_endpoint is not None
         self._image_template: str | None = None
 
     @property
@@ -88,7 +89,9 @@ class VllmGenerator:
     async def generate(self, prompt: str, image: bytes | None) -> Generated:
         """One description, greedily decoded. Cancelling this frees the engine's slot."""
         try:
-            outputs = self.engine.generate(await self._input(prompt, image), self._sampling, uuid.uuid4().hex)
+            given, name = await self._input(prompt, image), uuid.uuid4().hex
+            headers = trace.headers() if self._traces else None
+            outputs = self.engine.generate(given, self._sampling, name, trace_headers=headers)
             output = [output async for output in outputs][-1]
         except EngineDeadError as error:
             raise UnavailableError("the engine has died; the server is going down") from error

@@ -12,6 +12,7 @@ from genfilt_server.generation.dtype import fastest_dtype
 CPU_BLOCK_TOKENS = 32  # vLLM's default of 128 on CPU never caches a prefix as short as ours
 CPU_CACHE_GIB = 1
 CPU_SEQUENCES, GPU_SEQUENCES = 32, 256  # descriptions that the engine generates at once
+SERVICE = "querylife-genfilt"  # in traces
 NO_DOMAIN = "none.invalid"  # the only host that the engine may fetch pictures from does not exist
 
 
@@ -26,6 +27,20 @@ def environment(*, is_cpu: bool) -> dict[str, str]:
         # kills the engine where there is no compiler. On a GPU torch.compile and CUDA graphs stay on.
         variables |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB)}
     return variables
+
+
+def trace_environment(config: ServerConfig) -> dict[str, str]:
+    """OpenTelemetry's environment variables: OTLP over HTTP, and spans for calls that bring a sampled trace only.
+
+    Without an endpoint, none.
+    """
+    if config.trace_endpoint is None:
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_SERVICE_NAME": SERVICE,
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+    }
 
 
 def engine_options(
@@ -46,4 +61,6 @@ def engine_options(
     else:
         dtype = config.dtype  # "auto" is vLLM's own choice for this GPU and checkpoint
         options += ["--gpu-memory-utilization", str(config.gpu_memory_share)]
+    if config.trace_endpoint is not None:
+        options += ["--otlp-traces-endpoint", config.trace_endpoint]
     return [*options, "--dtype", dtype, *config.engine_options]

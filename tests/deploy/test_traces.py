@@ -1,15 +1,17 @@
-"""One trace from the caller through Triton's steps, collected by a real collector; nobody's texts are in it."""
+"""One trace from the caller through Triton's steps or vLLM, collected by a real collector; nobody's texts are in it."""
 
 import json
 
 import pytest
 from deploy.collector import collecting
 from gateway.gateway_process import running_gateway
+from genfilt.genfilt_process import TOKEN
+from genfilt.genfilt_process import start as start_genfilt
 from servers import start_triton, stop_triton
 
 from querylife.errors import ConfigError
 from querylife.serving.config import ServerConfig
-from querylife_client import Client, Product, traceparent
+from querylife_client import Client, ClientConfig, Product, traceparent
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 300.0
@@ -63,6 +65,28 @@ def test_a_trace_goes_through_the_gateway_and_its_log(collector, address, tmp_pa
     (answered,) = (line for line in lines if line.get("trace_id") == trace)
     assert (answered["level"], answered["route"], answered["status"]) == ("INFO", "/rerank", 200)
     assert "secret" not in (tmp_path / "log").read_text()
+    assert not any(b"secret" in body for body in collector.bodies)
+
+
+def test_a_trace_reaches_the_generator_and_its_log(collector, tmp_path, monkeypatch):
+    trace = "9e4f" + "0" * 28
+    monkeypatch.setenv("QUERYLIFE_LOG", "json")
+    server = start_genfilt(tmp_path, "--trace-endpoint", collector.endpoint)
+    try:
+        with Client(genfilt=server.address, config=ClientConfig(token=TOKEN), timeout_s=LIMIT_S) as client:
+            client.describe([Product(title="secretshirt")])  # without a trace context
+            with traceparent(f"00-{trace}-{PARENT}-01"):
+                client.describe([Product(title="secretdress")])
+                assert list(client.stream_descriptions([Product(title="secretwatch")]))
+        assert await_condition(lambda: len(collector.of_trace(trace)) == 2, LIMIT_S)
+    finally:
+        server.close()
+    spans = [span for span in collector.spans if span.service == "querylife-genfilt"]
+    assert {(span.trace_id, span.parent_id) for span in spans} == {(trace, PARENT)}, "and no golden probe"
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    logged = [line["message"].split()[1] for line in lines if line.get("trace_id") == trace]
+    assert logged == ["Describe", "Describe"]
+    assert "secret" not in server.log.read_text()
     assert not any(b"secret" in body for body in collector.bodies)
 
 

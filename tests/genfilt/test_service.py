@@ -82,6 +82,33 @@ def test_a_request_of_the_wrong_size_is_invalid(count: int) -> None:
     run(scenario)
 
 
+def context(last: str = "01") -> tuple[tuple[str, str], ...]:
+    return (("traceparent", f"00-{'5e' * 16}-{'a1' * 8}-{last}"),)
+
+
+def test_the_engine_is_told_of_the_trace_of_each_call_and_of_no_other() -> None:
+    async def scenario(stub: Any, server: Any, channel: Any) -> None:
+        async def items() -> AsyncIterator[pb.DescribeItem]:
+            yield pb.DescribeItem(id=b"1", product=pb.Product(title=b"streamed dress"))
+
+        await stub.Describe(titles("traced dress", "traced shirt"), metadata=context())
+        await stub.Describe(titles("plain dress"))
+        await stub.Describe(titles("unsampled dress"), metadata=context("00"))
+        await stub.Describe(titles("garbled dress"), metadata=(("traceparent", "00-nonsense"),))
+        assert [result async for result in stub.DescribeStream(items(), metadata=context())]
+        given = {"traceparent": context()[0][1]}
+        assert server.generator.traces == {
+            "traced dress": given,
+            "traced shirt": given,
+            "plain dress": None,
+            "unsampled dress": None,
+            "garbled dress": None,
+            "streamed dress": given,
+        }
+
+    run(scenario)
+
+
 def test_an_empty_mask_is_invalid() -> None:
     async def scenario(stub: Any, server: Any, channel: Any) -> None:
         assert await status_of(stub.Filter(pb.FilterRequest())) is grpc.StatusCode.INVALID_ARGUMENT

@@ -4,7 +4,7 @@ import pytest
 
 from genfilt_server.config import ServerConfig
 from genfilt_server.generation.dtype import fastest_dtype
-from genfilt_server.generation.vllm_options import engine_options, environment
+from genfilt_server.generation.vllm_options import engine_options, environment, trace_environment
 from querylife.errors import ConfigError
 
 AVX2 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False, "cpu_name": "bf16"}
@@ -75,3 +75,14 @@ def test_a_cpu_neither_compiles_nor_asks_for_gpu_memory() -> None:
 def test_values_that_cannot_be_are_refused(changes: dict[str, object], name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         ServerConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_traces_are_off_unless_there_is_an_endpoint() -> None:
+    assert "--otlp-traces-endpoint" not in options_of(ServerConfig(), is_cpu=True, capabilities={})
+    assert trace_environment(ServerConfig()) == {}
+    url = "http://collector:4318/v1/traces"
+    config = ServerConfig(trace_endpoint=url)
+    assert option(options_of(config, is_cpu=True, capabilities={}), "--otlp-traces-endpoint") == url
+    assert trace_environment(config)["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    with pytest.raises(ConfigError, match="--trace-endpoint: found"):
+        ServerConfig(trace_endpoint="collector:4317")

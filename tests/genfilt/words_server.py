@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, start_http_server
 
 from genfilt_protocol import genfilt_pb2 as pb
+from genfilt_server import trace
 from genfilt_server.admission import Admission
 from genfilt_server.auth import Token
 from genfilt_server.config import ServerConfig
@@ -46,12 +47,13 @@ class WordGenerator:
 
     delay_s: per generation, in seconds. gate: generations wait until it is set; hold_after: generations that may start
     before it closes for ever. is_dead: every generation raises. started: set by the first generation. most: how many
-    ran at once, at most.
+    ran at once, at most. traces: what the engine would be told of a title's trace.
     """
 
     delay_s: float = 0.0
     reads_images: bool = False
     seen: list[str] = field(default_factory=list)
+    traces: dict[str, dict[str, str] | None] = field(default_factory=dict)
     running: int = 0
     most: int = 0
     given_up: int = 0
@@ -65,6 +67,7 @@ class WordGenerator:
             raise UnavailableError("the engine has died")
         line = prompt.splitlines()[-2].partition(": ")[2].lower()
         self.seen.append(line)
+        self.traces[line] = trace.headers()
         self.running += 1
         self.most = max(self.most, self.running)
         self.started.set()

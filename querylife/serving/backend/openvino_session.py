@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from querylife.artifacts.processor import FAST_BF16, instruction_sets
+from querylife.contract import MAX_BATCH
 from querylife.errors import ArtifactError
 from querylife.serving.backend.request_arrays import Arrays, Axes
 
@@ -33,7 +34,7 @@ class OpenVinoSession:
         self._model = _openvino().Core().compile_model(str(path), "CPU", options | {"ENABLE_CPU_PINNING": False})
         self._request = self._model.create_infer_request()
         self._max_tokens = max_tokens
-        self._rows = ROWS_PER_THREAD << (threads - 1).bit_length()
+        self._rows = min(ROWS_PER_THREAD << (threads - 1).bit_length(), MAX_BATCH)
         self.input_axes = {_name(port): _axes(port) for port in self._model.inputs}
         self.output_axes = {_name(port): _axes(port) for port in self._model.outputs}
         self._meet_common_shapes()
