@@ -14,7 +14,7 @@ from querylife.model.adopt import main as adopt
 from querylife.model.query_life import load_checkpoint
 from querylife.serving.backend.openvino_session import LENGTH_STEP
 from querylife.serving.supervisor import processor_check
-from querylife.serving.supervisor.processor_check import check_bf16
+from querylife.serving.supervisor.processor_check import check_precision
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.parity.backends import onnx_backend, openvino_backend
 from querylife_build.parity.gate import measure_parity
@@ -90,13 +90,23 @@ def test_served_vectors_are_near_those_of_float32(bf16, built, model, tmp_path):
 def test_a_server_without_openvino_does_not_start(bf16, monkeypatch):
     monkeypatch.setattr(processor_check.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ArtifactError, match=r"no OpenVINO.*querylife\[openvino\]"):
-        check_bf16(read_lock(bf16 / LOCK_NAME))
+        check_precision(read_lock(bf16 / LOCK_NAME))
 
 
-def test_a_processor_without_bf16_is_named(bf16, built, monkeypatch, caplog):
-    caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(processor_check, "instruction_sets", lambda: ("avx2",))
-    check_bf16(read_lock(built / LOCK_NAME))
-    assert not caplog.messages
-    check_bf16(read_lock(bf16 / LOCK_NAME))
-    assert caplog.messages == ["found a processor without amx_bf16: bf16 towers run in float32 here"]
+@pytest.mark.parametrize(
+    ("served", "processor", "said"),
+    [
+        ("fp32", ("avx2",), []),
+        ("fp32", ("avx2", "amx_bf16"), ["INFO this processor has amx_bf16: towers built with --precision bf16"]),
+        ("bf16", ("avx2",), ["WARNING found a processor without amx_bf16: bf16 towers run in float32 here"]),
+        ("bf16", ("avx2", "amx_bf16"), []),
+    ],
+)
+def test_a_precision_that_does_not_suit_the_processor_is_named(
+    bf16, built, monkeypatch, caplog, served, processor, said
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(processor_check, "instruction_sets", lambda: processor)
+    check_precision(read_lock({"fp32": built, "bf16": bf16}[served] / LOCK_NAME))
+    lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+    assert [line[: len(want)] for line, want in zip(lines, said, strict=True)] == said

@@ -24,7 +24,7 @@ from querylife.serving.supervisor.gpu_machine import check_gpu_machine, visible_
 from querylife.serving.supervisor.installation import find_installation
 from querylife.serving.supervisor.liveness import Idleness, Liveness
 from querylife.serving.supervisor.probe_server import Health, ProbeServer
-from querylife.serving.supervisor.processor_check import check_bf16, check_processor
+from querylife.serving.supervisor.processor_check import check_precision, check_processor
 from querylife.serving.supervisor.shared_memory import check_shared_memory
 from querylife.serving.supervisor.telemetry import Telemetry
 from querylife.serving.supervisor.tracing import trace_options
@@ -189,7 +189,7 @@ class Supervisor:
     def _gpu(self, lock: EngineLock) -> tuple[str, list[str]]:
         """The gpu profile's GPU, and options for its plans. Raises ArtifactError where towers and machine misfit."""
         if self.config.profile != "gpu":
-            check_bf16(lock)
+            check_precision(lock)
             return "", []
         gpu = visible_gpu(self.config.gpu)
         plans = check_gpu_machine(lock, gpu, self._installation.environment()["LD_LIBRARY_PATH"])
