@@ -92,7 +92,7 @@ def test_evaluations_are_steps_apart(tmp_path):
     assert (len(held_out.weights), stopping.best_step) == (2, 2)
 
 
-@pytest.mark.parametrize("dies_at", [2, 3, 4])
+@pytest.mark.parametrize("dies_at", [2, 4])
 def test_a_killed_run_stops_where_an_uninterrupted_one_does(tmp_path, dies_at):
     whole, _ = run(tmp_path, tmp_path / "whole", Scripted(RISES_THEN_FALLS))
     with pytest.raises(KeyboardInterrupt):
