@@ -21,6 +21,20 @@ def configure(*, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
+def kept_logging() -> Iterator[None]:
+    """Undo what the block does to the root logger: packages that are imported in it may silence everybody else."""
+    root = logging.getLogger()
+    level, handlers = root.level, [(handler, handler.level) for handler in root.handlers]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = [handler for handler, _ in handlers]
+        for handler, own in handlers:
+            handler.setLevel(own)
+
+
+@contextlib.contextmanager
 def of_trace(trace_id: str) -> Iterator[None]:
     """Lines that are logged in the block, also by tasks that it starts, belong to this trace (32 hex digits)."""
     token = _trace_id.set(trace_id)

@@ -24,6 +24,7 @@ from genfilt_server.generation.pipeline import Generated, GenerationError, Usage
 from genfilt_server.generation.prompts import schema_pattern
 from genfilt_server.generation.vllm_options import engine_options, environment
 from querylife.errors import UnavailableError
+from querylife.logs import kept_logging
 from querylife.preprocessing.image import decode
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,9 @@ class VllmGenerator:
         from vllm.entrypoints.openai.api_server import build_app, init_app_state  # noqa: PLC0415  # slow, optional
 
         tasks = await self.engine.get_supported_tasks()
-        app = build_app(self.arguments, tasks, self.engine.model_config)
-        await init_app_state(self.engine, app.state, self.arguments, tasks)
+        with kept_logging():
+            app = build_app(self.arguments, tasks, self.engine.model_config)
+            await init_app_state(self.engine, app.state, self.arguments, tasks)
         return GuardedApp(app, token)
 
     def close(self, timeout_s: float) -> None:
