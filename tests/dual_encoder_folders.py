@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
-SIDE, PATCH, LENGTH = 32, 8, 13  # a length that nothing rounds to
+SIDE, PATCH, LENGTH = 32, 8, 21  # a length that nothing rounds to
 WORDS = ["red", "blue", "shirt", "shoe", "of", "the"]
 TEXTS = ["red shirt", "blue shoe of the shirt", "the", "red " * 40]
 MEAN, DEVIATION = [0.48, 0.45, 0.40], [0.27, 0.26, 0.28]
