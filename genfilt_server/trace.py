@@ -1,12 +1,11 @@
 """The W3C trace context of a call: vLLM's spans join the caller's trace, and log lines name it."""
 
 import contextvars
-import re
 from collections.abc import Iterable
 
 from querylife.logs import join_trace
+from querylife.trace_context import sampled_trace
 
-_SAMPLED = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")
 _traceparent: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
 
 
@@ -16,10 +15,10 @@ def follow(metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
     A context that is not sampled, or is malformed, counts as none.
     """
     values = [str(value) for name, value in metadata or () if name == "traceparent"]
-    match = _SAMPLED.fullmatch(values[0]) if values else None
-    if match is not None:
-        _traceparent.set(match[0])
-        join_trace(match["trace"])
+    trace_id = sampled_trace(values[0]) if values else None
+    if trace_id is not None:
+        _traceparent.set(values[0])
+        join_trace(trace_id)
 
 
 def headers() -> dict[str, str] | None:

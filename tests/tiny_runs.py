@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,19 +135,15 @@ def write_features(folder: Path, vision: VisionTower) -> ImageFeatures:
     return build_features(folder, vision, pictures(), fast=False)
 
 
+def tiny_training(folder: Path, out: Path, steps: int, **others: Any) -> TrainingConfig:
+    """Of a run of the tiny model, which is saved after each step. others: further fields."""
+    fixed = {"batch": 4, "bfloat16": False, "save_every": 1, "warmup": 1, "text_layers": 1}
+    return TrainingConfig(data=str(folder), out=str(out), steps=steps, **fixed | others)
+
+
 def tiny_run(folder: Path, out: Path, steps: int, stuck_at: int | None = None) -> QueryLife:
     """Train the tiny model; folder holds what all runs share. stuck_at: see TinyBatches."""
-    config = TrainingConfig(
-        data=str(folder),
-        out=str(out),
-        steps=steps,
-        batch=4,
-        bfloat16=False,
-        distill_texts=4,
-        save_every=1,
-        warmup=1,
-        text_layers=1,
-    )
+    config = tiny_training(folder, out, steps, distill_texts=4)
     model = tiny_model(folder)
     shown = spool_pictures(model.vision, pictures())
     train(config, model, TinyBatches(stuck_at=stuck_at), shown, range(PICTURES), make_distillation(config, model))

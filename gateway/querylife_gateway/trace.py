@@ -1,13 +1,11 @@
 """The W3C trace context of a request over HTTP, passed on to the model server and to the log."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 
 from querylife.logs import of_trace
+from querylife.trace_context import sampled_trace
 from querylife_client import traceparent
-
-_SAMPLED = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")
 
 
 @contextlib.contextmanager
@@ -17,9 +15,9 @@ def traced(headers: Mapping[str, str]) -> Iterator[bool]:
     One that is not sampled, or is malformed, goes no further: Triton traces whatever brings a trace context.
     """
     value = headers.get("traceparent", "")
-    match = _SAMPLED.fullmatch(value)
-    if match is None:
+    trace_id = sampled_trace(value)
+    if trace_id is None:
         yield False
         return
-    with traceparent(value), of_trace(match["trace"]):
+    with traceparent(value), of_trace(trace_id):
         yield True

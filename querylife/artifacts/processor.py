@@ -3,8 +3,8 @@
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# Each one selects other kernels in ONNX Runtime. In Linux' spelling.
 FAST_BF16 = "amx_bf16"  # multiplies bfloat16 several times as fast as float32; avx512_bf16 does not
+# Each one selects other kernels in ONNX Runtime. In Linux' spelling.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import PICTURES, SHORT_RUN, WORDS, TinyBatches, pictures, tiny_model
+from tiny_runs import PICTURES, SHORT_RUN, WORDS, TinyBatches, pictures, tiny_model, tiny_training
 
 from querylife.data.batches import NOTHING_LEFT_OUT
 from querylife.data.vocabulary import is_gate_split
@@ -18,7 +18,6 @@ from querylife.training import train as training
 from querylife.training.data import ENOUGH, Source, image_rows
 from querylife.training.early_stopping import EarlyStopping, HeldOut
 from querylife.training.pictures import spool_pictures
-from querylife.training.run import TrainingConfig
 
 RISES_THEN_FALLS = (0.1, 0.5, 0.4, 0.3, 0.9)
 
@@ -37,19 +36,7 @@ class Scripted:
 
 
 def run(folder: Path, out: Path, held_out: Scripted, *, patience: int = 2, every: int = 1, steps: int = 5):
-    config = TrainingConfig(
-        data=str(folder),
-        out=str(out),
-        steps=steps,
-        batch=4,
-        bfloat16=False,
-        distill_weight=0,
-        save_every=1,
-        warmup=1,
-        text_layers=1,
-        patience=patience,
-        evaluate_every=every,
-    )
+    config = tiny_training(folder, out, steps, distill_weight=0, patience=patience, evaluate_every=every)
     model = tiny_model(folder)
     stopping = EarlyStopping(held_out, patience, every, out / "held_out.csv")
     shown = spool_pictures(model.vision, pictures())
