@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from querylife.serving.config import ServerConfig
-from querylife.serving.shipped_repository import find_repository
+from querylife.serving.shipped_repository import find_repository, tower_cache
 from querylife.serving.supervisor.auth import AccessConfig
 from querylife.serving.supervisor.supervisor import Supervisor
 
@@ -55,6 +55,10 @@ def _announce(supervisor: Supervisor) -> None:
         print(f"ready {supervisor.config.address}", flush=True)
 
 
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
 def _config(argv: list[str]) -> ServerConfig:
     default = ServerConfig
     parser = argparse.ArgumentParser(
@@ -70,6 +74,8 @@ def _config(argv: list[str]) -> ServerConfig:
         help="with bin/tritonserver (default: /opt/tritonserver, else the wheel's)",
     )
     parser.add_argument("--gpu", default=default.gpu, metavar="ID", help="of the gpu profile: index or UUID")
+    cached = "for towers as this processor wants them, shared by servers; '' for none (%(default)s)"
+    parser.add_argument("--tower-cache", type=_folder, default=tower_cache(), metavar="DIR", help=cached)
     parser.add_argument("--host", default=default.host, help="address that gRPC listens on (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port, help="(%(default)s)")
     parser.add_argument("--metrics-host", default=default.metrics_host, help="for Triton's metrics (%(default)s)")

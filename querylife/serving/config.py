@@ -21,6 +21,7 @@ class ServerConfig:
     profile: str = "cpu"
     tritonserver: Path | None = None  # None: NVIDIA's container, else the wheel
     gpu: str = ""  # index or UUID; "": the first of CUDA_VISIBLE_DEVICES, else 0
+    tower_cache: Path | None = None  # of querylife.serving.prepacking; None: each process keeps its own weights
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_host: str = "127.0.0.1"

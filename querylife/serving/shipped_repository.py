@@ -42,5 +42,16 @@ def configs_folder() -> Path:
 
 def cache_folder() -> Path:
     """Of this version of the package."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "querylife" / version("querylife")
+    return _caches() / version("querylife")
+
+
+def tower_cache() -> Path | None:
+    """Where prepacked towers lie, unless told otherwise; None for a user without a home."""
+    try:
+        return _caches() / "prepacked"
+    except RuntimeError:
+        return None
+
+
+def _caches() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "querylife"

@@ -1,11 +1,14 @@
 """Files of the model repository, loaded as its lock says, located from a backend's version folder."""
 
+import os
 from pathlib import Path
 
 from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, TOKENIZER_NAME, EngineLock, read_lock
 from querylife.contract import TOKENIZE, Model
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import PAUSE_S, CoreSharing, OnnxTower
+
+PREPACKED = "QUERYLIFE_PREPACKED_TOWERS"  # environment variable: a folder of querylife.serving.prepacking
 
 
 def repository_lock(version_folder: Path) -> EngineLock:
@@ -22,8 +25,17 @@ def repository_tokenizer(version_folder: Path, *, pads_to_longest: bool = False)
 def repository_tower(version_folder: Path, tower: Model, threads: str, pause_s: float = PAUSE_S) -> OnnxTower:
     """A tower of the repository, sharing cores with the others. threads, pause_s: as OnnxTower takes them.
 
-    Raises ArtifactError.
+    Reads the files that the supervisor has prepacked, where it has. Raises ArtifactError.
     """
     repository, lock = version_folder.parents[1], repository_lock(version_folder)
-    path, precision = repository / tower.name / "1" / ONNX_NAME, lock.towers[tower.name].precision
-    return OnnxTower(path, threads, CoreSharing(repository), pause_s, precision, lock.max_tokens)
+    prepacked = os.environ.get(PREPACKED)
+    exported = repository / tower.name / "1" / ONNX_NAME
+    return OnnxTower(
+        Path(prepacked, f"{tower.name}.onnx") if prepacked else exported,
+        threads,
+        CoreSharing(repository),
+        pause_s,
+        lock.towers[tower.name].precision,
+        lock.max_tokens,
+        is_prepacked=bool(prepacked),
+    )

@@ -45,19 +45,26 @@ class OnnxTower:
         pause_s: float = PAUSE_S,
         precision: str = "fp32",
         max_tokens: int = 64,
+        *,
+        is_prepacked: bool = False,
     ) -> None:
         """threads: a number, "all" processors, or "half" of them for each of two instances.
 
         core_sharing: with it, a tower with "half" that runs alone uses all processors where that pays. pause_s: once
         others have run, only after it has been idle for so many seconds, because some of many short runs are alone by
         chance; 0 says that the tower's runs are long. precision, max_tokens: of the lock; only bf16 asks for the
-        latter. Raises ArtifactError where a precision needs OpenVINO, which is not installed.
+        latter. is_prepacked: path was written for this processor (querylife.serving.prepacking). Raises ArtifactError
+        where a precision needs OpenVINO, which is not installed.
         """
-        self._session, self._core_sharing = _open_session(path, _count(threads), precision, max_tokens), core_sharing
+
+        def opened(count: int) -> Session:
+            return _open_session(path, count, precision, max_tokens, is_prepacked=is_prepacked)
+
+        self._session, self._core_sharing = opened(_count(threads)), core_sharing
         # A short run in int8 or bf16 takes two processors a tenth less time than one, and twice the processor time.
         gains = precision == "fp32" or (precision == "int8" and pause_s == 0)
         widens = gains and core_sharing is not None and threads == "half" and _count("half") < _count("all")
-        self._all_cores = _open_session(path, _count("all"), precision, max_tokens) if widens else self._session
+        self._all_cores = opened(_count("all")) if widens else self._session
         self._pause_s, self._uses_all_cores, self._ended = pause_s, False, 0.0
         outputs = self._session.output_axes
         self.outputs = list(outputs)
@@ -119,21 +126,35 @@ class CoreSharing:
         return True
 
 
+def session_options(threads: int) -> Any:
+    """ONNX Runtime's options for a tower."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
+    # out for longer would burn a third of the CPU that decoding and tokenising need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+    return options
+
+
+def inference_session(path: Path, options: Any, *, is_prepacked: bool = False) -> Any:
+    """ONNX Runtime's session. is_prepacked: the graph has been optimised (querylife.serving.prepacking)."""
+    import onnxruntime  # noqa: PLC0415
+
+    if is_prepacked:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
+    )
+
+
 class OnnxRuntimeSession:
     """A graph in the precision it is written in, float32 or int8, run by ONNX Runtime."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime  # noqa: PLC0415
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Workers meet a hundred times in a run, and to wake one takes as long as its work on a single query. To look
-        # out for longer would burn a third of the CPU that decoding and tokenising need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
-        )
+    def __init__(self, path: Path, threads: int, *, is_prepacked: bool = False) -> None:
+        self._session = inference_session(path, session_options(threads), is_prepacked=is_prepacked)
         self.input_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
         self.output_axes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_outputs()}
 
@@ -143,10 +164,10 @@ class OnnxRuntimeSession:
         return arrays
 
 
-def _open_session(path: Path, threads: int, precision: str, max_tokens: int) -> Session:
+def _open_session(path: Path, threads: int, precision: str, max_tokens: int, *, is_prepacked: bool) -> Session:
     """precision: of the lock's tower. Raises ArtifactError where OpenVINO is wanted and not installed."""
     if precision != "bf16":
-        return OnnxRuntimeSession(path, threads)
+        return OnnxRuntimeSession(path, threads, is_prepacked=is_prepacked)
     from querylife.serving.backend.openvino_session import OpenVinoSession  # noqa: PLC0415  # a process needs one
 
     return OpenVinoSession(path, threads, max_tokens)

@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 import time
+from pathlib import Path
 
 import grpc
 
@@ -17,6 +18,7 @@ from querylife.artifacts.model_identity import identity
 from querylife.artifacts.repository_lock import EngineLock, verify
 from querylife.errors import ArtifactError, ServerFaultError, UnavailableError
 from querylife.serving.config import ServerConfig
+from querylife.serving.prepacking import can_be_prepacked, prepacked_towers
 from querylife.serving.supervisor.auth import Access, Renewal
 from querylife.serving.supervisor.drain import RepositoryControl
 from querylife.serving.supervisor.golden_probe import ProbeCaller
@@ -156,6 +158,7 @@ class Supervisor:
                 *self.config.triton,
             ),
             gpu=gpu,
+            prepacked=self._prepacked(lock),
         )
         process = TritonProcess(self._installation, options)
         self._telemetry.server_started(
@@ -195,6 +198,16 @@ class Supervisor:
         plans = check_gpu_machine(lock, gpu, self._installation.environment()["LD_LIBRARY_PATH"])
         return gpu, ["--backend-config=tensorrt,version-compatible=true"] if plans.version_compatible else []
 
+    def _prepacked(self, lock: EngineLock) -> Path | None:
+        """The folder of prepacked towers, None where there is none; then the server takes more memory, no more."""
+        if self.config.profile != "cpu" or self.config.tower_cache is None or not can_be_prepacked(lock):
+            return None
+        try:
+            return prepacked_towers(self.config.repository, lock, self.config.tower_cache)
+        except ArtifactError as error:
+            log.warning("each tower keeps its own copy of its weights: %s", error)
+            return None
+
     def _await_ready(self, process: TritonProcess, golden_probe: ProbeCaller) -> str:
         """Returns "" once the golden probe is answered rightly, else why that will not happen."""
         deadline = time.monotonic() + self.config.start_s
@@ -218,7 +231,8 @@ class Supervisor:
         idleness = Idleness(process, window_s=2.0)
         if not control.drain(self.config.drain_s, idleness.is_idle):
             log.warning("requests are left after %.0f s", self.config.drain_s)
-        process.terminate()
+        # The last answers go out within a second. Triton also hands out its traces, and waits for its backends.
+        process.terminate(timeout_s=10.0 if self.config.trace_endpoint else 1.0)
 
     def _watch(self, process: TritonProcess, golden_probe: ProbeCaller, renewal: Renewal) -> str:
         """Returns why the server has to be replaced, or "" when told to stop."""

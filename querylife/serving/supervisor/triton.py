@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from querylife.contract import MODELS
+from querylife.serving.backend.repository_files import PREPACKED
 from querylife.serving.supervisor import launch
 from querylife.serving.supervisor.installation import Installation
 
@@ -45,6 +46,7 @@ class TritonOptions:
     secrets: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     gpu: str = ""  # index or UUID of the one GPU that the server sees; "" for none
+    prepacked: Path | None = None  # folder of querylife.serving.prepacking; None: the towers lay out their own weights
 
     def arguments(self) -> list[str]:
         """Options of tritonserver."""
@@ -81,6 +83,7 @@ class TritonProcess:
     def __init__(self, installation: Installation, options: TritonOptions) -> None:
         environment = installation.environment()
         environment["CUDA_VISIBLE_DEVICES"] = options.gpu
+        environment[PREPACKED] = str(options.prepacked or "")
         arguments = [f"--backend-directory={installation.backends}", *options.arguments()]
         self._process = subprocess.Popen(
             [sys.executable, "-ES", launch.__file__, str(installation.server), *arguments],
