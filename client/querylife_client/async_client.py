@@ -75,11 +75,7 @@ class AsyncClient:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
         deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            batches = await self._product_batches(products, deadlines)
-            work = Work(len(products), "products", "stream_products")
-            return _results.join_products(
-                await self._servers.triton.collect(batches, deadlines, work, reads_files=True)
-            )
+            return await self._embed_products(products, deadlines)
 
     async def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -317,6 +313,11 @@ class AsyncClient:
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
+    async def _embed_products(self, products: Sequence[Product], deadlines: Deadlines) -> EmbeddedProducts:
+        batches = await self._product_batches(products, deadlines)
+        work = Work(len(products), "products", "stream_products")
+        return _results.join_products(await self._servers.triton.collect(batches, deadlines, work, reads_files=True))
+
     async def _product_batches(
         self, products: Iterable[Product], deadlines: Deadlines
     ) -> Iterator[_batches.RequestBatch]:
@@ -341,6 +342,11 @@ class AsyncClient:
     async def _score(
         self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
+        if self._decoder is not None and isinstance(query, (str, bytes)):
+            query_vectors = await self._embed_queries([query], deadlines)
+            embedded = (await self._embed_products(products, deadlines)).vectors
+            _ranking.check_models(query_vectors, embedded)  # the server may have been replaced in between
+            return await self._score_vectors(query_vectors, embedded, deadlines)
         batches = _batches.score_batches(query, products, self._config.limits)
         work = Work(len(products), "products")
         answers = await self._servers.triton.collect(batches, deadlines, work, reads_files=True)

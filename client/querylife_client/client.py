@@ -82,9 +82,7 @@ class Client:
         """Vectors of the products; what is wrong with single ones is in .errors, and harms no other."""
         deadlines = self._deadlines(timeout_s)
         with span("embed_products", items=len(products)):
-            batches = self._product_batches(products, deadlines)
-            work = Work(len(products), "products", "stream_products")
-            return _results.join_products(self._servers.triton.collect(batches, deadlines, work))
+            return self._embed_products(products, deadlines)
 
     def stream_products(
         self, products: Iterable[Product], *, timeout_s: float | None = None
@@ -307,6 +305,11 @@ class Client:
         self._statistics.add("cached", len(queries) - len(claim.missing))
         return claim.stack()
 
+    def _embed_products(self, products: Sequence[Product], deadlines: Deadlines) -> EmbeddedProducts:
+        batches = self._product_batches(products, deadlines)
+        work = Work(len(products), "products", "stream_products")
+        return _results.join_products(self._servers.triton.collect(batches, deadlines, work))
+
     def _product_batches(self, products: Iterable[Product], deadlines: Deadlines) -> Iterator[_batches.RequestBatch]:
         if self._decoder is None:
             return _batches.product_batches(products, self._config.limits)
@@ -328,6 +331,11 @@ class Client:
     def _score(
         self, query: Text | Sequence[Text], products: Sequence[Product], deadlines: Deadlines
     ) -> NDArray[np.float32]:
+        if self._decoder is not None and isinstance(query, (str, bytes)):
+            query_vectors = self._embed_queries([query], deadlines)
+            embedded = (self._embed_products(products, deadlines)).vectors
+            _ranking.check_models(query_vectors, embedded)  # the server may have been replaced in between
+            return self._score_vectors(query_vectors, embedded, deadlines)
         batches = _batches.score_batches(query, products, self._config.limits)
         answers = self._servers.triton.collect(batches, deadlines, Work(len(products), "products"))
         if isinstance(query, (str, bytes)):

@@ -55,9 +55,9 @@ class ClientConfig:
     tls, token, metadata: how to connect, the bearer token, and further gRPC metadata of every request.
     genfilt_token: GenFilt's bearer token, where it is another one.
     genfilt_items: items of one request to GenFilt, which takes about a second for ten.
-    decode: who decodes the pictures of embed_products and stream_products. "client": this machine, with the function
-    that the server uses (extra `images`), so that planes are sent in the place of encoded pictures: where many
-    pictures are embedded on a GPU, its own machine's processors decode too slowly.
+    decode: who decodes the pictures of embed_products, stream_products, rank, and score with one query. "client": this
+    machine, with the function that the server uses (extra `images`), so that planes are sent in the place of encoded
+    pictures: where many pictures are embedded on a GPU, its own machine's processors decode too slowly.
     decode_threads: None: one for each processor.
     query_cache_items: query vectors kept for repeated queries; 0: none.
     model_recheck_s: the server is asked which model it serves after this many seconds; 0: with every request.

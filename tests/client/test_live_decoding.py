@@ -5,14 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+from tritonclient.grpc import InferenceServerClient
 
 from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from querylife_client import EmbeddedProducts, Product
+from querylife_client import EmbeddedProducts, InvalidRequestError, Product
 
 PATIENCE_S = 120.0
 TOLERANCE = 1e-5  # of a unit vector's numbers: float32 sums in another order
+SCORE_TOLERANCE = 1e-4
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -87,6 +90,39 @@ def test_splitting_and_streaming_change_no_vector(connect: Callable[..., Any], t
     assert len(pieces) == 4
     np.testing.assert_allclose(np.concatenate([piece.vectors for piece in pieces]), whole, atol=TOLERANCE)
     assert client.counts.requests == 8
+
+
+def test_scores_and_rankings_are_those_of_encoded_pictures(connect: Callable[..., Any], triton: Any) -> None:
+    sending = connect(triton.address, timeout_s=PATIENCE_S)
+    decoding = connect(triton.address, timeout_s=PATIENCE_S, decode="client")
+    scores = sending.score("photo of a hat", PRODUCTS)
+    np.testing.assert_allclose(decoding.score("photo of a hat", PRODUCTS), scores, atol=SCORE_TOLERANCE)
+    assert np.isnan(scores).any()
+    assert not np.isnan(scores).all()
+    found, wanted = (client.rank("photo of a hat", PRODUCTS, top_k=5) for client in (decoding, sending))
+    assert [index for index, _ in found] == [index for index, _ in wanted]
+    queries = [b"\xff", *["photo of a hat"] * (len(PRODUCTS) - 1)]
+    np.testing.assert_allclose(decoding.score(queries, PRODUCTS)[1:], scores[1:], atol=SCORE_TOLERANCE)
+    with pytest.raises(InvalidRequestError):
+        decoding.score(b"\xff", PRODUCTS)
+
+
+def test_rank_with_decode_sends_no_encoded_picture(connect: Callable[..., Any], triton: Any) -> None:
+    before = executions(triton.address)
+    connect(triton.address, timeout_s=PATIENCE_S, decode="client").rank("hat", PRODUCTS[:4])
+    after = executions(triton.address)
+    assert after["embed_decoded_product"] > before["embed_decoded_product"]
+    assert after["score"] == before["score"]
+
+
+def executions(address: str) -> dict[str, int]:
+    """Requests that each ensemble has answered."""
+    with InferenceServerClient(address) as client:
+        answers = {name: client.get_inference_statistics(name) for name in ("embed_decoded_product", "score")}
+    return {
+        name: sum(model.inference_stats.success.count for model in answer.model_stats)
+        for name, answer in answers.items()
+    }
 
 
 def test_the_identity_says_what_a_decoder_needs(connect: Callable[..., Any], triton: Any) -> None:
