@@ -11,7 +11,8 @@ from tritonclient.grpc import InferenceServerClient
 
 from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from querylife_client import EmbeddedProducts, InvalidRequestError, Product
+from querylife_client import EmbeddedProducts, Product
+from querylife_client.errors import InvalidRequestError
 
 PATIENCE_S = 120.0
 TOLERANCE = 1e-5  # of a unit vector's numbers: float32 sums in another order
