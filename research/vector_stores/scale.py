@@ -168,7 +168,9 @@ def measure(store: Store, data: Data, query_count: int, disk: Path, servers: lis
     queries = data.queries(query_count)
     truth = nearest(data, queries)
     report["search"] = searches(collection, queries, truth, None)
-    report["search_price_below_50"] = searches(collection, queries, nearest(data, queries, 50), {"price": {"lt": 50.0}})
+    for price in (50, 1):  # of prices from 0 to 999
+        cheap = nearest(data, queries, price)
+        report[f"search_price_below_{price}"] = searches(collection, queries, cheap, {"price": {"lt": float(price)}})
     with writing(collection, data) as written:
         started = time.perf_counter()
         report["search_while_writing"] = searches(collection, queries, truth, None)

@@ -220,13 +220,18 @@ def test_an_unknown_store_is_named(url: str) -> None:
         open_store(url)
 
 
-@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("store", ["lance", "postgresql"], indirect=True)
 def test_filters_that_leave_the_index_without_candidates_are_answered_exactly(
     collection: ScannableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Again and again: PostgreSQL keeps the plan of a statement that it has seen five times."""
-    for name, value in {"INDEX_FROM_ROWS": 100, "FILTERED_EF_SEARCH": 20, "EF_SEARCH": 20}.items():
-        monkeypatch.setattr(f"querylife_jobs.stores.postgres.{name}", value)
+    small = {
+        "postgres": {"INDEX_FROM_ROWS": 100, "FILTERED_EF_SEARCH": 20, "EF_SEARCH": 20},
+        "lance": {"INDEX_FROM_ROWS": 100, "PARTITION_ROWS": 16},
+    }
+    for module, settings in small.items():
+        for name, value in settings.items():
+            monkeypatch.setattr(f"querylife_jobs.stores.{module}.{name}", value)
     vectors = fill(collection, 3000)
     collection.optimize()
     for seed in range(12):

@@ -7,7 +7,10 @@ import contextlib
 import datetime
 import fcntl
 import json
+import math
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ import pyarrow
 from lancedb.index import FTS, BTree, IvfSq
 from numpy.typing import NDArray
 
+from querylife.lru_cache import LruCache
 from querylife_client.vector_store import Attributes, Condition, Hit, StoredRow, StoreError, StoreIdentity
 from querylife_jobs.stores.rows import (
     CONTENT,
@@ -46,7 +50,10 @@ SQL_TYPES = {"text": "string", "integer": "bigint", "number": "double", "boolean
 SIGNS = {"eq": "=", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes a few milliseconds and is exact
 PARTITION_ROWS = 1024
-PROBES, FILTERED_PROBES = 16, 48  # partitions that a search looks into, without and with filters
+PROBES, FILTERED_PROBES = 16, 48  # partitions that a search looks into, at least, without and with filters
+FILTERED_CANDIDATES = 25_000  # rows that meet the filters, among which a search looks for the nearest
+MOST_PROBES = 100_000
+KNOWN_S, KNOWN_FILTERS = 60.0, 1024  # how long, and of how many filters, the share of rows is known
 REFINE = 4  # times k rows are compared again with their exact vectors
 KEEP_VERSIONS = datetime.timedelta(minutes=10)  # longer than any search takes
 SCAN_ROWS = 4096
@@ -131,6 +138,8 @@ class LanceCollection:
         self._table = table
         self._identity = identity
         self._folder = folder
+        self._known: LruCache[str, tuple[float, float]] = LruCache(KNOWN_FILTERS)  # filters -> until when, their share
+        self._known_lock = threading.Lock()
 
     def identity(self) -> StoreIdentity:
         return self._identity
@@ -165,9 +174,10 @@ class LanceCollection:
         check_fingerprint(self._identity, fingerprint, "query vector")
         query = self._latest().search(np.asarray(vector, np.float32), vector_column_name=VECTOR)
         query = query.distance_type("dot").select([ID, *self._identity.columns, "_distance"]).limit(k)
+        probes = PROBES
         if filters:
-            query = query.where(" AND ".join(map(_sql, filters)), prefilter=True)
-        probes = FILTERED_PROBES if filters else PROBES
+            where = " AND ".join(map(_sql, filters))
+            query, probes = query.where(where, prefilter=True), self._probes(where)
         rows = self._do(lambda: query.nprobes(probes).refine_factor(REFINE).to_arrow()).to_pylist()
         return [Hit(row[ID], 1.0 - row["_distance"], visible(row, self._identity.columns)) for row in rows]
 
@@ -215,6 +225,20 @@ class LanceCollection:
                 )
             )
         self._do(lambda: self._table.optimize(cleanup_older_than=KEEP_VERSIONS))
+
+    def _probes(self, where: str) -> int:
+        """Partitions to look into. The nearest rows that meet a filter may lie far from the query: the fewer meet it,
+        the more partitions hold the same number of them."""
+        now = time.monotonic()
+        with self._known_lock:
+            until, share = self._known.get(where) or (0.0, 0.0)
+        if until < now:
+            share = self._do(lambda: self._table.count_rows(where)) / max(1, self._do(self._table.count_rows))
+            with self._known_lock:
+                self._known.put(where, (now + KNOWN_S, share))
+        return max(
+            FILTERED_PROBES, min(MOST_PROBES, math.ceil(FILTERED_CANDIDATES / PARTITION_ROWS / max(share, 1e-9)))
+        )
 
     def _where_ids(self, ids: Sequence[str]) -> Any:
         return self._latest().search().where(_among(ID, ids) if ids else "false")
