@@ -25,6 +25,7 @@ import psutil
 from loadtest.attribution import StageTime, read_statistics, stage_times
 from loadtest.connection import PEM_VARIABLES
 from loadtest.generators import IN_FLIGHT, Generators
+from loadtest.process_memory import family, megabytes
 from loadtest.report import write_page, write_stages, write_summary
 from loadtest.results import Memory, Samples, invalid_because, missed_objectives, percentiles, read_samples
 from loadtest.scenario import FOLDER, Scenario, load_scenario
@@ -118,10 +119,10 @@ def _memory(server: int | None) -> Iterator[Memory]:
         while not over.wait(1.0):
             trees = {"generator": [p for p in own.children(recursive=True) if _is_locust(p)]}
             if server is not None:
-                trees["server"] = _family(server)
+                trees["server"] = family(psutil.Process(server)) if psutil.pid_exists(server) else []
             memory.seconds.append(time.monotonic() - started)
             for name, processes in trees.items():
-                memory.megabytes.setdefault(name, []).append(sum(map(_resident_mb, processes)))
+                memory.megabytes.setdefault(name, []).append(megabytes(processes))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -132,24 +133,10 @@ def _memory(server: int | None) -> Iterator[Memory]:
         watcher.join()
 
 
-def _family(process: int) -> list[psutil.Process]:
-    """A process and all its children; nobody, once it has ended."""
-    with contextlib.suppress(psutil.Error):
-        return [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
-    return []
-
-
 def _is_locust(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return "locust" in process.cmdline()
     return False
-
-
-def _resident_mb(process: psutil.Process) -> float:
-    """Shared pages are counted once, where the kernel tells them apart."""
-    with contextlib.suppress(psutil.Error):
-        return float(process.memory_full_info().pss / 2**20)
-    return 0.0
 
 
 def _facts(options: argparse.Namespace, scenario: Scenario) -> dict[str, str]:

@@ -31,6 +31,7 @@ from loadtest.attribution import read_statistics, stage_times
 from loadtest.bench.rates import queries_answered
 from loadtest.bench.servers import triton
 from loadtest.bench.traffic import queries
+from loadtest.process_memory import family, megabytes
 from querylife.contract import EMBED_QUERY, MODELS, TEXT_TOWER
 from querylife_client import Client
 
@@ -62,7 +63,8 @@ def main() -> None:
         for name, server in servers.items():
             _warm_up(server.address)
             idle[name] = _idle(server, options.idle_seconds)
-            print(f"{name}: {server.start_s:.1f} s of processor time to start, {_megabytes(server):.0f} MB")
+            memory_mb = megabytes(family(server.supervisor))
+            print(f"{name}: {server.start_s:.1f} s of processor time to start, {memory_mb:.0f} MB")
         for number in range(options.rounds):
             for name in list(servers)[:: 1 if number % 2 == 0 else -1]:
                 rounds[name].append(_measure(servers[name], options.seconds))
@@ -149,12 +151,6 @@ def _processor_s(server: Server) -> dict[str, float]:
         name = next((model.name for model in MODELS if model.name in folders), "tritonserver")
         spent[name] = spent.get(name, 0.0) + sum(process.cpu_times()[:2])
     return spent
-
-
-def _megabytes(server: Server) -> float:
-    """Memory of all its processes; pages that some of them share count once."""
-    processes = (server.supervisor, *server.supervisor.children(recursive=True))
-    return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
 def _report(rounds: dict[str, list[Costs]], idle: dict[str, Costs]) -> None:

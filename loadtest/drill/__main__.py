@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from loadtest.drill.faults import FAULTS
-from loadtest.drill.stack import Stack, running_stack, write_catalogue
+from loadtest.drill.stack import Stack, running_stack
 from loadtest.drill.traffic import Traffic
 
 HEALED_S = 120.0
@@ -41,14 +41,12 @@ def main() -> int:
     names = [name for name in FAULTS if not options.only or any(text in name for text in options.only)]
     with tempfile.TemporaryDirectory(prefix="querylife-drill-") as name:
         folder = Path(name)
-        copy = Path(shutil.copytree(options.repository, folder / "repository"))
-        wanted_rows = write_catalogue(folder / "catalogue.csv")
-        with running_stack(options.repository.resolve(), copy, folder, options.servers) as stack:
+        with running_stack(options.repository, folder, options.servers) as stack:
             traffic = Traffic(stack)
             outcomes = {name: Outcome(name) for name in names}
             for _ in range(options.repeats):
                 for fault in names:
-                    _drill(stack, traffic, outcomes[fault], wanted_rows)
+                    _drill(stack, traffic, outcomes[fault])
                     print(json.dumps(asdict(outcomes[fault])), file=sys.stderr, flush=True)
             traffic.close()
         for log in folder.glob("*.log"):
@@ -60,7 +58,7 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def _drill(stack: Stack, traffic: Traffic, outcome: Outcome, wanted_rows: int) -> None:
+def _drill(stack: Stack, traffic: Traffic, outcome: Outcome) -> None:
     before = Counter(traffic.counts)
     FAULTS[outcome.fault](stack)
     lifted = time.monotonic()
@@ -70,7 +68,7 @@ def _drill(stack: Stack, traffic: Traffic, outcome: Outcome, wanted_rows: int) -
             break
         time.sleep(0.05)
     outcome.recovery_s.append(round(time.monotonic() - lifted, 2))
-    outcome.rows_lost += abs(wanted_rows - stack.rows())
+    outcome.rows_lost += stack.lost_rows()
     counted = Counter(traffic.counts)
     counted.subtract(before)
     for (_, verdict), number in counted.items():

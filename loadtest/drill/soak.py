@@ -9,9 +9,7 @@ more than --growth from the middle to the end. Needs root (mount namespaces).
 """
 
 import argparse
-import contextlib
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -20,8 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from loadtest.drill.stack import Stack, running_stack, write_catalogue
+from loadtest.drill.stack import Stack, running_stack
 from loadtest.drill.traffic import Traffic
+from loadtest.process_memory import family, megabytes
 
 SAMPLE_S = 20.0
 INDEX_S = 600.0
@@ -32,15 +31,14 @@ Memory = dict[str, float]  # part of the stack -> MB
 def main() -> int:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="querylife-soak-") as name:
-        folder = Path(name)
-        copy = Path(shutil.copytree(options.repository, folder / "repository"))
-        wanted_rows = write_catalogue(folder / "catalogue.csv")
-        with running_stack(options.repository.resolve(), copy, folder, options.servers) as stack:
-            traffic = Traffic(stack, with_pictures=True)
-            samples = _watch(stack, traffic, options.seconds)
-            traffic.close()
-            lost = abs(wanted_rows - stack.rows())
+    with (
+        tempfile.TemporaryDirectory(prefix="querylife-soak-") as folder,
+        running_stack(options.repository, Path(folder), options.servers) as stack,
+    ):
+        traffic = Traffic(stack, with_pictures=True)
+        samples = _watch(stack, traffic, options.seconds)
+        traffic.close()
+        lost = stack.lost_rows()
     growth = {part: growth_of([sample[part] for sample in samples]) for part in samples[0]}
     (options.out / "soak.md").write_text(_table(samples, growth, traffic, lost, options.seconds))
     print((options.out / "soak.md").read_text())
@@ -65,16 +63,8 @@ def _watch(stack: Stack, traffic: Traffic, seconds: float) -> list[Memory]:
 
 def _memory(stack: Stack) -> Memory:
     parts = {process.name: psutil.Process(process.popen.pid) for process in (*stack.servers, stack.gateway)}
-    memory = {name: _megabytes(process) for name, process in parts.items()}
-    return memory | {"callers": _megabytes(psutil.Process(), alone=True)}
-
-
-def _megabytes(root: psutil.Process, *, alone: bool = False) -> float:
-    total = 0
-    for process in (root, *(() if alone else root.children(recursive=True))):
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return round(total / 1e6)
+    memory = {name: float(round(megabytes(family(process)))) for name, process in parts.items()}
+    return memory | {"callers": float(round(megabytes([psutil.Process()])))}
 
 
 def growth_of(values: list[float]) -> float:

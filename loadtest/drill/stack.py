@@ -8,6 +8,7 @@ import contextlib
 import csv
 import itertools
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -147,9 +148,10 @@ class Postgres:
 
 @dataclass
 class Stack:
-    """repository: a copy that a fault may damage; server 3 reads it. catalogue: what the index holds.
+    """repository: a copy that a fault may damage; the last server reads it. catalogue: what the index holds.
 
-    gateway_tls: the gateway's own certificate. Every server asks for TLS and the token, the gateway for TLS.
+    wanted_rows: products of the catalogue. gateway_tls: the gateway's own certificate. Every server asks for TLS and
+    the token, the gateway for TLS.
     """
 
     servers: list[Server]
@@ -160,6 +162,7 @@ class Stack:
     addresses: str
     repository: Path
     catalogue: Path
+    wanted_rows: int
     folder: Path
     credentials: Credentials
     gateway_tls: Files
@@ -186,6 +189,10 @@ class Stack:
                 [*command, "--server", self.servers[-1].address, "--ledger", ledger, *access], stdout=log, stderr=log
             )
 
+    def lost_rows(self) -> int:
+        """By how many products the store differs from the catalogue that the stack began with."""
+        return abs(self.wanted_rows - self.rows())
+
     def rows(self) -> int:
         """Products in the store."""
         from querylife_jobs.stores import open_store  # noqa: PLC0415  # LanceDB takes seconds
@@ -209,10 +216,12 @@ def write_catalogue(path: Path, more: int = 0) -> int:
 
 
 @contextlib.contextmanager
-def running_stack(repository: Path, copy: Path, folder: Path, servers: int) -> Iterator[Stack]:
-    """Start everything, fill the index, and wait until all are ready. copy: of repository, for the last server."""
+def running_stack(repository: Path, folder: Path, servers: int) -> Iterator[Stack]:
+    """Start everything in an empty folder, fill the index, and wait until all are ready."""
+    repository = repository.resolve()
+    copy = Path(shutil.copytree(repository, folder / "repository"))
     catalogue = folder / "catalogue.csv"
-    write_catalogue(catalogue)
+    wanted_rows = write_catalogue(catalogue)
     credentials = Credentials(folder)
     with contextlib.ExitStack() as closing:
         postgres = Postgres(folder)
@@ -230,7 +239,7 @@ def running_stack(repository: Path, copy: Path, folder: Path, servers: int) -> I
         options += ["--triton-authority", str(credentials.authority), "--triton-server-name", NAME]
         options += ["--tls-certificate", str(tls.certificate), "--tls-key", str(tls.key), "--store", postgres.url]
         command = [sys.executable, "-m", "querylife", "gateway", *options]
-        parts = (network, postgres, None, url, addresses, copy, catalogue, folder, credentials, tls)
+        parts = (network, postgres, None, url, addresses, copy, catalogue, wanted_rows, folder, credentials, tls)
         stack = Stack(started, *parts)  # type: ignore[arg-type]  # the gateway is started once the index is there
         assert stack.index().wait(STARTED_S) == 0, (folder / "index.log").read_text()
         log = folder / "gateway.log"
