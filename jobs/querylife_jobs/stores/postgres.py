@@ -43,7 +43,8 @@ STATE_TABLE = "querylife_state"
 SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double precision", "boolean": "boolean"}
 INDEX_FROM_ROWS = 20_000  # below, comparing with every row takes milliseconds and is exact
 EF_SEARCH, FILTERED_EF_SEARCH = 200, 1000  # candidates of the HNSW index; filters are applied to them afterwards
-BUILD_MEMORY = "1GB"
+# To build the HNSW index, beside the vectors themselves; a build that does not fit goes on many times more slowly.
+NEIGHBOURS_BYTES, LEAST_BUILD_MB, MOST_BUILD_MB = 512, 64, 4096
 CONNECT_TIMEOUT_S = 10
 SCAN_ROWS = 4096
 
@@ -286,9 +287,12 @@ class PostgresCollection:
     def optimize(self) -> None:
         """Build the indexes where they are missing, and count in how many rows each word is."""
         words = words_table(self._name)
-        is_large = self.count() >= INDEX_FROM_ROWS
+        count = self.count()
+        is_large = count >= INDEX_FROM_ROWS
+        needed_mb = count * (4 * self._identity.width + NEIGHBOURS_BYTES) // 2**20
+        build_mb = min(MOST_BUILD_MB, max(LEAST_BUILD_MB, needed_mb))
         with self._database.writing() as connection:
-            connection.execute(f"SET LOCAL maintenance_work_mem = '{BUILD_MEMORY}'")
+            connection.execute(f"SET LOCAL maintenance_work_mem = '{build_mb}MB'")
             if is_large:
                 statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector vector_ip_ops)"
                 connection.execute(sql.SQL(statement).format(sql.Identifier(f"{self._name}_hnsw"), self._table))
