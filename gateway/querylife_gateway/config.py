@@ -73,3 +73,5 @@ class GatewayConfig:
         if (self.tls_certificate is None) != (self.tls_key is None):
             files = f"{self.tls_certificate} and {self.tls_key}"
             raise ConfigError(f"tls_certificate, tls_key: found {files}, want both or neither")
+        if self.checkpoint is not None and not (self.checkpoint / "config.json").is_file():
+            raise ConfigError(f"checkpoint: found no config.json in {self.checkpoint}, want a checkpoint folder")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from querylife.errors import QuerylifeError
+from querylife.errors import ArtifactError, QuerylifeError
 from querylife_client import Product
 from querylife_gateway.endpoint import Answer, Call
 from querylife_gateway.errors import HttpError
@@ -85,4 +85,8 @@ def _load(checkpoint: Path) -> "Explainer":
     except ImportError as error:
         raise HttpError(503, f"explanations need the extra `train`: {error}") from error
     torch.set_num_threads(1)  # the model server needs the others
-    return Explainer(checkpoint)
+    try:
+        return Explainer(checkpoint)
+    except ArtifactError as error:
+        log.warning("%s", error)
+        raise HttpError(503, "the checkpoint cannot be read; the gateway's log says why") from error

@@ -1,13 +1,20 @@
 """An explanation is about the very score that is served, and its parts add up."""
 
+import asyncio
+from contextlib import closing
+
 import numpy as np
 import pytest
 from servers import ROOT
 
 from querylife.catalog.sample_catalog import drawn_products
+from querylife.errors import ConfigError
 from querylife.model.query_life import load_checkpoint
 from querylife_client import Client, Product
+from querylife_gateway.config import GatewayConfig
+from querylife_gateway.errors import HttpError
 from querylife_gateway.explanation import Explainer
+from querylife_gateway.why import WhyService
 
 WEIGHTS = ROOT / "querylife/weights/querylife-mini"
 
@@ -51,3 +58,18 @@ def test_the_heat_map_is_a_square_of_patches_where_there_is_a_picture(explainer,
     assert heat.min() == 0
     assert heat.max() == 1
     assert explainer.explain("red dress", Product(product.title)).heat is None
+
+
+def test_a_gateway_does_not_start_without_its_checkpoint(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint: found no config\.json in .*missing, want a checkpoint folder"):
+        GatewayConfig(checkpoint=tmp_path / "missing")
+
+
+def test_a_damaged_checkpoint_is_told_apart_from_a_failure_of_the_gateway(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with (
+        closing(WhyService(tmp_path)) as service,
+        pytest.raises(HttpError, match="checkpoint cannot be read") as raised,
+    ):
+        asyncio.run(service.explain("red dress", Product("Red dress"), ""))
+    assert raised.value.status == 503
