@@ -7,8 +7,10 @@ do not belong together. Reading needs numpy only, because the Triton backends re
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ LOCK_NAME = "engine.lock.json"
 ONNX_NAME = "model.onnx"
 PLAN_NAME = "model.plan"
 TOKENIZER_NAME = "tokenizer.json"
+SETTLED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -238,12 +241,29 @@ def _tokens_sha256(tokenizer: Path, *arrays: NDArray[Any]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes. Raises ArtifactError when there is no such file."""
+    """sha256 of a file's bytes. Raises ArtifactError when there is no such file.
+
+    A file that is as it was when this process read it is not read again.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = path.stat()
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        # Of a file that changed just now, the next change may carry the same time.
+        is_settled = time.time() - max(found.st_mtime, found.st_ctime) > SETTLED_S
+        return _known_sha256(path, state) if is_settled else _read_sha256(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error}: run querylife-build repository") from error
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, state: tuple[int, ...]) -> str:
+    """state: changes with the content, because nobody can set the time of a file's last change (st_ctime)."""
+    return _read_sha256(path)
+
+
+def _read_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _array_sha256(*arrays: NDArray[Any]) -> str:

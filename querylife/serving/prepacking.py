@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from querylife.artifacts.processor import processor_description
-from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock
+from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock, file_sha256
 from querylife.errors import ArtifactError
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,15 @@ def prepacked_towers(repository: Path, lock: EngineLock, cache: Path) -> Path:
     Files of other towers or processors that nobody used for a week are removed. Raises ArtifactError where the folder
     cannot be made: a full disk, a cache that is read-only.
     """
-    folder = cache / _key(lock)
     try:
+        folder = cache / _key(lock)
         cache.mkdir(parents=True, exist_ok=True)
         if not _is_whole(folder):
             _make(repository, lock, folder)
         os.utime(folder)
         _remove_unused(cache)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ArtifactError(f"{cache}: found no place for prepacked towers: {error}") from error
+    except (OSError, subprocess.SubprocessError, PackageNotFoundError) as error:
+        raise ArtifactError(f"{cache}: the towers cannot be prepacked: {error}") from error
     return folder
 
 
@@ -67,8 +67,8 @@ def _is_whole(folder: Path) -> bool:
     """Whether every file is what was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return bool(manifest) and all(_sha256(folder / name) == digest for name, digest in manifest.items())
-    except (OSError, ValueError, AttributeError):
+        return bool(manifest) and all(file_sha256(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError, AttributeError, ArtifactError):
         return False
 
 
@@ -82,7 +82,7 @@ def _make(repository: Path, lock: EngineLock, folder: Path) -> None:
         made = subprocess.run(command, capture_output=True, text=True, timeout=PREPACK_S, check=False)
         if made.returncode:
             raise ArtifactError(f"the towers were not prepacked: {_last_line(made.stderr)}")
-        manifest = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
+        manifest = {path.name: file_sha256(path) for path in sorted(unfinished.iterdir())}
         (unfinished / MANIFEST).write_text(json.dumps(manifest))
         _flush(unfinished)
         shutil.rmtree(folder, ignore_errors=True)  # damaged
@@ -110,11 +110,6 @@ def _remove_unused(cache: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another server removed it
             if folder.is_dir() and time.time() - folder.stat().st_mtime > UNUSED_S:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _last_line(text: str) -> str:

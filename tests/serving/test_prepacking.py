@@ -130,7 +130,7 @@ def test_bf16_towers_are_not_prepacked(lock):
 
 def test_a_cache_that_is_no_folder_is_refused(tmp_path, lock):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(ArtifactError, match="found no place for prepacked towers"):
+    with pytest.raises(ArtifactError, match="the towers cannot be prepacked"):
         prepacked_towers(REPOSITORY, lock, tmp_path / "cache")
 
 

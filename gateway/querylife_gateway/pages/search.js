@@ -165,7 +165,7 @@ function whyLines(why) {
     const part = Math.abs(share) / total;
     const bar = make("i", { class: share < 0 ? "minus" : "" });
     bar.style.width = percent(part);
-    shares.append(make("dt", {}, SHARES[name]), make("dd", {}, `${share < -0.005 ? "−" : ""}${percent(part)}`), make("div", { class: "bar" }, bar));
+    shares.append(make("dt", {}, SHARES[name]), make("dd", {}, `${share / total < -0.005 ? "−" : ""}${percent(part)}`), make("div", { class: "bar" }, bar));
   }
   const without = make("dl", {}, make("dt", {}, "Score"), make("dd", {}, why.probability.toFixed(2)));
   for (const [name, score] of Object.entries(why.without)) {
