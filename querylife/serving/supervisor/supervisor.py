@@ -228,7 +228,7 @@ class Supervisor:
 
     def _drain(self, process: TritonProcess, control: RepositoryControl) -> None:
         log.info("draining")
-        idleness = Idleness(process, window_s=2.0)
+        idleness = Idleness(process, window_s=1.0)
         if not control.drain(self.config.drain_s, idleness.is_idle):
             log.warning("requests are left after %.0f s", self.config.drain_s)
         # The last answers go out within a second. Triton also hands out its traces, and waits for its backends.
