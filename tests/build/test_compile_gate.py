@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from dual_encoder_folders import write_dual_encoder
 from onnx import helper, numpy_helper
 from tiny import MAX_TOKENS
 
 from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOWERS, VISION_TOWER
 from querylife.errors import ArtifactError
+from querylife.model.adopt import dual_encoder_config
+from querylife.model.query_life import QueryLife, save_checkpoint
 from querylife_build.export.folder import export_folder
 from querylife_build.sources import default_checkpoint, source_sha256
 from querylife_build.tensorrt.compile_gate import TARGET, check_compiles, load_rtx
@@ -61,6 +64,15 @@ def test_spelled_attention_compiles_too(spelled, tower):
     assert "Attention" not in operators
     assert "Softmax" in operators
     assert check_compiles(tower, spelled.files[tower], MAX_TOKENS)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_dual_encoders_compile_too(tmp_path, kind):
+    source = write_dual_encoder(tmp_path / "source", kind)
+    save_checkpoint(QueryLife(dual_encoder_config(str(source), kind)), tmp_path / "adopted")
+    exported = export_folder(tmp_path / "adopted", tmp_path / "onnx", "fp16", "a")
+    for tower, path in exported.files.items():
+        assert check_compiles(tower, path, exported.max_tokens)
 
 
 @pytest.mark.parametrize("tower", [TEXT_TOWER, VISION_TOWER], ids=lambda tower: tower.name)
