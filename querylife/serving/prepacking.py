@@ -85,11 +85,12 @@ def _make(repository: Path, lock: EngineLock, folder: Path) -> None:
         manifest = {path.name: file_sha256(path) for path in sorted(unfinished.iterdir())}
         (unfinished / MANIFEST).write_text(json.dumps(manifest))
         _flush(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged
-        with contextlib.suppress(OSError):  # another server was first: its files are the same
+        try:
             unfinished.rename(folder)
-        if not folder.is_dir():
-            raise ArtifactError(f"{folder}: could not be written")
+        except OSError:  # there is one: another server's, which may be in use and is the same, or a damaged one
+            if not _is_whole(folder):
+                shutil.rmtree(folder)
+                unfinished.rename(folder)
         log.info("prepacked the towers in %.1f s: %s", time.monotonic() - begun, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

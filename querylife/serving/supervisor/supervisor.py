@@ -199,7 +199,7 @@ class Supervisor:
         return gpu, ["--backend-config=tensorrt,version-compatible=true"] if plans.version_compatible else []
 
     def _prepacked(self, lock: EngineLock) -> Path | None:
-        """The folder of prepacked towers, None where there is none; then the server takes more memory, no more."""
+        """The folder of prepacked towers, or None, which costs memory and nothing else."""
         if self.config.profile != "cpu" or self.config.tower_cache is None or not can_be_prepacked(lock):
             return None
         try:
