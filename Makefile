@@ -57,7 +57,7 @@ $(OPENVINO_INSTALLED): requirements/openvino.lock $(INSTALLED)
 
 PRECISION ?= fp32
 
-# The last five targets have nothing in common but .venv, which none of them changes: two are made at a time.
+# The five targets of the first line share .venv alone, which none of them changes: TEST_WORKERS are made at a time.
 test: $(OPENVINO_INSTALLED) compile-gate-environment ## set everything up and pass the tests
 	$(MAKE) --jobs=$(TEST_WORKERS) genfilt-environment repository ray-environment clients-environment deploy-environment
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder

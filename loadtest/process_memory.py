@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import psutil
 
 
-def family(root: psutil.Process) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
     """A process and all that it has started; nobody, once it has ended."""
     with contextlib.suppress(psutil.Error):
-        return [root, *root.children(recursive=True)]
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return []
 
 

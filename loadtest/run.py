@@ -119,7 +119,7 @@ def _memory(server: int | None) -> Iterator[Memory]:
         while not over.wait(1.0):
             trees = {"generator": [p for p in own.children(recursive=True) if _is_locust(p)]}
             if server is not None:
-                trees["server"] = family(psutil.Process(server)) if psutil.pid_exists(server) else []
+                trees["server"] = family(server)
             memory.seconds.append(time.monotonic() - started)
             for name, processes in trees.items():
                 memory.megabytes.setdefault(name, []).append(megabytes(processes))

@@ -333,7 +333,7 @@ class Client:
     ) -> NDArray[np.float32]:
         if self._decoder is not None and isinstance(query, (str, bytes)):
             query_vectors = self._embed_queries([query], deadlines)
-            embedded = (self._embed_products(products, deadlines)).vectors
+            embedded = self._embed_products(products, deadlines).vectors
             _ranking.check_models(query_vectors, embedded)  # the server may have been replaced in between
             return self._score_vectors(query_vectors, embedded, deadlines)
         batches = _batches.score_batches(query, products, self._config.limits)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.bench.figures import save_figure
 from loadtest.bench.instance_sweep import Workload, change, rate
 from loadtest.bench.servers import triton
 
@@ -31,7 +32,7 @@ Rates = dict[tuple[str, str], dict[int, list[float]]]  # kind, items -> count ->
 
 @dataclass(frozen=True)
 class Setting:
-    """count of what kind says."""
+    """So many instances of each tower, or so many servers. kind: one of KINDS."""
 
     kind: str
     count: int
@@ -98,9 +99,7 @@ def _draw(path: Path, rates: Rates) -> None:
             axis.errorbar(COUNTS, middle, yerr=spread, marker="o", capsize=3, label=kind)
         axis.set(xlabel="instances of each tower, or servers", ylabel=f"{name}/s", xticks=COUNTS, ylim=0)
         axis.legend()
-    figure.tight_layout()
-    pyplot.rcParams["svg.fonttype"] = "none"  # text stays text: a small file
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _options() -> argparse.Namespace:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from loadtest.bench.figures import save_figure
 from loadtest.bench.traffic import samples
 from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, read_lock
 from querylife.contract import TEXT_TOWER, VISION_TOWER, TokenRole
@@ -85,9 +86,7 @@ def _draw(path: Path, text: dict[int, float], pictures: dict[int, float], vision
     right.axhline(vision / 1000, color="grey", linestyle="--", label="vision tower")
     right.set(xlabel="side of a picture, pixels", title="picture", xlim=0, ylim=0)
     right.legend()
-    figure.tight_layout()
-    pyplot.rcParams["svg.fonttype"] = "none"  # text stays text: a small file
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _options() -> argparse.Namespace:

@@ -63,7 +63,7 @@ def main() -> None:
         for name, server in servers.items():
             _warm_up(server.address)
             idle[name] = _idle(server, options.idle_seconds)
-            memory_mb = megabytes(family(server.supervisor))
+            memory_mb = megabytes(family(server.supervisor.pid))
             print(f"{name}: {server.start_s:.1f} s of processor time to start, {memory_mb:.0f} MB")
         for number in range(options.rounds):
             for name in list(servers)[:: 1 if number % 2 == 0 else -1]:

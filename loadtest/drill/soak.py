@@ -62,9 +62,9 @@ def _watch(stack: Stack, traffic: Traffic, seconds: float) -> list[Memory]:
 
 
 def _memory(stack: Stack) -> Memory:
-    parts = {process.name: psutil.Process(process.popen.pid) for process in (*stack.servers, stack.gateway)}
-    memory = {name: float(round(megabytes(family(process)))) for name, process in parts.items()}
-    return memory | {"callers": float(round(megabytes([psutil.Process()])))}
+    parts = {process.name: family(process.popen.pid) for process in (*stack.servers, stack.gateway)}
+    parts["callers"] = [psutil.Process()]
+    return {name: round(megabytes(processes), 1) for name, processes in parts.items()}
 
 
 def growth_of(values: list[float]) -> float:

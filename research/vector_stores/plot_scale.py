@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from loadtest.bench.figures import save_figure
+
 SEARCHES = {
     "search": "all rows",
     "search_price_below_50": "filter: 1 row in 20",
@@ -42,9 +44,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="rows", title=store)
     axes[0][0].set_ylabel("ms: median, bar to the p99")
     axes[0][-1].legend(fontsize="x-small")
-    figure.tight_layout()
-    pyplot.rcParams["svg.fonttype"] = "none"  # text stays text: a small file
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":
