@@ -1,7 +1,8 @@
 """A user's own judgements: a CSV, Parquet or JSON Lines file with columns query, product_id and grade (0 to 3).
 
-product_id names a product of the catalogue (querylife.catalog.reader). Pairs that are not listed are unknown: training
-takes them for in-batch negatives of the contrastive losses only, and evaluation leaves them out.
+Or a click log: clicks in the place of grade, and where they are known impressions and position; querylife.data.clicks
+makes grades of them. product_id names a product of the catalogue (querylife.catalog.reader). Pairs that are not listed
+are unknown: training takes them for in-batch negatives of the contrastive losses only, and evaluation leaves them out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,12 @@ from pyarrow import csv, json, parquet
 
 from querylife.catalog.reader import CatalogProduct, iterate_catalog
 from querylife.data.batches import Batch, Dropout, numbered
+from querylife.data.clicks import UNKNOWN, click_grades, count_grades
 from querylife.data.relevance import NEAR
 from querylife.errors import InputFileError
 from querylife.model.image_features import Picture
 
 READERS = {".parquet": parquet.read_table, ".csv": csv.read_csv, ".jsonl": json.read_json}
-UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -119,29 +120,73 @@ def _columns(path: Path) -> dict[str, Any]:
 def judged_catalog(catalog: Path, pairs: Path) -> JudgedCatalog:
     """Read a catalogue's titles and types, and the judgements on it. Raises InputFileError."""
     columns = _columns(pairs)
-    missing = {"query", "product_id", "grade"} - set(columns)
-    if missing:
-        raise InputFileError(f"{pairs}: found no column {', '.join(sorted(missing))}")
+    missing = {"query", "product_id"} - set(columns)
+    if missing or not columns.keys() & {"grade", "clicks"}:
+        wanted = sorted(missing) or ["grade, or clicks"]
+        raise InputFileError(f"{pairs}: found no column {', '.join(wanted)}")
     products = list(iterate_catalog(catalog, pictures=False))
     column_of = {product.id: column for column, product in enumerate(products)}
     row_of: dict[str, int] = {}
     count = len(columns["query"])
-    queries, judged, grades = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int8)
-    for number, (query, product, grade) in enumerate(_rows(columns)):
+    queries, judged = np.empty(count, np.int64), np.empty(count, np.int64)
+    for number, (query, product) in enumerate(_rows(columns, "query", "product_id")):
         column = column_of.get(str(product))
         if column is None:
             raise InputFileError(f"{pairs}: found product_id {product!r}, want an id of {catalog}")
-        if grade not in (0, 1, 2, 3):
-            raise InputFileError(f"{pairs}: found grade {grade!r}, want 0, 1, 2 or 3")
-        queries[number], judged[number], grades[number] = row_of.setdefault(query, len(row_of)), column, grade
+        queries[number], judged[number] = row_of.setdefault(query, len(row_of)), column
+    if "grade" in columns:
+        grades = _grades(columns, pairs)
+    else:
+        queries, judged, grades = _clicked(columns, pairs, queries, judged)
     return JudgedCatalog(products, list(row_of), Judgements.from_pairs(queries, judged, grades, len(row_of)))
 
 
-def _rows(columns: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """(query, product_id, grade) of each pair, a chunk of Python objects at a time."""
-    count, size = len(columns["query"]), 65536
+def _grades(columns: dict[str, Any], path: Path) -> NDArray[np.int8]:
+    """[rows] int8."""
+    grades = np.empty(len(columns["grade"]), np.int8)
+    for number, (grade,) in enumerate(_rows(columns, "grade")):
+        if grade not in (0, 1, 2, 3):
+            raise InputFileError(f"{path}: found grade {grade!r}, want 0, 1, 2 or 3")
+        grades[number] = grade
+    return grades
+
+
+def _clicked(
+    columns: dict[str, Any], path: Path, queries: NDArray[np.int64], products: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8]]:
+    """Queries, products and grades of the pairs that a click log tells something of. queries, products: [rows]."""
+    clicks = _counts(columns, "clicks", path)
+    width = int(products.max(initial=0)) + 1
+    keys, pair_of = np.unique(queries * width + products, return_inverse=True)
+    if {"impressions", "position"} <= columns.keys():
+        shown, positions = _counts(columns, "impressions", path), _counts(columns, "position", path)
+        if (clicks > shown).any():
+            row = int(np.argmax(clicks > shown))
+            raise InputFileError(f"{path}: found {clicks[row]:g} clicks of {shown[row]:g} impressions, want no more")
+        grades = click_grades(pair_of, clicks, shown, positions.astype(np.int64))
+    else:
+        grades = count_grades(pair_of, keys // width, clicks)
+    known = grades != UNKNOWN
+    return keys[known] // width, keys[known] % width, grades[known]
+
+
+def _counts(columns: dict[str, Any], name: str, path: Path) -> NDArray[np.float64]:
+    """[rows]: a column of numbers that are not negative."""
+    try:
+        counts = np.asarray(columns[name].to_numpy(), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputFileError(f"{path}: {name}: want whole numbers: {error}") from error
+    wrong = ~(counts >= 0)
+    if wrong.any():
+        raise InputFileError(f"{path}: found {name} {counts[wrong][0]:g}, want 0 or more")
+    return counts
+
+
+def _rows(columns: dict[str, Any], *names: str) -> Iterator[tuple[Any, ...]]:
+    """The named columns' values of each row, a chunk of Python objects at a time."""
+    count, size = len(columns[names[0]]), 65536
     for first in range(0, count, size):
-        parts = (columns[name].slice(first, size).to_pylist() for name in ("query", "product_id", "grade"))
+        parts = (columns[name].slice(first, size).to_pylist() for name in names)
         yield from zip(*parts, strict=True)
 
 

@@ -39,6 +39,7 @@ from querylife.metrics import (
     roc_auc,
     spearman,
 )
+from querylife.model.devices import DEVICES, device_of, in_bfloat16, own_device
 from querylife.model.embed import Rows, embed_queries
 from querylife.model.encoders import load_tokenizer
 from querylife.model.image_features import Picture, build_features
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure a checkpoint."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    model = load_checkpoint(options.checkpoint)
+    device = own_device(options.device)
+    model = load_checkpoint(options.checkpoint).to(device)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if options.home_depot:
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plot(model, {name: results[name] for name in old}, old, out)
         made = [*tables(results, benchmarks), pair_table(model, results, old)]
         if options.beside:
-            other = load_checkpoint(options.beside)
+            other = load_checkpoint(options.beside).to(device)
             beside = score_benchmarks(other, load(other)[0], benchmarks, options.fast)
             made += [model_table(results, beside, benchmarks)]
     write_report(out, f"{model.config.name} ({options.checkpoint})", made)
@@ -172,8 +174,8 @@ def home_depot(model: QueryLife, path: Path, limit: int, fast: bool) -> Table:
     row_of = {text: number for number, text in enumerate(texts)}
     left = np.array([row_of[text] for text in judgements.queries])
     right = np.array([row_of[text] for text in judgements.titles])
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-        trained = embed_queries(model, tokenizer, texts).float().numpy()
+    with torch.inference_mode(), in_bfloat16(device_of(model), enabled=fast):
+        trained = embed_queries(model, tokenizer, texts).float().cpu().numpy()
     table = Table(
         "Home Depot: Spearman correlation of cosine and human relevance; unseen: texts that training never saw"
     )
@@ -222,6 +224,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="report and plots go here")
     parser.add_argument("--limit", type=int, default=0, help="Home Depot judgements to sample; 0 for all 59,010")
     parser.add_argument("--fast", action="store_true", help="compute in bfloat16: half the time, third digits move")
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
 

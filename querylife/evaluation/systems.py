@@ -15,6 +15,7 @@ from torch import Tensor
 
 from querylife.data.benchmark import Benchmark
 from querylife.evaluation.bm25 import BM25
+from querylife.model.devices import device_of, in_bfloat16
 from querylife.model.embed import Rows, by_length, embed_queries, model_tokenizer, tokens_of
 from querylife.model.image_features import ImageFeatures
 from querylife.model.query_life import QueryLife
@@ -62,8 +63,8 @@ def score_benchmarks(
     start_products = start_embeddings(model, corpus.titles, fast)
     results: dict[str, dict[str, Scores]] = {}
     for name, benchmark in benchmarks.items():
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            queries = embed_queries(model, tokenizer, benchmark.queries).float().numpy()
+        with torch.inference_mode(), in_bfloat16(device_of(model), enabled=fast):
+            queries = embed_queries(model, tokenizer, benchmark.queries).float().cpu().numpy()
         start_queries = start_embeddings(model, benchmark.queries, fast)
         results[name] = {
             "BM25 on titles": bm25_scores(bm25, benchmark),
@@ -100,10 +101,10 @@ def product_vectors(model: QueryLife, corpus: Corpus, fast: bool) -> dict[str, T
     groups_of: dict[str, list[Tensor]] = {}
     order, groups = by_length(corpus.titles)
     for group in groups:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+        with in_bfloat16(device_of(model), enabled=fast):
             for system, (text, image) in _inputs(model, tokenizer, corpus, group).items():
                 groups_of.setdefault(system, []).append(model.fusion(*text, *image).float())
-    return {system: torch.cat(vectors)[order] for system, vectors in groups_of.items()}
+    return {system: torch.cat(vectors).cpu()[order] for system, vectors in groups_of.items()}
 
 
 def _inputs(
@@ -129,28 +130,30 @@ def _inputs(
 
 
 def _text(model: QueryLife, tokenizer: Tokenizer, titles: list[str], product_types: list[str]) -> TextInputs:
-    token_ids, token_roles = tokens_of(tokenizer, titles, product_types)
+    token_ids, token_roles = tokens_of(tokenizer, titles, product_types, device=device_of(model))
     states, embedding = model.text(token_ids, token_roles)
     return TextInputs(states, token_roles, embedding)
 
 
 def _image(model: QueryLife, corpus: Corpus, group: list[int]) -> ImageInputs:
-    states, thumbnails, used = corpus.features.take(corpus.rows[group])
+    device = device_of(model)
+    states, thumbnails, used = (shown.to(device) for shown in corpus.features.take(corpus.rows[group]))
     return ImageInputs(*model.vision.finish(states, thumbnails, used), used)
 
 
 @torch.inference_mode()
 def start_embeddings(model: QueryLife, texts: Sequence[str], fast: bool) -> Scores:
     """The starting text encoder's own mean-pooled embedding, [texts, width], unit rows."""
-    start, tokenizer = _start_tower(model.config.text), model_tokenizer(model)
+    start, tokenizer, device = _start_tower(model.config.text), model_tokenizer(model), device_of(model)
+    start = start.to(device)
     order, groups = by_length(texts, GROUP)
     pooled = []
     for group in groups:
-        token_ids, token_roles = tokens_of(tokenizer, [texts[row] for row in group])
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+        token_ids, token_roles = tokens_of(tokenizer, [texts[row] for row in group], device=device)
+        with in_bfloat16(device, enabled=fast):
             states, _ = start(token_ids, token_roles)
         pooled.append(masked_mean(states.float(), token_roles > 0))
-    embeddings: Scores = torch.nn.functional.normalize(torch.cat(pooled)[order], dim=-1).numpy()
+    embeddings: Scores = torch.nn.functional.normalize(torch.cat(pooled).cpu()[order], dim=-1).numpy()
     return embeddings
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from querylife.contract import TokenRole
+from querylife.model.devices import CPU, device_of
 from querylife.model.encoders import load_tokenizer
 from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife
@@ -37,7 +38,7 @@ def model_tokenizer(model: QueryLife) -> Tokenizer:
 def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:
     """[queries, width]. Texts of like length share a pass, so that little of it is padding."""
     order, groups = by_length(queries)
-    encoded = [unpadded(tokenizer.encode_queries(_take(queries, group))) for group in groups]
+    encoded = [unpadded(tokenizer.encode_queries(_take(queries, group)), device_of(model)) for group in groups]
     return torch.cat([model.embed_query(*tokens) for tokens in encoded])[order]
 
 
@@ -79,11 +80,11 @@ def in_groups(
 ) -> list[Tensor]:
     """What part makes of the fusion tower's inputs, [products, ...] each. The rest is as embed_products has it."""
     order, groups = by_length([f"{title} {kind}" for title, kind in zip(titles, product_types, strict=True)])
-    parts = []
+    parts, device = [], device_of(model)
     for group in groups:
-        tokens, token_roles = tokens_of(tokenizer, _take(titles, group), _take(product_types, group))
+        tokens, token_roles = tokens_of(tokenizer, _take(titles, group), _take(product_types, group), device=device)
         text_states, title = model.text(tokens, token_roles)
-        states, thumbnails, used = features.take(rows[group])
+        states, thumbnails, used = (shown.to(device) for shown in features.take(rows[group]))
         patch_states, image = model.vision.finish(states, thumbnails, used)
         parts.append(part(FusionInputs(text_states, token_roles, title, patch_states, image, used)))
     return [torch.cat(column)[order] for column in zip(*parts, strict=True)]
@@ -100,12 +101,15 @@ def _take(texts: Sequence[str], places: list[int]) -> list[str]:
     return [texts[place] for place in places]
 
 
-def tokens_of(tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None) -> tuple[Tensor, Tensor]:
-    """token_ids and token_roles, [texts, length] int32 each."""
-    return unpadded(tokenizer.encode(texts, product_types))
+def tokens_of(
+    tokenizer: Tokenizer, texts: list[str], product_types: list[str] | None = None, *, device: torch.device = CPU
+) -> tuple[Tensor, Tensor]:
+    """token_ids and token_roles, [texts, length] int32 each, on the device."""
+    return unpadded(tokenizer.encode(texts, product_types), device)
 
 
-def unpadded(tokens: Tokens) -> tuple[Tensor, Tensor]:
+def unpadded(tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
     """Without the columns that are padding in every row: buckets are for serving, here padding only costs time."""
     used = (tokens.token_roles != TokenRole.PADDING).any(axis=0)
-    return torch.from_numpy(tokens.token_ids[:, used]), torch.from_numpy(tokens.token_roles[:, used])
+    ids, roles = tokens.token_ids[:, used], tokens.token_roles[:, used]
+    return torch.from_numpy(ids).to(device), torch.from_numpy(roles).to(device)

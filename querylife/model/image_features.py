@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from querylife.errors import ItemError
+from querylife.model.devices import device_of, in_bfloat16
 from querylife.model.vision_tower import VisionTower
 from querylife.preprocessing import image as pixels
 
@@ -130,7 +131,7 @@ def encoder_fingerprint(vision: VisionTower, *, fast: bool) -> str:
     for name, value in vision.encoder.named_parameters():
         if id(value) not in trained and not any(part.startswith(UNUSED) for part in name.split(".")[:2]):
             digest.update(name.encode())
-            digest.update(value.detach().contiguous().numpy().tobytes())
+            digest.update(value.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -159,7 +160,7 @@ class _Store:
         self._folder = folder
         size = vision.config.image_size
         with torch.inference_mode():
-            tokens = vision.begin(torch.zeros(1, 3, size, size)).shape[1]
+            tokens = vision.begin(torch.zeros(1, 3, size, size, device=device_of(vision))).shape[1]
         side = size // vision.shrink
         self._states = (folder / "states.bin", np.dtype(np.float16), (tokens, vision.width))
         self._thumbnails = (folder / "thumbnails.bin", np.dtype(np.uint8), (3, side, side))
@@ -213,11 +214,12 @@ def _append(path: Path, content: bytes) -> None:
 def _encode(
     vision: VisionTower, planes: NDArray[np.uint8], fast: bool
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    rgb = torch.from_numpy(planes).to(torch.float32) / 255
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+    device = device_of(vision)
+    rgb = torch.from_numpy(planes).to(device, torch.float32) / 255
+    with in_bfloat16(device, enabled=fast):
         states = vision.begin(rgb)
     thumbnails = (F.avg_pool2d(rgb, vision.shrink) * 255).round().to(torch.uint8)
-    return states.to(torch.float16).numpy(), thumbnails.numpy()
+    return states.to(torch.float16).cpu().numpy(), thumbnails.cpu().numpy()
 
 
 def _decoded(encoded: bytes, vision: VisionTower) -> NDArray[np.uint8] | None:

@@ -15,6 +15,7 @@ from querylife.data.general_texts import SearchTexts, Texts, WordSalads
 from querylife.data.judgements import JudgedCatalog, PairBatches, catalog_pictures, judged_catalog
 from querylife.data.relevance import NEAR
 from querylife.data.vocabulary import is_for_towers, is_for_training, is_gate_split, spelling_words, vocabulary
+from querylife.model.devices import device_of
 from querylife.model.embed import Rows, model_tokenizer
 from querylife.model.image_features import Picture, PictureSource, build_features
 from querylife.model.query_life import QueryLife
@@ -140,4 +141,5 @@ def make_distillation(config: TrainingConfig, model: QueryLife) -> Distillation 
     judgements = Path(config.data) / "home_depot" / "judgements.parquet"
     path = Path(config.general) if config.general else judgements
     texts: Texts = SearchTexts(path) if config.general or path.is_file() else WordSalads(tokenizer)
-    return Distillation(TextTower(model.config.text), tokenizer, texts, config.distill_texts, config.seed)
+    start = TextTower(model.config.text).to(device_of(model))
+    return Distillation(start, tokenizer, texts, config.distill_texts, config.seed)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from querylife.data.general_texts import Texts
 from querylife.data.queries import with_typo
+from querylife.model.devices import device_of, in_bfloat16
 from querylife.model.embed import by_length, tokens_of
 from querylife.model.text_tower import TextTower, masked_mean
 from querylife.preprocessing.text import Tokenizer
@@ -28,7 +29,7 @@ class Distillation:
     """The loss between the text tower's similarities of general texts and their targets."""
 
     def __init__(self, start: TextTower, tokenizer: Tokenizer, texts: Texts, count: int, seed: int) -> None:
-        """start: the tower before training. count: texts per step."""
+        """start: the tower before training, on the device where the other trains. count: texts per step."""
         self._start = start.eval().requires_grad_(False)
         self._tokenizer, self._texts, self._seed = tokenizer, texts, seed
         self._groups = max(1, count // texts.group)
@@ -43,7 +44,7 @@ class Distillation:
             if random_.random() < TYPO_RATE:
                 read[row] = with_typo(drawn[row], random_)
         mine = distributed.rank_slice(len(drawn), place)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        with in_bfloat16(device_of(tower), enabled=bfloat16):
             trained = self._rows(read[mine], lambda tokens, token_roles: tower(tokens, token_roles)[1])
             with torch.no_grad():
                 start = self._rows(drawn[mine], self._published)
@@ -58,16 +59,18 @@ class Distillation:
     def _rows(self, texts: list[str], embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """[texts, width] float32, in the order of texts; those of like length are embedded together."""
         order, groups = by_length(texts, self._at_once)
-        vectors = [embed(*tokens_of(self._tokenizer, [texts[row] for row in group])) for group in groups]
+        device = device_of(self._start)
+        vectors = [embed(*tokens_of(self._tokenizer, [texts[row] for row in group], device=device)) for group in groups]
         return torch.cat(vectors)[order].float()
 
 
 def wanted_similarities(start: Tensor, texts: list[str], group: int) -> Tensor:
     """Wanted similarities, [texts, texts]. start: [texts, width], unit rows. The first text of a group is a query."""
     wanted = start @ start.T
-    is_query = torch.arange(len(texts)) % group == 0
-    queries, titles = is_query.nonzero().squeeze(1), (~is_query).nonzero().squeeze(1)
-    covered = TRIGRAM_BONUS * trigram_overlap([texts[row] for row in queries], [texts[row] for row in titles])
+    places = torch.arange(len(texts))
+    queries, titles = places[places % group == 0], places[places % group > 0]
+    overlap = trigram_overlap(texts[::group], [text for row, text in enumerate(texts) if row % group])
+    covered = TRIGRAM_BONUS * overlap.to(start.device)
     wanted[queries.unsqueeze(1), titles] += covered
     wanted[titles.unsqueeze(1), queries] += covered.T
     return wanted.clamp(max=1.0)

@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def join() -> tuple[int, int]:
-    """(rank, world size); joins torchrun's group where this process belongs to one."""
+def join(device: torch.device | None = None) -> tuple[int, int]:
+    """(rank, world size); joins torchrun's group where this process belongs to one: over NCCL on CUDA, else gloo."""
     if "RANK" not in os.environ:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("nccl" if device is not None and device.type == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -37,7 +37,8 @@ def from_first(value: float) -> float:
     """The first rank's value, on every rank."""
     if not dist.is_initialized():
         return value
-    shared = torch.tensor(value, dtype=torch.float64)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # NCCL sends what lies on its GPU
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(shared, 0)
     return float(shared)
 

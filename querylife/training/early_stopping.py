@@ -42,7 +42,7 @@ class HeldOut:
             rows = image_rows(batch, self._features, self._ids, batch.rows, slice(None))
             products = embed_products(model, tokenizer, batch.titles, batch.product_types, self._features, rows).product
             scores = embed_queries(model, tokenizer, batch.queries) @ products.T
-            values.append(ndcg_at(scores.numpy(), batch.grades))
+            values.append(ndcg_at(scores.cpu().numpy(), batch.grades))
         return float(np.nanmean(np.concatenate(values)))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from querylife.data.batches import Batch
+from querylife.model.devices import device_of, in_bfloat16
 from querylife.model.embed import FusionInputs, embed_queries, in_groups, model_tokenizer
 from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife
@@ -79,13 +80,13 @@ def gate_batch(
 ) -> GateBatch:
     rows = image_rows(batch, features, ids, batch.rows, slice(None))
     kinds = batch.product_types if config.product_type else [""] * len(rows)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+    device = device_of(model)
+    with in_bfloat16(device, enabled=config.bfloat16):
         query = embed_queries(model, tokenizer, batch.queries)
         parts = in_groups(partial(_parts, model), model, tokenizer, batch.titles, kinds, features, rows)
     gate_features, title, image, attended = (part.float() for part in parts)
-    return GateBatch(
-        query.float(), torch.from_numpy(batch.grades.astype(np.int64)), (gate_features, title, image, attended)
-    )
+    grades = torch.from_numpy(batch.grades.astype(np.int64)).to(device)
+    return GateBatch(query.float(), grades, (gate_features, title, image, attended))
 
 
 def _parts(model: QueryLife, given: FusionInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from querylife.errors import ItemError
+from querylife.model.devices import device_of
 from querylife.model.image_features import DECODE_S, Picture
 from querylife.model.vision_tower import VisionTower
 from querylife.preprocessing import image as pixels
@@ -50,7 +51,8 @@ class AugmentedPictures:
         used = torch.tensor([plane is not None for plane in planes]).unsqueeze(1)
         size = self.vision.config.image_size
         blank = np.zeros((3, size, size), np.uint8)
-        rgb = torch.from_numpy(np.stack([blank if plane is None else plane for plane in planes])) / 255
+        stacked = torch.from_numpy(np.stack([blank if plane is None else plane for plane in planes]))
+        rgb = stacked.to(device_of(self.vision)) / 255
         if self.step is not None:
             rgb = augment(rgb, [np.random.default_rng([self.seed, self.step, abs(int(row))]) for row in rows])
         with torch.no_grad():
@@ -90,7 +92,7 @@ def augment(rgb: Tensor, generators: list[np.random.Generator]) -> Tensor:
     shift = (1 - zoom)[:, None] * (2 * draws[:, 2:4] - 1)
     transform = np.zeros((len(draws), 2, 3), np.float32)
     transform[:, 0, 0], transform[:, 1, 1], transform[:, :, 2] = mirrored, zoom, shift
-    grid = F.affine_grid(torch.from_numpy(transform), list(rgb.shape), align_corners=False)
+    grid = F.affine_grid(torch.from_numpy(transform).to(rgb.device), list(rgb.shape), align_corners=False)
     cropped = F.grid_sample(rgb, grid, align_corners=False, padding_mode="border")
     brightness = torch.from_numpy(1 + BRIGHTNESS * (2 * draws[:, 4] - 1)).view(-1, 1, 1, 1)
-    return (cropped * brightness).clamp(0, 1)
+    return (cropped * brightness.to(rgb.device)).clamp(0, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from querylife.errors import ConfigError, InputFileError
+from querylife.model.devices import DEVICES, device_of
 from querylife.model.embed import model_tokenizer
 from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife
@@ -49,6 +50,7 @@ class TrainingConfig:
     steps: int = option(1500, "optimizer steps")
     batch: int = option(96, "queries in one step, over all processes")
     seed: int = option(0, "of everything random")
+    device: str = option("cpu", f"{' or '.join(DEVICES)}; under torchrun each process takes a GPU of its own")
     start: str = option("", "checkpoint folder to start from; empty: the pretrained encoders")
     threads: int = option(2, "processor threads of each process")
     bfloat16: bool = option(True, "compute in bfloat16 where autocast allows")
@@ -89,6 +91,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
             raise ConfigError(f'filter: found "{self.filter}", want one of {", ".join(FILTERS)}')
+        if self.device not in DEVICES:
+            raise ConfigError(f'device: found "{self.device}", want {" or ".join(DEVICES)}')
         if self.modalities not in ("both", "title", "image"):
             raise ConfigError(f'modalities: found "{self.modalities}", want both, title or image')
         if self.batch < 2 or self.steps < 1:
@@ -133,12 +137,13 @@ class Run:
         classes: Mapping[str, int],
         stopping: "EarlyStopping | None" = None,
     ) -> None:
-        """classes: of the attributes in a batch's labels, of which heads are trained where config wants them."""
+        """model: on the device where it trains. classes: of the attributes in a batch's labels, of which heads are
+        trained where config wants them."""
         self.config, self.model, self.step, self.stopping = config, model, 0, stopping
         model.eval()  # no dropout: a step is a function of seed and step alone
         self.named = choose_parameters(model, config.text_layers)
         self.parameters = list(self.named.values())
-        self.losses = LossParameters(model, classes if config.attributes > 0 else {})
+        self.losses = LossParameters(model, classes if config.attributes > 0 else {}).to(device_of(model))
         text, vision, heads = (
             [value for name, value in self.named.items() if _part(name) == part] for part in ("text", "vision", "heads")
         )
@@ -174,7 +179,7 @@ class Run:
         unfinished.rename(self._path)
 
     def _load(self) -> None:
-        state = torch.load(self._path, weights_only=True)
+        state = torch.load(self._path, weights_only=True, map_location=device_of(self.model))
         mine, other = dataclasses.asdict(self.config), state["config"]
         differing = [name for name in mine if name not in MAY_CHANGE and mine[name] != other.get(name)]
         if differing:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from querylife.data.batches import NOTHING_LEFT_OUT, Batch, Batches
 from querylife.data.relevance import NEAR, sample_pairs
 from querylife.errors import ConfigError, QuerylifeError
+from querylife.model.devices import device_of, in_bfloat16, own_device
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import PictureSource
@@ -62,7 +63,7 @@ def train(
     filter_: in place of the one that config names. stopping: may end the run early. Returns what the losses learned for
     themselves.
     """
-    rank, world = distributed.join()
+    rank, world = distributed.join(device_of(model))
     run = Run(config, model, batches.classes, stopping)
     filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
@@ -70,14 +71,7 @@ def train(
         set_rates(run, config)
         batch = batches.sample(run.step)
         pictures = features.at_step(config.seed, run.step)
-        vectors = encode_batch(config, model, run.losses.tokenizer, batch, pictures, ids, (rank, world))
-        names = [str(ids[row]) for row in batch.rows]
-        excluded = filter_.mask(batch, names, (vectors.query @ vectors.product.T).detach())
-        grades = torch.from_numpy(batch.grades.astype(np.int64))
-        parts = batch_losses(config, run.losses, vectors, grades, excluded)
-        if run.losses.attribute_heads.heads:
-            labels = {name: torch.from_numpy(numbers) for name, numbers in batch.labels.items()}
-            parts["attributes"] = config.attributes * run.losses.attribute_heads.loss(vectors.image, labels)
+        parts = losses_of(config, model, run.losses, batch, pictures, ids, filter_, (rank, world))
         if general:
             distillation = general.loss(model.text, run.step, (rank, world), bfloat16=config.bfloat16)
             parts["distill"] = config.distill_weight * distillation
@@ -99,6 +93,29 @@ def train(
     if stopping:
         stopping.take_best(run.named)
     return run.losses
+
+
+def losses_of(
+    config: TrainingConfig,
+    model: QueryLife,
+    losses: LossParameters,
+    batch: Batch,
+    pictures: PictureSource,
+    ids: Sequence[int],
+    filter_: Filter,
+    place: tuple[int, int],
+) -> dict[str, Tensor]:
+    """A batch's weighted losses by name. place: (rank, world size)."""
+    device = device_of(model)
+    vectors = encode_batch(config, model, losses.tokenizer, batch, pictures, ids, place)
+    names = [str(ids[row]) for row in batch.rows]
+    excluded = filter_.mask(batch, names, (vectors.query @ vectors.product.T).detach()).to(device)
+    grades = torch.from_numpy(batch.grades.astype(np.int64)).to(device)
+    parts = batch_losses(config, losses, vectors, grades, excluded)
+    if losses.attribute_heads.heads:
+        labels = {name: torch.from_numpy(numbers).to(device) for name, numbers in batch.labels.items()}
+        parts["attributes"] = config.attributes * losses.attribute_heads.loss(vectors.image, labels)
+    return parts
 
 
 class BatchVectors(NamedTuple):
@@ -123,7 +140,7 @@ def encode_batch(
     mine = distributed.rank_slice(len(batch.queries), place)
     rows = image_rows(batch, features, ids, batch.rows[mine], mine)
     product_types = batch.product_types[mine] if config.product_type else [""] * len(rows)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+    with in_bfloat16(device_of(model), enabled=config.bfloat16):
         query = embed_queries(model, tokenizer, batch.queries[mine])
         products = embed_products(model, tokenizer, batch.titles[mine], product_types, features, rows)
     vectors = (query, products.title, products.image, products.product)
@@ -167,7 +184,7 @@ def calibrate(
         batch = fresh.sample(step)
         rows = image_rows(batch, features, source.ids, batch.rows, slice(None))
         products = embed_products(model, tokenizer, batch.titles, batch.product_types, features, rows).product
-        cosine = (embed_queries(model, tokenizer, batch.queries) @ products.T).numpy()
+        cosine = (embed_queries(model, tokenizer, batch.queries) @ products.T).cpu().numpy()
         pairs = sample_pairs(batch.grades)
         cosines.append(cosine[pairs])
         grades.append(batch.grades[pairs])
@@ -217,7 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     try:
-        model = start_model(config)
+        device = own_device(config.device)
+        distributed.join(device)
+        model = start_model(config).to(device)
         data = judged_data(config, model) if config.pairs else fashion_data(config, model)
         towers, fresh = data.towers, data.gate_split or data.towers
         model.spelling = data.spelling
@@ -232,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 weights=weights_summary(config, model, len(towers.ids), steps),
                 calibration=calibrate(config, model, fresh, data.features),
             )
-            save_checkpoint(model, out)
+            save_checkpoint(model.cpu(), out)
             (out / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
     except QuerylifeError as error:
         log.error("%s: %s", type(error).__name__, error)
