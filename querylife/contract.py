@@ -163,6 +163,9 @@ SCORE_PRODUCTS = Model(
     outputs=(SCORE, QUERY_USED, TITLE_USED, IMAGE_USED, QUERY_FAULT, TEXT_FAULT, IMAGE_FAULT),
 )
 
+# A smaller text tower for queries alone, where a repository has one. It has no folder: embed_query runs it.
+QUERY_TOWER = Model("query_tower", inputs=TEXT_TOWER.inputs, outputs=TEXT_TOWER.outputs)
+
 TOWERS = (TEXT_TOWER, VISION_TOWER, FUSION_TOWER)
 STEPS = (TOKENIZE_QUERY, TOKENIZE, DECODE_IMAGE, CHECK_PIXELS, *TOWERS, RELEVANCE)
 ENSEMBLES = (EMBED_QUERY, EMBED_PRODUCT, EMBED_DECODED_PRODUCT, SCORE_PRODUCTS)

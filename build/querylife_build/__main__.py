@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
+from querylife.artifacts.repository_lock import LOCK_NAME, file_sha256, read_lock, verify
 from querylife.errors import ArtifactError, QuerylifeError
 from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
@@ -81,6 +81,14 @@ def _parser() -> argparse.ArgumentParser:
                 default="fp32",
                 help="of large matrix products; bf16 needs OpenVINO, and gains on processors with AMX",
             )
+            command.add_argument(
+                "--query-tower",
+                type=Path,
+                nargs="?",
+                const=Path(),
+                metavar="DIR",
+                help="embed queries by the smaller tower that `querylife distill` wrote there (default: the checkpoint)",
+            )
         if step is _dali:
             command.add_argument(
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
@@ -127,14 +135,17 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
 
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
-    precision = options.precision if options.step is _repository else "fp32"
-    source = _source(checkpoint, precision)
+    precision, query_tower = "fp32", None
+    if options.step is _repository:
+        precision = options.precision
+        query_tower = checkpoint if options.query_tower == Path() else options.query_tower
+    source = _source(checkpoint, precision, query_tower)
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
     else:
         from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
 
-        repository.build_repository(checkpoint, options.repository, source, precision)
+        repository.build_repository(checkpoint, options.repository, source, precision, query_tower)
     _check(options)
 
 
@@ -276,8 +287,9 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
     return chosen if chosen is not None else default_checkpoint()
 
 
-def _source(checkpoint: Path | None, precision: str = "fp32") -> str:
-    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision)
+def _source(checkpoint: Path | None, precision: str = "fp32", query_tower: Path | None = None) -> str:
+    small = f" {file_sha256(query_tower / 'query_tower.safetensors')}" if query_tower else ""
+    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision + small)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw
 
 from querylife.artifacts.processor import instruction_sets
 from querylife.artifacts.repository_lock import GateRecord, GoldenProbe
-from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
+from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER, Model
 from querylife.model.query_life import QueryLife
+from querylife.model.text_tower import TextTower
 from querylife.preprocessing import image as pixels
 from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import relevance
@@ -34,15 +35,17 @@ TOLERANCES = {
 PROCESSOR_TOLERANCES = {"fp32": (1e-3, 1e-2), "bf16": (8e-3, 5e-2), "int8": (8e-3, 5e-2)}
 
 
-def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
-    """Ask the eager model about the golden probe; float32, batch of one."""
+def make_golden_probe(model: QueryLife, tokenizer: Tokenizer, query_tower: TextTower | None = None) -> GoldenProbe:
+    """Ask the eager model about the golden probe; float32, batch of one. The score is by the text tower's vector."""
     image = draw_dress()
     query = tokenizer.encode_queries([QUERY])
     title = tokenizer.encode([TITLE], [PRODUCT_TYPE])
     planes = pixels.decode(image, model.config.vision.image_size, model.config.vision.image_fit, max_decode_s=60.0)
     pixels_row = torch.from_numpy(planes)[None]
     with torch.no_grad():
-        query_row = model.embed_query(torch.from_numpy(query.token_ids), torch.from_numpy(query.token_roles)).numpy()
+        asked = torch.from_numpy(query.token_ids), torch.from_numpy(query.token_roles)
+        query_row = model.embed_query(*asked).numpy()
+        embedded = query_tower(*asked)[1].numpy() if query_tower else query_row
         product_row, title_row = (
             model.embed_product(
                 torch.from_numpy(title.token_ids),
@@ -58,7 +61,7 @@ def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
         title=TITLE,
         product_type=PRODUCT_TYPE,
         image=image,
-        query_embedding=tuple(float(value) for value in query_row[0]),
+        query_embedding=tuple(float(value) for value in embedded[0]),
         product_embedding=tuple(float(value) for value in product_row[0]),
         score=float(relevance(query_row, product_row, calibration)[0]),
         score_without_image=float(relevance(query_row, title_row, calibration)[0]),
@@ -66,9 +69,14 @@ def make_golden_probe(model: QueryLife, tokenizer: Tokenizer) -> GoldenProbe:
 
 
 def gate_record(
-    golden_probe: GoldenProbe, model: QueryLife, tokenizer: Tokenizer, run: Backend, precision: str
+    golden_probe: GoldenProbe,
+    model: QueryLife,
+    tokenizer: Tokenizer,
+    run: Backend,
+    precision: str,
+    query_tower: Model = TEXT_TOWER,
 ) -> GateRecord:
-    """What ONNX towers answer the golden probe on this processor. precision: theirs."""
+    """What ONNX towers answer the golden probe on this processor. precision: theirs. query_tower: embed_query's."""
     query, title = (
         tokenizer.encode([golden_probe.query]),
         tokenizer.encode([golden_probe.title], [golden_probe.product_type]),
@@ -77,14 +85,15 @@ def gate_record(
         golden_probe.image, model.config.vision.image_size, model.config.vision.image_fit, max_decode_s=60.0
     )[None]
     image_used = np.ones((1, 1), np.bool_)
-    query_row = run(TEXT_TOWER, [query.token_ids, query.token_roles])[1]
+    asked = [query.token_ids, query.token_roles]
+    query_row, embedded = run(TEXT_TOWER, asked)[1], run(query_tower, asked)[1]
     text_states, text = run(TEXT_TOWER, [title.token_ids, title.token_roles])
     patch_states, image = run(VISION_TOWER, [planes, image_used])
     (product_row,) = run(FUSION_TOWER, [text_states, title.token_roles, text, patch_states, image, image_used])
     embedding_tolerance, score_tolerance = PROCESSOR_TOLERANCES[precision]
     return GateRecord(
         instruction_sets=instruction_sets(),
-        query_embedding=tuple(float(value) for value in query_row[0]),
+        query_embedding=tuple(float(value) for value in embedded[0]),
         product_embedding=tuple(float(value) for value in product_row[0]),
         score=float(relevance(query_row, product_row, model.config.calibration)[0]),
         embedding_tolerance=embedding_tolerance,

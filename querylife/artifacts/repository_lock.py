@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from querylife.contract import TOKENIZE, TOWERS
+from querylife.contract import EMBED_QUERY, QUERY_TOWER, TOKENIZE, TOWERS
 from querylife.errors import ArtifactError
 from querylife.preprocessing.spelling import SPELLING_NAME
 from querylife.scoring import Calibration
@@ -142,6 +142,11 @@ class EngineLock:
     tensorrt: TensorRTLock | None = None
     gate: GateRecord | None = None  # absent from locks that were written before there was one
     image_fit: str = "pad"
+    query_tower: TowerLock | None = None  # of the CPU profile; absent where the text tower embeds queries
+
+    def exported(self) -> dict[str, TowerLock]:
+        """Every tower that has an ONNX file, by name."""
+        return self.towers | ({QUERY_TOWER.name: self.query_tower} if self.query_tower else {})
 
     def served_probe(self, profile: str) -> GoldenProbe:
         """The golden probe with the tolerances of what a profile serves: the plans' on "gpu"."""
@@ -180,12 +185,18 @@ def write_lock(lock: EngineLock, path: Path) -> None:
     """Write a lock file, under a temporary name first. What a build without TensorRT lacks stays absent."""
     document = {"format": FORMAT, **asdict(lock)}
     document["golden_probe"]["image"] = base64.b64encode(lock.golden_probe.image).decode()
-    for part in ("tensorrt", "gate"):
+    for part in ("tensorrt", "gate", "query_tower"):
         if document[part] is None:
             del document[part]
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(json.dumps(document, indent=1) + "\n")
     unfinished.rename(path)
+
+
+def exported_file(repository: Path, tower: str) -> Path:
+    """Where a repository has a tower's ONNX file. tower: its name."""
+    folder = EMBED_QUERY.name if tower == QUERY_TOWER.name else tower
+    return repository / folder / "1" / ONNX_NAME
 
 
 def verify(repository: Path) -> EngineLock:
@@ -199,11 +210,12 @@ def verify(repository: Path) -> EngineLock:
     _expect("towers", sorted(lock.towers), towers)
     if lock.tensorrt is not None:
         _expect("plans", sorted(lock.tensorrt.plans), towers)
-    for name, tower in lock.towers.items():
-        if lock.tensorrt is None:
-            _expect_file(repository / name / "1" / ONNX_NAME, tower.onnx_sha256)
-        else:
-            _expect_file(repository / name / "1" / PLAN_NAME, lock.tensorrt.plans[name].plan_sha256)
+    if lock.tensorrt is None:
+        for name, tower in lock.exported().items():
+            _expect_file(exported_file(repository, name), tower.onnx_sha256)
+    else:
+        for name, plan in lock.tensorrt.plans.items():
+            _expect_file(repository / name / "1" / PLAN_NAME, plan.plan_sha256)
     tokenizer = repository / TOKENIZE.name / "1" / TOKENIZER_NAME
     _expect_file(tokenizer, lock.tokenizer_sha256)
     installed = preprocessing(tokenizer, lock.max_tokens, lock.image_size, lock.image_fit, lock.golden_probe)
@@ -294,6 +306,7 @@ def _lock_from(document: dict[str, Any]) -> EngineLock:
             "golden_probe": _golden_probe_from(document["golden_probe"]),
             "tensorrt": _tensorrt_from(document["tensorrt"]) if "tensorrt" in document else None,
             "gate": _gate_from(document["gate"]) if "gate" in document else None,
+            "query_tower": TowerLock(**document["query_tower"]) if "query_tower" in document else None,
         }
     )
 

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from querylife.artifacts.processor import processor_description
-from querylife.artifacts.repository_lock import ONNX_NAME, EngineLock, file_sha256
+from querylife.artifacts.repository_lock import EngineLock, exported_file, file_sha256
 from querylife.errors import ArtifactError
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ def prepacked_towers(repository: Path, lock: EngineLock, cache: Path) -> Path:
 
 def can_be_prepacked(lock: EngineLock) -> bool:
     """Whether ONNX Runtime computes these towers on CPU."""
-    return all(tower.precision in RUNTIME_PRECISIONS for tower in lock.towers.values())
+    return all(tower.precision in RUNTIME_PRECISIONS for tower in lock.exported().values())
 
 
 def _key(lock: EngineLock) -> str:
-    towers = {name: tower.onnx_sha256 for name, tower in sorted(lock.towers.items())}
+    towers = {name: tower.onnx_sha256 for name, tower in sorted(lock.exported().items())}
     parts = [FORMAT, version("onnxruntime"), processor_description(), towers]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -77,7 +77,7 @@ def _make(repository: Path, lock: EngineLock, folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
     try:
         begun = time.monotonic()
-        graphs = [f"{repository / name / '1' / ONNX_NAME}={unfinished / name}.onnx" for name in lock.towers]
+        graphs = [f"{exported_file(repository, name)}={unfinished / name}.onnx" for name in lock.exported()]
         command = [sys.executable, "-m", "querylife.serving.prepack", *graphs]
         made = subprocess.run(command, capture_output=True, text=True, timeout=PREPACK_S, check=False)
         if made.returncode:

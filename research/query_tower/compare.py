@@ -1,6 +1,6 @@
 """A distilled query tower beside the large one: relevance, query by query, and processor time.
 
-    python -m research.query_tower.compare --tower out/query-tower/query-tower.pt --data ../shared/data
+    python -m research.query_tower.compare --tower out/query-tower --data ../shared/data
 
 Ranks the validation products, by title and image, for both towers. Prints nDCG@10 (recall at 2R for "lacks") of both
 and the paired difference, with 95% bootstrap intervals over queries; the cosine between the towers' vectors; and
@@ -29,12 +29,12 @@ from querylife.evaluation.evaluate import fashion_corpus
 from querylife.metrics import interval, ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import load_checkpoint
+from querylife.model.query_tower import FILE_NAME, load_query_tower
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import OnnxTower
 from querylife_build.export.towers import export_tower
 from querylife_build.export.unpad import unpad
-from research.query_tower.distill import small_tower
 
 BATCHES = (1, 8, 32)
 
@@ -43,11 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     model = load_checkpoint(options.checkpoint)
-    state = torch.load(options.tower, weights_only=True)
-    small = small_tower(model.text, state["layers"])
-    small.load_state_dict(state["tower"])
-    small.eval()
-    print(f"layers {state['layers']}, {state['step']} steps, {_trained_megabytes(small):.1f} MB of weights in float16")
+    small = load_query_tower(options.tower, model)
+    print(f"{(options.tower / FILE_NAME).stat().st_size / 1e6:.1f} MB of weights")
     tokenizer = model_tokenizer(model)
     products = load_products(options.data, "val")
     corpus, no_types = fashion_corpus(model, products, options.data, options.cache), [""] * len(products.titles)
@@ -83,7 +80,7 @@ def _embed(tower: TextTower, tokenizer: Tokenizer, texts: Sequence[str]) -> Tens
     """[texts, width] float32, unit rows."""
     rows = []
     for start in range(0, len(texts), 32):
-        tokens = tokenizer.encode(texts[start : start + 32])
+        tokens = tokenizer.encode_queries(texts[start : start + 32])
         rows.append(tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.token_roles))[1])
     return torch.cat(rows)
 
@@ -110,11 +107,6 @@ def _processor_us(tower: nn.Module, tokenizer: Tokenizer, seconds: float) -> dic
         return costs
 
 
-def _trained_megabytes(tower: TextTower) -> float:
-    names = [name for name in tower.state_dict() if "embeddings" not in name]
-    return sum(tower.state_dict()[name].numel() for name in names) * 2 / 1e6
-
-
 def _spelled(bounds: tuple[float, float, float]) -> str:
     middle, low, high = bounds
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
@@ -122,7 +114,7 @@ def _spelled(bounds: tuple[float, float, float]) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--tower", type=Path, default=Path("out/query-tower/query-tower.pt"), help="(%(default)s)")
+    parser.add_argument("--tower", type=Path, default=Path("out/query-tower"), help="folder (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED_CHECKPOINT, help="folder; default the shipped one")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="(%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("out/val-features"), help="image features (%(default)s)")

@@ -18,6 +18,7 @@ from querylife.contract import (
     Model,
 )
 from querylife.model.query_life import QueryLife
+from querylife.model.text_tower import TextTower
 from querylife_build.export.graph_checks import spell_heads
 from querylife_build.export.precision import for_export
 from querylife_build.parity.reference import ReferenceOutputs, tower_modules
@@ -76,9 +77,10 @@ def export_towers(
     precision: str,
     files: Mapping[Model, Path],
     attention: str = "operator",
+    query_tower: TextTower | None = None,
 ) -> None:
     """Write each tower's ONNX file. example: any few rows. attention: precision.ATTENTIONS. Raises ArtifactError."""
-    for tower, module in tower_modules(model).items():
+    for tower, module in tower_modules(model, query_tower).items():
         path = files[tower]
         inputs = tuple(torch.from_numpy(array) for array in example.inputs(tower))
         max_tokens = model.config.text.max_tokens

@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from querylife.contract import FUSION_TOWER, MAX_BATCH, TEXT_TOWER, TOKEN_ROLES, TOWERS, VISION_TOWER, Model, TokenRole
+from querylife.contract import (
+    FUSION_TOWER,
+    MAX_BATCH,
+    QUERY_TOWER,
+    TEXT_TOWER,
+    TOKEN_ROLES,
+    TOWERS,
+    VISION_TOWER,
+    Model,
+    TokenRole,
+)
 from querylife.errors import ParityError
 from querylife_build.export.towers import WITH_LENGTH
 from querylife_build.parity.backends import Array, Backend
@@ -68,9 +78,18 @@ def check_parity(reference: ReferenceOutputs, run: Backend, precision: str) -> d
 
 def measure_parity(reference: ReferenceOutputs, run: Backend) -> dict[Model, Parity]:
     """Compare every tower with the eager model, on its sample."""
-    inputs = {tower: reference.inputs(tower) for tower in TOWERS}
-    by_tower = {tower: _in_batches(tower, run, inputs[tower]) for tower in TOWERS}
-    query, chained = _chain(run, reference.sample, {tower: batches[MAX_BATCH] for tower, batches in by_tower.items()})
+    inputs = {tower: reference.inputs(tower) for tower in reference.outputs}
+    by_tower = {tower: _in_batches(tower, run, rows) for tower, rows in inputs.items()}
+    query, chained = _chain(run, reference.sample, {tower: by_tower[tower][MAX_BATCH] for tower in TOWERS})
+    orders = {
+        tower: order_agreement(query @ chained[tower].T, reference.query @ reference.outputs[tower][-1].T)
+        for tower in TOWERS
+    }
+    if QUERY_TOWER in by_tower:
+        chained[QUERY_TOWER], products = by_tower[QUERY_TOWER][MAX_BATCH][-1], reference.outputs[FUSION_TOWER][-1]
+        orders[QUERY_TOWER] = order_agreement(
+            chained[QUERY_TOWER] @ products.T, reference.outputs[QUERY_TOWER][-1] @ products.T
+        )
     return {
         tower: Parity(
             min_cosine=min(
@@ -81,7 +100,7 @@ def measure_parity(reference: ReferenceOutputs, run: Backend) -> dict[Model, Par
                 min_row_cosine(outputs[0], reference.outputs[tower][0], _visible(tower, inputs[tower]))
                 for outputs in batches.values()
             ),
-            min_order=order_agreement(query @ chained[tower].T, reference.query @ reference.outputs[tower][-1].T),
+            min_order=orders[tower],
             max_batch_difference=_max_difference(batches),
         )
         for tower, batches in by_tower.items()
@@ -137,7 +156,7 @@ def _max_difference(batches: Mapping[int, list[Array]]) -> float:
 
 def _visible(tower: Model, inputs: list[Array]) -> Array | None:
     """[batch, tokens] bool, where states of padding, which nobody looks at, are to be left out; None keeps all."""
-    return inputs[tower.inputs.index(TOKEN_ROLES)] != TokenRole.PADDING if tower is TEXT_TOWER else None
+    return inputs[tower.inputs.index(TOKEN_ROLES)] != TokenRole.PADDING if tower in (TEXT_TOWER, QUERY_TOWER) else None
 
 
 def min_row_cosine(actual: Array, want: Array, kept: Array | None = None) -> float:

@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from querylife.contract import TOWERS, Model
+from querylife.contract import Model
 from querylife_build.parity.backends import Array
 from querylife_build.parity.reference import ReferenceOutputs
 
@@ -61,7 +61,7 @@ class _Replacements:
 
 def quantise_towers(fp32: Mapping[Model, Path], int8: Mapping[Model, Path], reference: ReferenceOutputs) -> None:
     """Write int8 copies of the towers. reference: whose sample's inputs show how large each channel gets."""
-    for tower in TOWERS:
+    for tower in fp32:
         quantise(tower, fp32[tower], int8[tower], reference.inputs(tower))
 
 

@@ -58,6 +58,8 @@ def build_engines(
     runtime, version = find_runtime(tensorrt), TensorRTVersion(tensorrt)
     check_torch()
     lock = verify(source)
+    if lock.query_tower is not None:
+        raise ArtifactError(f"{source}: found a query tower, want a repository without: it is for the CPU profile")
     profiles = {tower: tower_profiles(tower, path, exported.max_tokens) for tower, path in exported.files.items()}
     embedding_tolerance, score_tolerance = TOLERANCES[exported.precision]
     wanted = TensorRTLock(

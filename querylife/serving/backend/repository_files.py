@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from querylife.artifacts.repository_lock import LOCK_NAME, ONNX_NAME, TOKENIZER_NAME, EngineLock, read_lock
+from querylife.artifacts.repository_lock import LOCK_NAME, TOKENIZER_NAME, EngineLock, exported_file, read_lock
 from querylife.contract import TOKENIZE, Model
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import PAUSE_S, CoreSharing, OnnxTower
@@ -29,13 +29,13 @@ def repository_tower(version_folder: Path, tower: Model, threads: str, pause_s: 
     """
     repository, lock = version_folder.parents[1], repository_lock(version_folder)
     prepacked = os.environ.get(PREPACKED)
-    exported = repository / tower.name / "1" / ONNX_NAME
+    exported = exported_file(repository, tower.name)
     return OnnxTower(
         Path(prepacked, f"{tower.name}.onnx") if prepacked else exported,
         threads,
         CoreSharing(repository),
         pause_s,
-        lock.towers[tower.name].precision,
+        lock.exported()[tower.name].precision,
         lock.max_tokens,
         is_prepacked=bool(prepacked),
     )
