@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
                 nargs="?",
                 const=Path(),
                 metavar="DIR",
-                help="embed queries by the smaller tower that `querylife distill` wrote there (default: the checkpoint)",
+                help="embed queries by the smaller tower of `querylife distill` in this folder (default: checkpoint)",
             )
         if step is _dali:
             command.add_argument(

@@ -55,7 +55,7 @@ class RepositoryControl:
     def drain(self, timeout_s: float, is_idle: Callable[[], bool]) -> bool:
         """Unload the ensembles and wait for their last requests. Returns whether none is left.
 
-        is_idle: whether the server has had nothing to do since it was last asked, a second ago or more.
+        is_idle: whether the server has had nothing to do for a while.
         """
         deadline = time.monotonic() + timeout_s
         with self._access.channel(self._address) as channel:

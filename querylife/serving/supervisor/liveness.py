@@ -42,9 +42,13 @@ class Liveness:
 
 
 class Idleness:
-    """Whether a server has nothing to do, from what the scheduler says about its processes."""
+    """Whether a server has nothing to do, from what the scheduler says about its processes.
+
+    was_idle: what is_idle last found.
+    """
 
     def __init__(self, process: TritonProcess, window_s: float) -> None:
+        self.was_idle = False
         self._process = process
         self._window_s = window_s
         self._demand_s = process.demand_s()
@@ -60,7 +64,8 @@ class Idleness:
         rate = (demand_s - self._demand_s) / passed_s
         self._demand_s, self._sampled = demand_s, now
         is_fresh = passed_s < 3 * self._window_s  # an older sample tells nothing about now
-        return is_fresh and rate < 0.05 and not self._process.is_held_up()
+        self.was_idle = is_fresh and rate < 0.05 and not self._process.is_held_up()
+        return self.was_idle
 
 
 def _state(process: psutil.Process) -> str:

@@ -228,11 +228,12 @@ class Supervisor:
 
     def _drain(self, process: TritonProcess, control: RepositoryControl) -> None:
         log.info("draining")
-        idleness = Idleness(process, window_s=1.0)
+        idleness = Idleness(process, window_s=0.5)
         if not control.drain(self.config.drain_s, idleness.is_idle):
             log.warning("requests are left after %.0f s", self.config.drain_s)
-        # The last answers go out within a second. Triton also hands out its traces, and waits for its backends.
-        process.terminate(timeout_s=10.0 if self.config.trace_endpoint else 1.0)
+        # An idle server has sent its last answers, others send them within a second. Triton also hands out its traces.
+        sent_s = 0.3 if idleness.was_idle else 1.0
+        process.terminate(timeout_s=10.0 if self.config.trace_endpoint else sent_s)
 
     def _watch(self, process: TritonProcess, golden_probe: ProbeCaller, renewal: Renewal) -> str:
         """Returns why the server has to be replaced, or "" when told to stop."""
