@@ -34,7 +34,8 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 def write_text_encoder(folder: Path, kind: str = "Bert") -> Path:
     """kind: what transformers' classes begin with."""
     torch.manual_seed(0)
-    start, end, pad = ("<s>", "</s>", "<pad>") if kind in ("Roberta", "CLIPText") else ("[CLS]", "[SEP]", "[PAD]")
+    is_bert = kind.endswith("Bert")
+    start, end, pad = ("[CLS]", "[SEP]", "[PAD]") if is_bert else ("<s>", "</s>", "<pad>")
     vocabulary = {word: number for number, word in enumerate((start, pad, end, "[UNK]", *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

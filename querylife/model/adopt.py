@@ -37,7 +37,7 @@ def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
     text, vision = model.text_model.config, model.vision_model.config
     is_clip = model.config.model_type == "clip"
     width = model.config.projection_dim if is_clip else text.projection_size
-    pixels = _pixel_settings(source)
+    pixels = pixel_settings(source)
     scale = float(model.logit_scale.detach().exp())
     return QueryLifeConfig(
         name=name,
@@ -58,7 +58,7 @@ def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
     )
 
 
-def _pixel_settings(source: str) -> dict[str, Any]:
+def pixel_settings(source: str) -> dict[str, Any]:
     """What preprocessor_config.json says of mean and deviation."""
     from transformers.image_processing_base import ImageProcessingMixin  # noqa: PLC0415 (only where it is needed)
 

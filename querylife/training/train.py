@@ -27,10 +27,9 @@ from querylife.data.relevance import NEAR, sample_pairs
 from querylife.errors import ConfigError, QuerylifeError
 from querylife.model.devices import device_of, in_bfloat16, own_device
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
-from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import PictureSource
-from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint, save_checkpoint
-from querylife.model.vision_tower import VisionTowerConfig
+from querylife.model.query_life import QueryLife, load_checkpoint, save_checkpoint
+from querylife.model.start import untrained_model
 from querylife.preprocessing.text import Tokenizer
 from querylife.scoring import Calibration
 from querylife.training import distributed
@@ -194,9 +193,14 @@ def calibrate(
 def start_model(config: TrainingConfig) -> QueryLife:
     """The pretrained encoders with untrained heads, or the checkpoint that config starts from."""
     if not config.start:
-        vision = VisionTowerConfig(tuned=config.vision_layers)
-        fusion = FusionTowerConfig(fusion_mode=config.fusion_mode)
-        return QueryLife(QueryLifeConfig(name=config.name, vision=vision, fusion=fusion))
+        return untrained_model(
+            config.name,
+            config.text_encoder,
+            config.vision_encoder,
+            config.image_size,
+            config.vision_layers,
+            config.fusion_mode,
+        )
     model = load_checkpoint(Path(config.start))
     if model.config.towers != "trained":
         raise ConfigError(f"{config.start}: found a dual encoder, want a checkpoint of querylife train")

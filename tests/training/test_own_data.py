@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dual_encoder_folders import MEAN, write_dual_encoder
 from PIL import Image
-from tiny_runs import SHORT_RUN, WORDS, tiny_model
+from tiny_runs import SHORT_RUN, SIDE, WORDS, tiny_model, write_text_encoder, write_vision_encoder
 
 from querylife.data.fashion import load_images
 from querylife.data.judgements import PairBatches, judged_catalog
-from querylife.errors import InputFileError
+from querylife.errors import ArtifactError, InputFileError
 from querylife.evaluation import evaluate as evaluation
 from querylife.model.query_life import load_checkpoint, save_checkpoint
+from querylife.model.start import untrained_model
+from querylife.model.vision_tower import VisionTowerConfig
 from querylife.training import train as training
 
 
@@ -71,6 +74,35 @@ def test_training_and_evaluation_take_it(own_data: tuple[Path, Path], tmp_path: 
     assert "BM25 on titles" in report
     assert "this model less the one beside it" in report
     assert (tmp_path / "report" / "calibration.png").exists()
+
+
+@pytest.mark.parametrize(("text", "vision"), [("XLMRoberta", "vit"), ("DistilBert", "siglip"), ("Bert", "clip")])
+def test_a_run_starts_from_other_encoders(own_data: tuple[Path, Path], tmp_path: Path, text: str, vision: str) -> None:
+    texts, pictures = write_text_encoder(tmp_path / "text", text), tmp_path / "vision"
+    if vision == "vit":
+        write_vision_encoder(pictures)
+    else:
+        write_dual_encoder(pictures, vision)
+    files = ["--catalog", str(own_data[0]), "--pairs", str(own_data[1]), "--cache", str(tmp_path / "features")]
+    encoders = ["--text-encoder", str(texts), "--vision-encoder", str(pictures), "--image-size", str(SIDE)]
+    assert training.main([*files, *encoders, "--out", str(tmp_path / "out"), *SHORT_RUN]) == 0
+    trained = load_checkpoint(tmp_path / "out").config
+    assert (trained.text.encoder, trained.vision.encoder) == (str(texts), str(pictures))
+    assert (trained.fusion.text_width, trained.fusion.vision_width) == (32, 32 if vision == "vit" else 48)
+    assert trained.vision.mean == (VisionTowerConfig().mean if vision == "vit" else tuple(MEAN))
+
+
+def test_an_encoder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    text, both = write_text_encoder(tmp_path / "text"), write_dual_encoder(tmp_path / "both", "clip")
+    vision = write_vision_encoder(tmp_path / "vision")
+    with pytest.raises(ArtifactError, match="found a model of type clip, want a text encoder"):
+        untrained_model("m", str(both), str(vision), SIDE, 1, "gated")
+    with pytest.raises(ArtifactError, match="found a model of type bert, want a vision encoder"):
+        untrained_model("m", str(text), str(text), SIDE, 1, "gated")
+    with pytest.raises(ArtifactError, match=r"image_size: found 30, want a multiple of .*patches of 8"):
+        untrained_model("m", str(text), str(vision), 30, 1, "gated")
+    with pytest.raises(ArtifactError, match="want a folder that transformers' save_pretrained wrote"):
+        untrained_model("m", str(tmp_path), str(vision), SIDE, 1, "gated")
 
 
 @pytest.mark.parametrize("detailed", [False, True])
