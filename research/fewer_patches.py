@@ -66,7 +66,7 @@ def product_vectors(
     model: QueryLife, titles: Sequence[str], pictures: NDArray[np.uint8], kept: int
 ) -> tuple[Tensor, Tensor]:
     """Of the picture alone, and of title and picture: [products, width] each."""
-    tokenizer, images, both = model_tokenizer(model), [], []
+    tokenizer, images, both = model_tokenizer(model), list[Tensor](), list[Tensor]()
     order, groups = by_length(titles, GROUP)
     for group in groups:
         patches, image = few_patches(model.vision, torch.from_numpy(pictures[group]), kept)
