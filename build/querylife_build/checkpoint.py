@@ -9,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 from querylife.model.encoders import write_tokenizer
 from querylife.model.query_life import QueryLife, QueryLifeConfig, load_checkpoint
 from querylife.preprocessing.spelling import SPELLING_NAME, write_vocabulary
-from querylife.preprocessing.text import Tokenizer
+from querylife.preprocessing.text import PREFIXES_NAME, Tokenizer, write_prefixes
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,12 @@ def open_model(checkpoint: Path | None) -> QueryLife:
 
 
 def open_tokenizer(model: QueryLife, path: Path) -> Tokenizer:
-    """The model's tokenizer, written to path first where that is missing, with the model's spelling beside it."""
+    """The model's tokenizer, written to path first where that is missing, with spelling and prefixes beside it."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tokenizer(model.config.text.encoder, path)
         if model.spelling:
             write_vocabulary(model.spelling, path.with_name(SPELLING_NAME))
+        if any(model.config.text.prefixes):
+            write_prefixes(model.config.text.prefixes, path.with_name(PREFIXES_NAME))
     return Tokenizer(path, model.config.text.max_tokens)

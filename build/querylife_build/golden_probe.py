@@ -78,7 +78,7 @@ def gate_record(
 ) -> GateRecord:
     """What ONNX towers answer the golden probe on this processor. precision: theirs. query_tower: embed_query's."""
     query, title = (
-        tokenizer.encode([golden_probe.query]),
+        tokenizer.encode_queries([golden_probe.query]),
         tokenizer.encode([golden_probe.title], [golden_probe.product_type]),
     )
     planes = pixels.decode(

@@ -23,6 +23,7 @@ from querylife.model.query_life import QueryLife, fingerprint
 from querylife.model.query_tower import load_query_tower
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.spelling import SPELLING_NAME
+from querylife.preprocessing.text import PREFIXES_NAME
 from querylife.serving.shipped_repository import configs_folder
 from querylife_build.checkpoint import open_model, open_tokenizer
 from querylife_build.export.graph_checks import check_graph
@@ -213,10 +214,10 @@ def _tower_lock(path: Path, precision: str, parity: Parity) -> TowerLock:
 
 def _place(built: Path, repository: Path) -> None:
     """Move every built file to its place, the lock last: until then the old lock disowns the new parts."""
-    if not (spelling := tokenizer_path(built).with_name(SPELLING_NAME)).exists():
-        (repository / spelling.relative_to(built)).unlink(missing_ok=True)  # of the old model
-    if not (small := exported_file(built, QUERY_TOWER.name)).exists():
-        (repository / small.relative_to(built)).unlink(missing_ok=True)
+    beside = (tokenizer_path(built).with_name(name) for name in (SPELLING_NAME, PREFIXES_NAME))
+    for optional in (*beside, exported_file(built, QUERY_TOWER.name)):
+        if not optional.exists():
+            (repository / optional.relative_to(built)).unlink(missing_ok=True)  # of the old model
     files = sorted(path for path in built.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == LOCK_NAME):
         target = repository / path.relative_to(built)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from querylife.model.embed import model_tokenizer, tokens_of
+from querylife.model.embed import embed_queries, model_tokenizer, tokens_of
 from querylife.model.fusion_tower import CrossAttentionLayer, FusionTower
 from querylife.model.query_life import QueryLife, fingerprint, load_checkpoint
 from querylife.preprocessing.image import decode
@@ -61,7 +61,7 @@ class Explainer:
 
     def _explain(self, query: str, product: Product) -> Explanation:
         variants = _variants(product)
-        query_vector = self._model.embed_query(*tokens_of(self._tokenizer, [query]))[0]
+        query_vector = embed_queries(self._model, self._tokenizer, [query])[0]
         titles = [str(variant.title or "") for variant in variants.values()]
         types = [str(variant.product_type or "") for variant in variants.values()]
         text_states, token_roles, text = _encode_texts(self._model, *tokens_of(self._tokenizer, titles, types))

@@ -243,12 +243,14 @@ def preprocessing(
 
 
 def _tokens_sha256(tokenizer: Path, *arrays: NDArray[Any]) -> str:
-    """Over token ids, and over the vocabulary that queries are corrected to where the repository has one."""
-    digest = hashlib.sha256(_array_sha256(*arrays).encode())
-    spelling = tokenizer.with_name(SPELLING_NAME)
-    if not spelling.is_file():
+    """Over token ids, the vocabulary that queries are corrected to, and prefixes, where the repository has them."""
+    beside = [tokenizer.with_name(name) for name in (SPELLING_NAME, "prefixes.json")]
+    present = [path for path in beside if path.is_file()]
+    if not present:
         return _array_sha256(*arrays)
-    digest.update(spelling.read_bytes())
+    digest = hashlib.sha256(_array_sha256(*arrays).encode())
+    for path in present:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,10 +1,12 @@
-"""Makes a checkpoint of a pretrained dual encoder, to serve it as it is: no training, no weights of ours.
+"""Makes a checkpoint of a pretrained model, to serve it as it is: no training, no weights of ours.
 
     querylife adopt openai/clip-vit-base-patch32 --out out/clip        a folder of save_pretrained, or a hub id
+    querylife adopt intfloat/multilingual-e5-small --query-prefix "query: " --title-prefix "passage: " --out out/e5
     querylife-build repository --checkpoint out/clip && querylife serve
 
-A product's vector is the mean of its title's and its picture's. Scores of SigLIP are its own probabilities; CLIP has no
-such calibration, so its scores rank products, and say nothing by themselves.
+CLIP and SigLIP: a product's vector is the mean of its title's and its picture's. Text encoders (e5, XLM-R, BERT, MPNet)
+see no pictures: it is its title's. Scores of SigLIP are its own probabilities; the others have no such calibration, so
+their scores rank products, and say nothing by themselves.
 """
 
 import argparse
@@ -15,19 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Resampling
+from transformers import AutoConfig
 
 from querylife.errors import ArtifactError
 from querylife.exit_status import run_command
-from querylife.model.dual_encoders import open_dual_encoder
+from querylife.model.dual_encoders import KINDS, open_dual_encoder
 from querylife.model.encoders import encoder_source
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.query_life import QueryLife, QueryLifeConfig, save_checkpoint
+from querylife.model.text_encoders import NO_ENCODER, POOLINGS, WIDTH, text_encoder_config
 from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTowerConfig
 from querylife.scoring import Calibration
 
 log = logging.getLogger(__name__)
 
+NO_PICTURE = 32  # px that are decoded for nothing
 CLIP_BORDER = 0.25  # the cosine that counts as a half, for want of a calibration
 
 
@@ -55,6 +60,20 @@ def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
         ),
         fusion=FusionTowerConfig(text.hidden_size, vision.hidden_size, width, fusion_mode="mean"),
         calibration=Calibration(scale, -scale * CLIP_BORDER if is_clip else float(model.logit_bias.detach())),
+    )
+
+
+def text_config(source: str, name: str, pooling: str, prefixes: tuple[str, str]) -> QueryLifeConfig:
+    """source: as above. prefixes: of queries and of titles. Raises ArtifactError where it is no text encoder."""
+    text = text_encoder_config(source, pooling, *prefixes)
+    width = text.embedding_width
+    return QueryLifeConfig(
+        name=name,
+        weights=f"{source}, as it is",
+        towers="text encoder",
+        text=text,
+        vision=VisionTowerConfig(NO_ENCODER, width, NO_PICTURE, tuned=0),
+        fusion=FusionTowerConfig(width, WIDTH, width, fusion_mode="mean"),
     )
 
 
@@ -89,18 +108,36 @@ def _image_fit(source: str, pixels: dict[str, Any], image_size: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a checkpoint of a CLIP or SigLIP model."""
-    parser = argparse.ArgumentParser(prog="querylife adopt", description="Make a checkpoint of a CLIP or SigLIP model.")
+    """Make a checkpoint of a CLIP or SigLIP model, or of a text encoder."""
+    parser = argparse.ArgumentParser(prog="querylife adopt", description=(main.__doc__ or ""))
     parser.add_argument("source", help="a folder that transformers' save_pretrained wrote, or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--name", default="", help="the model's name; empty: the last part of source")
+    parser.add_argument("--query-prefix", default="", help="of a text encoder: stands before each query")
+    parser.add_argument("--title-prefix", default="", help="of a text encoder: stands before each title")
+    parser.add_argument(
+        "--pooling", default="", choices=("", *POOLINGS), help="of a text encoder; empty: as its folder says, else mean"
+    )
     options = parser.parse_args(arguments)
     return run_command("querylife adopt", lambda: _adopt(options))
 
 
+def is_text_encoder(source: str) -> bool:
+    """Whether the source is no dual encoder. Raises ArtifactError where it is no model at all."""
+    try:
+        return AutoConfig.from_pretrained(encoder_source(source)).model_type not in KINDS
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{source}: want a folder that transformers' save_pretrained wrote: {error}") from error
+
+
 def _adopt(options: argparse.Namespace) -> int:
     source = str(Path(options.source).resolve()) if Path(options.source).is_dir() else options.source
-    model = QueryLife(dual_encoder_config(source, options.name or Path(options.source).name)).eval()
+    name, prefixes = options.name or Path(options.source).name, (options.query_prefix, options.title_prefix)
+    is_text = is_text_encoder(source)
+    if not is_text and (any(prefixes) or options.pooling):
+        raise ArtifactError(f"{source}: found CLIP or SigLIP, want no prefixes and no pooling")
+    config = text_config(source, name, options.pooling, prefixes) if is_text else dual_encoder_config(source, name)
+    model = QueryLife(config).eval()
     save_checkpoint(model, options.out)
     log.info("%s: want a repository: querylife-build repository --checkpoint %s", options.out, options.out)
     return 0

@@ -27,8 +27,9 @@ def own_device(kind: str) -> torch.device:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters lie; all of them lie in one place."""
-    return next(module.parameters()).device
+    """Where the module's parameters lie, all of them in one place; the CPU for a module that has none."""
+    first = next(module.parameters(), None)
+    return CPU if first is None else first.device
 
 
 def in_bfloat16(device: torch.device, *, enabled: bool) -> AbstractContextManager[object]:

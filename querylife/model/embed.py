@@ -32,7 +32,8 @@ class ProductVectors:
 
 def model_tokenizer(model: QueryLife) -> Tokenizer:
     """The model's tokenizer, with the vocabulary that it corrects queries to."""
-    return load_tokenizer(model.config.text.encoder, model.config.text.max_tokens, model.spelling)
+    text = model.config.text
+    return load_tokenizer(text.encoder, text.max_tokens, model.spelling, text.prefixes)
 
 
 def embed_queries(model: QueryLife, tokenizer: Tokenizer, queries: Sequence[str]) -> Tensor:

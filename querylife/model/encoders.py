@@ -24,7 +24,7 @@ from torch import nn
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
-from querylife.preprocessing.text import Tokenizer
+from querylife.preprocessing.text import Prefixes, Tokenizer
 
 if TYPE_CHECKING:
     import onnx  # imported where the graph is read: a text encoder does without
@@ -58,12 +58,14 @@ def write_tokenizer(name: str, path: Path) -> None:
     tokenizer.backend_tokenizer.save(str(path))
 
 
-def load_tokenizer(name: str, max_tokens: int, spelling: Mapping[str, int] | None = None) -> Tokenizer:
-    """The source's tokenizer as texts go through it here. max_tokens: special tokens included. spelling: see there."""
+def load_tokenizer(
+    name: str, max_tokens: int, spelling: Mapping[str, int] | None = None, prefixes: Prefixes | None = None
+) -> Tokenizer:
+    """The source's tokenizer as texts go through it here. max_tokens: special tokens included. The rest: see there."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         write_tokenizer(name, path)
-        return Tokenizer(path, max_tokens, spelling)
+        return Tokenizer(path, max_tokens, spelling, prefixes)
 
 
 def cache_folder() -> Path:

@@ -18,18 +18,28 @@ from torch import Tensor, nn
 from querylife.errors import ArtifactError
 from querylife.model.dual_encoders import DualEncoderText, DualEncoderVision
 from querylife.model.fusion_tower import FusionTower, FusionTowerConfig
+from querylife.model.text_encoders import EncoderText, NoVision
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 from querylife.model.weight_deltas import with_deltas, without_deltas
 from querylife.preprocessing.spelling import SPELLING_NAME, read_vocabulary, write_vocabulary
 from querylife.scoring import Calibration
 
+TOWERS: dict[str, tuple[type[TextTower], type[VisionTower]]] = {
+    "trained": (TextTower, VisionTower),
+    "dual encoder": (DualEncoderText, DualEncoderVision),
+    "text encoder": (EncoderText, NoVision),
+}
+# Fields of the text tower that are younger than fingerprints: at these values they are no part of one.
+YOUNGER = {"pooling": "mean", "query_prefix": "", "title_prefix": ""}
+
 
 @dataclass(frozen=True)
 class QueryLifeConfig:
     """weights says, in a reader's words, where the model's knowledge comes from.
 
-    towers: "trained", text and vision encoders with heads of ours, or "dual encoder", a pretrained one as it is.
+    towers: "trained", text and vision encoders with heads of ours; or a pretrained model as it is: "dual encoder", or
+    "text encoder", which sees no pictures.
     """
 
     name: str = "untrained"
@@ -42,8 +52,8 @@ class QueryLifeConfig:
 
     def __post_init__(self) -> None:
         widths = {self.text.embedding_width, self.vision.embedding_width, self.fusion.embedding_width}
-        if self.towers not in ("trained", "dual encoder"):
-            raise ArtifactError(f'towers: found "{self.towers}", want "trained" or "dual encoder"')
+        if self.towers not in TOWERS:
+            raise ArtifactError(f'towers: found "{self.towers}", want one of {", ".join(TOWERS)}')
         if len(widths) != 1:
             raise ArtifactError(f"found embedding widths {sorted(widths)} in text, vision and fusion, want one")
 
@@ -68,9 +78,9 @@ class QueryLife(nn.Module):
     def __init__(self, config: QueryLifeConfig) -> None:
         super().__init__()
         self.config = config
-        is_trained = config.towers == "trained"
-        self.text = TextTower(config.text) if is_trained else DualEncoderText(config.text)
-        self.vision = VisionTower(config.vision) if is_trained else DualEncoderVision(config.vision)
+        text, vision = TOWERS[config.towers]
+        self.text = text(config.text)
+        self.vision = vision(config.vision)
         self.fusion = FusionTower(config.fusion)
         self.spelling: dict[str, int] = {}  # word to count: the vocabulary that queries are corrected to
 
@@ -128,7 +138,9 @@ def fingerprint(model: QueryLife) -> str:
 
     Spelling is no part of it: another vocabulary changes what a query's words are, and no product's vector.
     """
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    config = asdict(model.config)
+    config["text"] = {name: value for name, value in config["text"].items() if YOUNGER.get(name) != value}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())

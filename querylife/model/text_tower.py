@@ -9,15 +9,27 @@ from transformers import AutoModel
 
 from querylife.contract import TokenRole
 from querylife.model.encoders import encoder_source
+from querylife.preprocessing.text import Prefixes
 
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """encoder: a source that querylife.model.encoders knows. max_tokens: special tokens included."""
+    """encoder: a source that querylife.model.encoders knows. max_tokens: special tokens included.
+
+    pooling: "mean" or "cls", of a text encoder that is served as it is. query_prefix, title_prefix: what it wants
+    before each text.
+    """
 
     encoder: str = "minilm-l6"
     embedding_width: int = 256
     max_tokens: int = 64
+    pooling: str = "mean"
+    query_prefix: str = ""
+    title_prefix: str = ""
+
+    @property
+    def prefixes(self) -> Prefixes:
+        return Prefixes(self.query_prefix, self.title_prefix)
 
 
 class TextTower(nn.Module):

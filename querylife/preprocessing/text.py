@@ -3,9 +3,11 @@
 VERSION changes whenever the same text may give other ids. tests/golden/tokens.json holds the promise.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,12 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from querylife.contract import MAX_TEXT_CHARACTERS, TokenRole
-from querylife.errors import InvalidRequestError, ItemError, ItemFault
+from querylife.errors import ArtifactError, InvalidRequestError, ItemError, ItemFault
 from querylife.preprocessing.spelling import SPELLING_NAME, SpellingCorrector, read_vocabulary
 
 VERSION = 1
+
+PREFIXES_NAME = "prefixes.json"  # beside tokenizer.json
 
 # Rows are padded to one of these lengths, so that requests of a like length share a batch (and, on GPU, a CUDA
 # graph) without a long title slowing short queries.
@@ -42,6 +46,25 @@ class Tokens:
         return used
 
 
+class Prefixes(NamedTuple):
+    """What an encoder wants before each text, such as e5's "query: " and "passage: "; an empty text stays empty."""
+
+    query: str = ""
+    title: str = ""
+
+
+def write_prefixes(prefixes: Prefixes, path: Path) -> None:
+    path.write_text(json.dumps(prefixes._asdict()) + "\n")
+
+
+def read_prefixes(path: Path) -> Prefixes:
+    """Raises ArtifactError for a file that write_prefixes did not write."""
+    try:
+        return Prefixes(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
+
+
 class Tokenizer:
     """Turns texts, each with an optional product type, into padded token ids."""
 
@@ -50,12 +73,14 @@ class Tokenizer:
         path: Path,
         max_tokens: int,
         spelling: Mapping[str, int] | None = None,
+        prefixes: Prefixes | None = None,
         *,
         pads_to_longest: bool = False,
     ) -> None:
         """path: a Hugging Face tokenizer.json. max_tokens: special tokens included; longer texts are cut.
 
         spelling: word to count, the vocabulary that queries are corrected to; None: what spelling.txt beside path has.
+        prefixes: None: what prefixes.json beside path has.
         pads_to_longest: all rows get max_tokens, instead of the next of LENGTH_BUCKETS.
         """
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
@@ -68,6 +93,8 @@ class Tokenizer:
         if spelling is None and vocabulary.is_file():
             spelling = read_vocabulary(vocabulary)
         self._corrector = SpellingCorrector(spelling, self._encoder_words()) if spelling else None
+        stored = path.with_name(PREFIXES_NAME)
+        self._prefixes = prefixes or (read_prefixes(stored) if stored.is_file() else Prefixes())
 
     def check(self, token_ids: NDArray[np.int32]) -> None:
         """Raise InvalidRequestError unless a text tower can look up token_ids, [batch, length], from elsewhere."""
@@ -89,8 +116,9 @@ class Tokenizer:
         return {word.lstrip("▁Ġ").lower() for word in self._tokenizer.get_vocab() if word.lstrip("▁Ġ").isalpha()}
 
     def encode_queries(self, queries: Sequence[bytes | str]) -> Tokens:
-        """As encode, after correcting the queries' spelling where the model has a vocabulary for that."""
-        return self.encode(queries if self._corrector is None else [self._corrected(query) for query in queries])
+        """As encode, with the queries' prefix, their spelling corrected where the model has a vocabulary for it."""
+        corrected = queries if self._corrector is None else [self._corrected(query) for query in queries]
+        return self._encode(corrected, None, self._prefixes.query)
 
     def _corrected(self, query: bytes | str) -> bytes | str:
         """A query at fault stays as it is, for encode to report."""
@@ -105,11 +133,14 @@ class Tokenizer:
 
         An empty text or product type is a missing one. Bytes are UTF-8. Faults are reported per row.
         """
+        return self._encode(texts, product_types, self._prefixes.title)
+
+    def _encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None, prefix: str) -> Tokens:
         faults: dict[int, ItemError] = {}
         pairs: list[str | tuple[str, str]] = []
         for row, text in enumerate(texts):
             try:
-                pairs.append(_pair(text, product_types[row] if product_types is not None else ""))
+                pairs.append(_pair(text, product_types[row] if product_types is not None else "", prefix))
             except ItemError as error:
                 faults[row] = error
                 pairs.append("")
@@ -129,9 +160,10 @@ class Tokenizer:
 _ROLE_OF = {None: TokenRole.SPECIAL, 0: TokenRole.TEXT, 1: TokenRole.PRODUCT_TYPE}
 
 
-def _pair(text: bytes | str, product_type: bytes | str) -> str | tuple[str, str]:
+def _pair(text: bytes | str, product_type: bytes | str, prefix: str) -> str | tuple[str, str]:
     title, kind = checked_text(text), checked_text(product_type)
-    return (title, kind) if kind else title
+    prefixed = prefix + title if title else ""
+    return (prefixed, kind) if kind else prefixed
 
 
 def checked_text(text: bytes | str) -> str:

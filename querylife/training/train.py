@@ -203,7 +203,7 @@ def start_model(config: TrainingConfig) -> QueryLife:
         )
     model = load_checkpoint(Path(config.start))
     if model.config.towers != "trained":
-        raise ConfigError(f"{config.start}: found a dual encoder, want a checkpoint of querylife train")
+        raise ConfigError(f"{config.start}: found a {model.config.towers}, want a checkpoint of querylife train")
     model.vision.tune(config.vision_layers)
     model.config = dataclasses.replace(model.config, name=config.name, vision=model.vision.config)
     return model
