@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from querylife.artifacts.repository_lock import LOCK_NAME, exported_file, read_lock, verify
+from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.contract import QUERY_TOWER, TEXT_TOWER
 from querylife.errors import ArtifactError
+from querylife.model.embed import model_tokenizer
 from querylife.model.query_life import QueryLife, load_checkpoint
 from querylife.model.query_tower import FILE_NAME, load_query_tower, save_query_tower, small_tower
 from querylife.model.text_tower import TextTower
@@ -67,6 +69,18 @@ def test_another_model_refuses_it(model: QueryLife, checkpoint: Path, query_towe
         load_query_tower(tmp_path, model)
     with pytest.raises(ArtifactError, match="layers: found"):
         small_tower(model.text, (0, 2))
+
+
+def test_the_shipped_one_belongs_to_the_shipped_weights() -> None:
+    model = load_checkpoint(SHIPPED_CHECKPOINT)
+    small, tokenizer = load_query_tower(SHIPPED_CHECKPOINT, model), model_tokenizer(model)
+    tokens = tokenizer.encode_queries(["red summer dress", "mens black watch", "schwarze Schuhe"])
+    with torch.no_grad():
+        found, want = (
+            tower(torch.from_numpy(tokens.token_ids), torch.from_numpy(tokens.token_roles))[1]
+            for tower in (small, model.text)
+        )
+    assert (found * want).sum(dim=1).min() > 0.9
 
 
 def test_embed_query_gets_the_small_tower_and_all_else_stays(
