@@ -236,15 +236,18 @@ def preprocessing(
     encoded = encode([golden_probe.query, golden_probe.title], ["", golden_probe.product_type])
     return PreprocessingLock(
         tokens_version=tokens.VERSION,
-        tokens_sha256=_tokens_sha256(tokenizer, encoded.token_ids, encoded.token_roles),
+        tokens_sha256=_tokens_sha256(
+            [tokenizer.with_name(name) for name in (SPELLING_NAME, tokens.PREFIXES_NAME)],
+            encoded.token_ids,
+            encoded.token_roles,
+        ),
         pixels_version=pixels.VERSION,
         pixels_sha256=_array_sha256(pixels.decode(golden_probe.image, image_size, image_fit, max_decode_s=60.0)),
     )
 
 
-def _tokens_sha256(tokenizer: Path, *arrays: NDArray[Any]) -> str:
-    """Over token ids, the vocabulary that queries are corrected to, and prefixes, where the repository has them."""
-    beside = [tokenizer.with_name(name) for name in (SPELLING_NAME, "prefixes.json")]
+def _tokens_sha256(beside: list[Path], *arrays: NDArray[Any]) -> str:
+    """Over token ids, and what lies beside the tokenizer: the vocabulary that queries are corrected to, prefixes."""
     present = [path for path in beside if path.is_file()]
     if not present:
         return _array_sha256(*arrays)
