@@ -65,7 +65,10 @@ class EncoderText(TextTower):
         nn.Module.__init__(self)
         self.config = config
         source = encoder_source(config.encoder)
-        self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        try:
+            self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        except OSError as error:
+            raise ArtifactError(f"{config.encoder}: found no weights: {error}") from error
         self.width: int = self.encoder.config.hidden_size
         self._has_types = getattr(self.encoder.config, "type_vocab_size", 0) >= 2
 
