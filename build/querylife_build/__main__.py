@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from querylife.artifacts.repository_lock import LOCK_NAME, file_sha256, read_lock, verify
+from querylife.artifacts.shipped_weights import QUERY_TOWER_NAME
 from querylife.errors import ArtifactError, QuerylifeError
 from querylife.exit_status import run_command
 from querylife_build.sources import default_checkpoint, is_current, source_sha256
@@ -288,7 +289,7 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
 
 
 def _source(checkpoint: Path | None, precision: str = "fp32", query_tower: Path | None = None) -> str:
-    small = f" {file_sha256(query_tower / 'query_tower.safetensors')}" if query_tower else ""
+    small = f" {file_sha256(query_tower / QUERY_TOWER_NAME)}" if query_tower else ""
     return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision + small)
 
 

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Resampling
-from transformers import AutoConfig
 
 from querylife.errors import ArtifactError
 from querylife.exit_status import run_command
 from querylife.model.dual_encoders import KINDS, open_dual_encoder
-from querylife.model.encoders import encoder_source
+from querylife.model.encoders import encoder_config, encoder_source
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.query_life import QueryLife, QueryLifeConfig, save_checkpoint
 from querylife.model.text_encoders import NO_ENCODER, POOLINGS, WIDTH, text_encoder_config
@@ -124,10 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def is_text_encoder(source: str) -> bool:
     """Whether the source is no dual encoder. Raises ArtifactError where it is no model at all."""
-    try:
-        return AutoConfig.from_pretrained(encoder_source(source)).model_type not in KINDS
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{source}: want a folder that transformers' save_pretrained wrote: {error}") from error
+    return encoder_config(source).model_type not in KINDS
 
 
 def _adopt(options: argparse.Namespace) -> int:

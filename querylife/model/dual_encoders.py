@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
-from querylife.model.encoders import encoder_source
+from querylife.model.encoders import encoder_config, encoder_source
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 
@@ -23,11 +23,7 @@ KINDS = ("clip", "siglip", "siglip2")  # transformers' model_type
 
 def open_dual_encoder(name: str) -> Any:
     """transformers' CLIPModel or SiglipModel. name: a source of querylife.model.encoders. Raises ArtifactError."""
-    source = encoder_source(name)
-    try:
-        kind = AutoConfig.from_pretrained(source).model_type
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{name}: want a folder that transformers' save_pretrained wrote: {error}") from error
+    source, kind = encoder_source(name), encoder_config(name).model_type
     if kind not in KINDS:
         raise ArtifactError(f"{name}: found a model of type {kind}, want one of {', '.join(KINDS)}")
     model = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)

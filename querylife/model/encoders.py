@@ -15,13 +15,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoTokenizer, Dinov2Config, Dinov2Model
+from transformers import AutoConfig, AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
 from querylife.preprocessing.text import Prefixes, Tokenizer
@@ -45,6 +45,14 @@ def encoder_source(name: str) -> str:
     if name == "dinov2-s14":
         return str(_dinov2())
     return name
+
+
+def encoder_config(name: str) -> Any:
+    """transformers' configuration of a source. Raises ArtifactError where there is none."""
+    try:
+        return AutoConfig.from_pretrained(encoder_source(name))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{name}: want a folder that transformers' save_pretrained wrote: {error}") from error
 
 
 def encoder_layers(encoder: nn.Module) -> list[nn.Module]:

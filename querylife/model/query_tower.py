@@ -13,13 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from querylife.artifacts.shipped_weights import QUERY_TOWER_NAME
 from querylife.errors import ArtifactError
 from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife, fingerprint
 from querylife.model.text_tower import TextTower
 from querylife.model.weight_deltas import with_deltas, without_deltas
-
-FILE_NAME = "query_tower.safetensors"
 
 
 def small_tower(large: TextTower, layers: Sequence[int]) -> TextTower:
@@ -39,7 +38,7 @@ def save_query_tower(small: TextTower, layers: Sequence[int], model: QueryLife, 
     changed = {name: value for name, value in small.state_dict().items() if not torch.equal(value, start[name])}
     stored = {name: value.contiguous() for name, value in with_deltas(changed, start).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished, path = folder / f"{FILE_NAME}.part", folder / FILE_NAME
+    unfinished, path = folder / f"{QUERY_TOWER_NAME}.part", folder / QUERY_TOWER_NAME
     kept = " ".join(str(layer) for layer in layers)
     save_file(stored, unfinished, metadata={"layers": kept, "fingerprint": fingerprint(model)})
     unfinished.rename(path)
@@ -48,7 +47,7 @@ def save_query_tower(small: TextTower, layers: Sequence[int], model: QueryLife, 
 
 def load_query_tower(folder: Path, model: QueryLife) -> TextTower:
     """In float32 and eval mode. Raises ArtifactError where the folder holds none for this model."""
-    path = folder / FILE_NAME
+    path = folder / QUERY_TOWER_NAME
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping

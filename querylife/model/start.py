@@ -3,11 +3,9 @@
 import logging
 from typing import Any
 
-from transformers import AutoConfig
-
 from querylife.errors import ArtifactError
 from querylife.model.adopt import pixel_settings
-from querylife.model.encoders import encoder_source
+from querylife.model.encoders import encoder_config
 from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.query_life import QueryLife, QueryLifeConfig
 from querylife.model.text_tower import TextTowerConfig
@@ -32,16 +30,9 @@ def untrained_model(
     fusion = FusionTowerConfig(
         text_width=_width(text_encoder, "text"), vision_width=_width(vision_encoder, "vision"), fusion_mode=fusion_mode
     )
-    if image_size % (size := _vision_part(_config(vision_encoder)).patch_size):
+    if image_size % (size := _vision_part(encoder_config(vision_encoder)).patch_size):
         raise ArtifactError(f"image_size: found {image_size}, want a multiple of {vision_encoder}'s patches of {size}")
     return QueryLife(QueryLifeConfig(name=name, text=TextTowerConfig(text_encoder), vision=vision, fusion=fusion))
-
-
-def _config(source: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(encoder_source(source))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{source}: want a folder that transformers' save_pretrained wrote: {error}") from error
 
 
 def _vision_part(config: Any) -> Any:
@@ -49,7 +40,7 @@ def _vision_part(config: Any) -> Any:
 
 
 def _width(source: str, kind: str) -> int:
-    config = _config(source)
+    config = encoder_config(source)
     part = config if kind == "text" else _vision_part(config)
     has_patches = hasattr(part, "patch_size")
     if not hasattr(part, "hidden_size") or has_patches != (kind == "vision"):

@@ -7,17 +7,13 @@ length, of texts with the prefixes that the encoder was trained with. The vision
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
-from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
-from querylife.model.encoders import encoder_source
-from querylife.model.text_tower import TextTower, TextTowerConfig, masked_mean
+from querylife.model.encoders import encoder_config, encoder_source
+from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 
 POOLINGS = ("mean", "cls")
@@ -33,16 +29,12 @@ def text_encoder_config(
 
     Raises ArtifactError for a source that is no text encoder, or a pooling that is not served.
     """
-    source = encoder_source(name)
-    try:
-        config: Any = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{name}: want a folder that transformers' save_pretrained wrote: {error}") from error
+    config = encoder_config(name)
     if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size") or getattr(config, "is_decoder", False):
         raise ArtifactError(f"{name}: found a model of type {config.model_type}, want a text encoder, CLIP or SigLIP")
     before = 2 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0  # positions that no token takes
     longest = min(int(getattr(config, "max_position_embeddings", LONGEST)) - before, LONGEST)
-    pooling = pooling or _stored_pooling(Path(source))
+    pooling = pooling or _stored_pooling(Path(encoder_source(name)))
     if pooling not in POOLINGS:
         raise ArtifactError(f'pooling: found "{pooling}", want one of {", ".join(POOLINGS)}')
     return TextTowerConfig(name, int(config.hidden_size), longest, pooling, query_prefix, title_prefix)
@@ -59,27 +51,14 @@ def _stored_pooling(folder: Path) -> str:
 
 
 class EncoderText(TextTower):
-    """Of TextTower it has the interface and nothing else."""
+    """A text tower whose embedding is the encoder's own: it has no head."""
 
     def __init__(self, config: TextTowerConfig) -> None:
-        nn.Module.__init__(self)
-        self.config = config
-        source = encoder_source(config.encoder)
         try:
-            self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+            super().__init__(config)
         except OSError as error:
             raise ArtifactError(f"{config.encoder}: found no weights: {error}") from error
-        self.width: int = self.encoder.config.hidden_size
-        self._has_types = getattr(self.encoder.config, "type_vocab_size", 0) >= 2
-
-    def forward(self, token_ids: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes as TextTower.forward has them."""
-        attended = (token_roles != TokenRole.PADDING).to(torch.int64)
-        types = {"token_type_ids": (token_roles == TokenRole.PRODUCT_TYPE).to(torch.int64)} if self._has_types else {}
-        states = self.encoder(input_ids=token_ids.to(torch.int64), attention_mask=attended, **types).last_hidden_state
-        pooled = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attended)
-        has_content = (token_roles > TokenRole.SPECIAL).any(dim=1, keepdim=True)
-        return states, F.normalize(pooled, dim=-1) * has_content.to(states.dtype)
+        self.head = nn.Identity()
 
 
 class NoVision(VisionTower):

@@ -40,8 +40,9 @@ class TextTower(nn.Module):
         self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
         self.width: int = self.encoder.config.hidden_size
         self._has_types = getattr(self.encoder.config, "type_vocab_size", 0) >= 2
-        self.head = nn.Linear(self.width, config.embedding_width, bias=False)
-        nn.init.orthogonal_(self.head.weight)
+        head = nn.Linear(self.width, config.embedding_width, bias=False)
+        nn.init.orthogonal_(head.weight)
+        self.head: nn.Module = head
 
     def forward(self, token_ids: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor]:
         """Encode texts, each with its product type where that is known.
@@ -53,7 +54,8 @@ class TextTower(nn.Module):
         attended = (token_roles != TokenRole.PADDING).to(torch.int64)
         types = {"token_type_ids": (token_roles == TokenRole.PRODUCT_TYPE).to(torch.int64)} if self._has_types else {}
         states = self.encoder(input_ids=token_ids.to(torch.int64), attention_mask=attended, **types).last_hidden_state
-        embedding = F.normalize(self.head(masked_mean(states, attended)), dim=-1)
+        pooled = states[:, 0] if self.config.pooling == "cls" else masked_mean(states, attended)
+        embedding = F.normalize(self.head(pooled), dim=-1)
         has_content = (token_roles > TokenRole.SPECIAL).any(dim=1, keepdim=True)
         return states, embedding * has_content.to(embedding.dtype)
 

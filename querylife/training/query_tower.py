@@ -11,7 +11,6 @@ goes on where it was. Rerun it after the checkpoint's text tower has been traine
 
 import argparse
 import logging
-import math
 import random
 import sys
 import time
@@ -31,12 +30,14 @@ from querylife.data.judgements import read_table
 from querylife.data.queries import with_typo
 from querylife.errors import InputFileError
 from querylife.exit_status import run_command
+from querylife.model.devices import device_of, in_bfloat16
 from querylife.model.embed import model_tokenizer, tokens_of
 from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife, fingerprint, load_checkpoint
 from querylife.model.query_tower import save_query_tower, small_tower
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.text import Tokenizer
+from querylife.training.run import set_rates
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def distill(model: QueryLife, student: TextTower, texts: Texts, config: DistillC
         random_, wanted = random.Random(f"typos-{config.seed}-{step}"), texts.of_step(step)
         read = [with_typo(text, random_) if random_.random() < TYPO_RATE else text for text in wanted]
         loss = distance_to(model.text, student, tokenizer, wanted, read)
-        _set_rates(optimizer, step, config)
+        set_rates(optimizer, step, warmup=config.warmup, steps=config.steps)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.parameters() if p.requires_grad], 1.0)
@@ -147,7 +148,7 @@ def distill(model: QueryLife, student: TextTower, texts: Texts, config: DistillC
 
 def distance_to(large: TextTower, small: TextTower, tokenizer: Tokenizer, wanted: list[str], read: list[str]) -> Tensor:
     """1 less the cosine between the large tower's vectors of wanted and the small one's of read; their mean."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with in_bfloat16(device_of(large), enabled=True):
         with torch.no_grad():
             _, target = large(*tokens_of(tokenizer, wanted))
         _, student = small(*tokens_of(tokenizer, read))
@@ -165,13 +166,6 @@ def _optimizer(student: TextTower, config: DistillConfig) -> torch.optim.Optimiz
         [{"params": layers, "peak": config.rate}, {"params": student.head.parameters(), "peak": config.head_rate}],
         weight_decay=0.0,
     )
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, step: int, config: DistillConfig) -> None:
-    """Linear warm-up, then a cosine down to nothing."""
-    share = min(1.0, (step + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
 
 
 def _save(path: Path, state: dict[str, object], student: TextTower, optimizer: torch.optim.Optimizer) -> None:

@@ -235,9 +235,9 @@ def _part(name: str) -> str:
     return name.partition(".")[0] if ".encoder." in name else "heads"
 
 
-def set_rates(run: Run, config: TrainingConfig) -> None:
-    """Linear warm-up, then a cosine down to nothing."""
-    warm = min(1.0, (run.step + 1) / config.warmup)
-    share = warm * 0.5 * (1 + math.cos(math.pi * run.step / config.steps))
-    for group in run.optimizer.param_groups:
+def set_rates(optimizer: torch.optim.Optimizer, step: int, *, warmup: int, steps: int) -> None:
+    """Linear warm-up, then a cosine down to nothing, of each group's peak."""
+    warm = min(1.0, (step + 1) / warmup)
+    share = warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share

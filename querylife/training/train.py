@@ -67,7 +67,7 @@ def train(
     filter_ = filter_ or make_filter(config.filter, Path(config.ledger) if config.ledger else None)
     started, first = time.monotonic(), run.step
     while not run.is_over():
-        set_rates(run, config)
+        set_rates(run.optimizer, run.step, warmup=config.warmup, steps=config.steps)
         batch = batches.sample(run.step)
         pictures = features.at_step(config.seed, run.step)
         parts = losses_of(config, model, run.losses, batch, pictures, ids, filter_, (rank, world))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from loadtest.bench.traffic import queries
-from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
+from querylife.artifacts.shipped_weights import QUERY_TOWER_NAME, SHIPPED_CHECKPOINT
 from querylife.contract import TEXT_TOWER
 from querylife.data.benchmark import fashion_benchmarks
 from querylife.data.fashion import load_products
@@ -29,7 +29,7 @@ from querylife.evaluation.evaluate import fashion_corpus
 from querylife.metrics import interval, ndcg_at, recall_at_twice
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.query_life import load_checkpoint
-from querylife.model.query_tower import FILE_NAME, load_query_tower
+from querylife.model.query_tower import load_query_tower
 from querylife.model.text_tower import TextTower
 from querylife.preprocessing.text import Tokenizer
 from querylife.serving.backend.towers import OnnxTower
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     model = load_checkpoint(options.checkpoint)
     small = load_query_tower(options.tower, model)
-    print(f"{(options.tower / FILE_NAME).stat().st_size / 1e6:.1f} MB of weights")
+    print(f"{(options.tower / QUERY_TOWER_NAME).stat().st_size / 1e6:.1f} MB of weights")
     tokenizer = model_tokenizer(model)
     products = load_products(options.data, "val")
     corpus, no_types = fashion_corpus(model, products, options.data, options.cache), [""] * len(products.titles)

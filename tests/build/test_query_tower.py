@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from querylife.artifacts.repository_lock import LOCK_NAME, exported_file, read_lock, verify
-from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
+from querylife.artifacts.shipped_weights import QUERY_TOWER_NAME, SHIPPED_CHECKPOINT
 from querylife.contract import QUERY_TOWER, TEXT_TOWER
 from querylife.errors import ArtifactError
 from querylife.model.embed import model_tokenizer
 from querylife.model.query_life import QueryLife, load_checkpoint
-from querylife.model.query_tower import FILE_NAME, load_query_tower, save_query_tower, small_tower
+from querylife.model.query_tower import load_query_tower, save_query_tower, small_tower
 from querylife.model.text_tower import TextTower
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
@@ -135,4 +135,4 @@ def test_the_next_build_without_it_leaves_none(checkpoint: Path, query_tower: Pa
 def test_a_missing_folder_is_said(checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ["repository", "--checkpoint", str(checkpoint), "--repository", str(tmp_path / "repository")]
     assert main([*options, "--query-tower", str(tmp_path)]) != 0
-    assert FILE_NAME in caplog.text
+    assert QUERY_TOWER_NAME in caplog.text
