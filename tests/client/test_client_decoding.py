@@ -82,6 +82,13 @@ def test_requests_are_split_by_the_bytes_of_their_planes(connect: Callable[..., 
     assert np.array_equal(split, whole)
 
 
+@pytest.mark.parametrize("call", ["score", "rank"])
+def test_score_and_rank_send_no_encoded_picture(decoding: Any, fake: FakeTriton, call: str) -> None:
+    getattr(decoding, call)("hat", [Product(title="hat", image=picture(number)) for number in range(4)])
+    assert {request.name for request in fake.received} >= {"embed_query", "embed_decoded_product"}
+    assert "score" not in {request.name for request in fake.received}
+
+
 def test_a_refused_request_is_sent_again_with_its_planes(decoding: Any, fake: FakeTriton) -> None:
     product = Product(image=picture())
     undisturbed = decoding.embed_products([product]).vectors

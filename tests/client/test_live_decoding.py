@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tritonclient.grpc import InferenceServerClient
 
 from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -106,24 +105,6 @@ def test_scores_and_rankings_are_those_of_encoded_pictures(connect: Callable[...
     np.testing.assert_allclose(decoding.score(queries, PRODUCTS)[1:], scores[1:], atol=SCORE_TOLERANCE)
     with pytest.raises(InvalidRequestError):
         decoding.score(b"\xff", PRODUCTS)
-
-
-def test_rank_with_decode_sends_no_encoded_picture(connect: Callable[..., Any], triton: Any) -> None:
-    before = executions(triton.address)
-    connect(triton.address, timeout_s=PATIENCE_S, decode="client").rank("hat", PRODUCTS[:4])
-    after = executions(triton.address)
-    assert after["embed_decoded_product"] > before["embed_decoded_product"]
-    assert after["score"] == before["score"]
-
-
-def executions(address: str) -> dict[str, int]:
-    """Requests that each ensemble has answered."""
-    with InferenceServerClient(address) as client:
-        answers = {name: client.get_inference_statistics(name) for name in ("embed_decoded_product", "score")}
-    return {
-        name: sum(model.inference_stats.success.count for model in answer.model_stats)
-        for name, answer in answers.items()
-    }
 
 
 def test_the_identity_says_what_a_decoder_needs(connect: Callable[..., Any], triton: Any) -> None:
