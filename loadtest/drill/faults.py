@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.drill.clocks import READ_EVERY_S, WallClock
 from loadtest.drill.credentials import EXPIRED
 from loadtest.drill.stack import Server, Stack, await_true, write_catalogue
 from querylife_client import Client
@@ -20,6 +21,7 @@ from querylife_client.errors import CredentialsError
 
 Fault = Callable[[Stack], None]
 FAULTS: dict[str, Fault] = {}
+CLOCK_FAULTS = ("wall clock of a server jumps", "wall clock of the gateway jumps")
 HELD_S = 3.0
 
 
@@ -254,3 +256,23 @@ def wrong_token(stack: Stack) -> None:
             with contextlib.suppress(CredentialsError):
                 client.embed_queries(["red dress"])
                 raise AssertionError("found an answer for a wrong token, want CredentialsError")
+
+
+@fault(CLOCK_FAULTS[0])
+def jump_server_clock(stack: Stack) -> None:
+    _jump(stack.server_clock)
+
+
+@fault(CLOCK_FAULTS[1])
+def jump_gateway_clock(stack: Stack) -> None:
+    _jump(stack.gateway_clock)
+
+
+def _jump(clock: WallClock) -> None:
+    """An hour and a day, ahead and back.
+
+    Never behind the machine's clock: waits until a time of day are the kernel's, for which that time would have passed.
+    """
+    for ahead_s in (3600, 86_400, 3600, 0):
+        clock.set(ahead_s)
+        time.sleep(2 * READ_EVERY_S)

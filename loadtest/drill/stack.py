@@ -1,7 +1,7 @@
 """The stack of a drill: three servers, one of them behind a network that can be lost, PostgreSQL, the gateway.
 
-Each server has a /dev/shm of its own, so that a fault can fill it. Processes that end are started again, as an
-orchestrator would.
+Each server has a /dev/shm of its own, so that a fault can fill it, and the last one and the gateway have wall clocks
+of their own. Processes that end are started again, as an orchestrator would.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.drill.clocks import WallClock
 from loadtest.drill.credentials import NAME, Credentials, Files
 from querylife.serving.supervisor.supervisor import free_port
 from querylife_client.testing.network import FlakyNetwork
 
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "pink", "brown")
 THINGS = ("dress", "shirt", "watch", "backpack", "sandals", "jeans", "belt", "cap", "scarf", "jacket")
-SERVER_IN_OWN_SHM = 'mount -t tmpfs -o size=300m tmpfs /dev/shm && exec "$0" "$@"'
+OWN_SHM = 'mount -t tmpfs -o size=300m tmpfs /dev/shm && exec "$0" "$@"'
 STARTED_S = 600.0
 
 
@@ -76,7 +77,9 @@ class Process:
 class Server(Process):
     """One `querylife serve`, with a certificate of its own."""
 
-    def __init__(self, number: int, repository: Path, folder: Path, credentials: Credentials) -> None:
+    def __init__(
+        self, number: int, repository: Path, folder: Path, credentials: Credentials, clock: WallClock | None = None
+    ) -> None:
         self.tls = credentials.files(f"server-{number}")
         self.port, probe = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
         self.address, self.probe_port = f"127.0.0.1:{self.port}", probe
@@ -84,7 +87,9 @@ class Server(Process):
         tls = ["--tls-certificate", str(self.tls.certificate), "--tls-key", str(self.tls.key)]
         access = [*tls, "--token-file", str(credentials.token_file), "--renewal-spread-s", "0"]
         serve = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, *access]
-        command = ["unshare", "--mount", "sh", "-c", SERVER_IN_OWN_SHM, *serve, "--drain-s", "10", "--start-s", "600"]
+        environment = ["env", *clock.environment] if clock else ["env"]
+        command = ["unshare", "--mount", "sh", "-c", OWN_SHM, *environment, *serve]
+        command += ["--drain-s", "10", "--start-s", "600"]
         url = f"http://127.0.0.1:{probe}/ready"
         super().__init__(f"server {number}", command, url, folder / f"server-{number}.log")
 
@@ -151,7 +156,7 @@ class Stack:
     """repository: a copy that a fault may damage; the last server reads it. catalogue: what the index holds.
 
     wanted_rows: products of the catalogue. gateway_tls: the gateway's own certificate. Every server asks for TLS and
-    the token, the gateway for TLS.
+    the token, the gateway for TLS. server_clock: of the last server. gateway_clock: of the gateway.
     """
 
     servers: list[Server]
@@ -166,6 +171,8 @@ class Stack:
     folder: Path
     credentials: Credentials
     gateway_tls: Files
+    server_clock: WallClock
+    gateway_clock: WallClock
 
     def keep(self) -> None:
         for process in (*self.servers, self.gateway):
@@ -223,12 +230,14 @@ def running_stack(repository: Path, folder: Path, servers: int) -> Iterator[Stac
     catalogue = folder / "catalogue.csv"
     wanted_rows = write_catalogue(catalogue)
     credentials = Credentials(folder)
+    server_clock, gateway_clock = WallClock(folder / "server-clock"), WallClock(folder / "gateway-clock")
     with contextlib.ExitStack() as closing:
         postgres = Postgres(folder)
         closing.callback(postgres.stop)
         started = []
         for number in range(1, servers + 1):
-            started.append(Server(number, copy if number == servers else repository, folder, credentials))
+            own = (copy, folder, credentials, server_clock) if number == servers else (repository, folder, credentials)
+            started.append(Server(number, *own))
             closing.callback(started[-1].stop)
             await_true(started[-1].is_ready, STARTED_S)
         network = closing.enter_context(FlakyNetwork(started[0].address))
@@ -238,8 +247,9 @@ def running_stack(repository: Path, folder: Path, servers: int) -> Iterator[Stac
         options = ["--port", str(port), "--triton", addresses, "--triton-token-file", str(credentials.token_file)]
         options += ["--triton-authority", str(credentials.authority), "--triton-server-name", NAME]
         options += ["--tls-certificate", str(tls.certificate), "--tls-key", str(tls.key), "--store", postgres.url]
-        command = [sys.executable, "-m", "querylife", "gateway", *options]
+        command = ["env", *gateway_clock.environment, sys.executable, "-m", "querylife", "gateway", *options]
         parts = (network, postgres, None, url, addresses, copy, catalogue, wanted_rows, folder, credentials, tls)
+        parts += (server_clock, gateway_clock)
         stack = Stack(started, *parts)  # type: ignore[arg-type]  # the gateway is started once the index is there
         assert stack.index().wait(STARTED_S) == 0, (folder / "index.log").read_text()
         log = folder / "gateway.log"
