@@ -2,8 +2,7 @@
 
     python -m research.fewer_patches --data ../shared/data
 
-Product pictures have plain backgrounds. Each variant leaves out the patches whose pixels vary least, before the
-encoder's first layer, and everything behind it sees the others alone; no weight is trained anew. Prints the cosine
+Each variant is what `querylife-build repository --patches N` serves; no weight is trained anew. Prints the cosine
 with the whole tower's vectors (5th percentile, median), nDCG@10 of images only and of title and image with paired
 differences and their 95% bootstrap intervals, and processor time in PyTorch on one thread.
 """
@@ -16,18 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
 from querylife.data.benchmark import Benchmark, strict_benchmarks
 from querylife.data.fashion import load_images, load_products
 from querylife.metrics import interval, ndcg_at
 from querylife.model.embed import by_length, embed_queries, model_tokenizer, tokens_of
-from querylife.model.encoders import encoder_layers
 from querylife.model.query_life import QueryLife, load_checkpoint
-from querylife.model.vision_tower import VisionTower
 from querylife.preprocessing.image import decode
 
 KEPT = (64, 48, 40, 32)
@@ -39,38 +35,17 @@ TIMED_ROUNDS = 6
 Values = dict[str, NDArray[np.float64]]  # benchmark -> one value per query
 
 
-def few_patches(vision: VisionTower, pixels: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """As VisionTower.forward for used pictures, with the kept patches that vary most: states [batch, kept, width]."""
-    rgb = pixels.to(torch.float32) / 255
-    size, normalised = vision.patch_size, (rgb - vision.mean) / vision.deviation
-    blocks = F.unfold(rgb, size, stride=size)  # [batch, 3 * size * size, patches]
-    places = blocks.std(dim=1).topk(kept, dim=1).indices.sort(dim=1).values
-    tokens = vision.encoder.embeddings(normalised)
-    index = (places + tokens.shape[1] - vision.patch_count).unsqueeze(2)
-    states = torch.cat([tokens[:, :1], tokens.gather(1, index.expand(-1, -1, tokens.shape[2]))], dim=1)
-    for layer in encoder_layers(vision.encoder):
-        states = layer(states, attention_mask=None)
-    states = vision.encoder.layernorm(states)
-    thumbnails = (F.avg_pool2d(rgb, vision.shrink) - vision.mean) / vision.deviation
-    hues = F.avg_pool2d(vision.hues(thumbnails), size // vision.shrink).flatten(2).transpose(1, 2)
-    hues = hues.gather(1, places.unsqueeze(2).expand(-1, -1, hues.shape[2]))
-    patches = states[:, 1:] + vision.colour(hues)
-    regions = torch.softmax(vision.look(patches), dim=1).transpose(1, 2) @ patches
-    pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
-    unscaled = vision.head(pooled) if vision.deep is None else vision.head(pooled) + vision.deep(pooled)
-    return patches, F.normalize(unscaled, dim=-1)
-
-
 @torch.inference_mode()
 def product_vectors(
     model: QueryLife, titles: Sequence[str], pictures: NDArray[np.uint8], kept: int
 ) -> tuple[Tensor, Tensor]:
     """Of the picture alone, and of title and picture: [products, width] each."""
     tokenizer, images, both = model_tokenizer(model), list[Tensor](), list[Tensor]()
+    model.vision.keep_patches(kept)
     order, groups = by_length(titles, GROUP)
     for group in groups:
-        patches, image = few_patches(model.vision, torch.from_numpy(pictures[group]), kept)
         used = torch.ones(len(group), 1, dtype=torch.bool)
+        patches, image = model.vision(torch.from_numpy(pictures[group]), used)
         for texts, vectors in (([""] * len(group), images), ([titles[row] for row in group], both)):
             tokens, roles = tokens_of(tokenizer, texts)
             states, text = model.text(tokens, roles)
@@ -89,13 +64,13 @@ def values_of(benchmarks: dict[str, Benchmark], queries: dict[str, Tensor], prod
     return found
 
 
-def processor_ms(vision: VisionTower, pixels: Tensor, kept: int) -> float:
+def processor_ms(vision: nn.Module, pixels: Tensor) -> float:
     """A picture's, in the median of a few batches."""
-    times = []
+    times, used = [], torch.ones(len(pixels), 1, dtype=torch.bool)
     with torch.inference_mode():
         for _ in range(TIMED_ROUNDS):
             started = time.process_time()
-            few_patches(vision, pixels, kept)
+            vision(pixels, used)
             times.append(1e3 * (time.process_time() - started) / len(pixels))
     return float(np.median(times))
 
@@ -123,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = whole or vectors
         cosines = (vectors[0] * whole[0]).sum(dim=1).numpy()
         torch.set_num_threads(1)
-        cost = processor_ms(model.vision, torch.from_numpy(pictures[:GROUP]), kept)
+        cost = processor_ms(model.vision, torch.from_numpy(pictures[:GROUP]))
         torch.set_num_threads(options.threads)
         found = [values_of(benchmarks, queries, each) for each in vectors]
         before = [values_of(benchmarks, queries, each) for each in whole]

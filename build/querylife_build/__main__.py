@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="DIR",
                 help="embed queries by the smaller tower of `querylife distill` in this folder (default: checkpoint)",
             )
+            command.add_argument(
+                "--patches",
+                type=int,
+                metavar="N",
+                help="let the vision tower look at the N patches of a picture that vary most; other vectors",
+            )
         if step is _dali:
             command.add_argument(
                 "--out", type=Path, default=Path("out/dali"), metavar="DIR", help="a second repository"
@@ -136,17 +142,17 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
 
 def _repository(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options)
-    precision, query_tower = "fp32", None
+    precision, query_tower, patches = "fp32", None, None
     if options.step is _repository:
-        precision = options.precision
+        precision, patches = options.precision, options.patches
         query_tower = checkpoint if options.query_tower == Path() else options.query_tower
-    source = _source(checkpoint, precision, query_tower)
+    source = _source(checkpoint, precision, query_tower, patches)
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)
     else:
         from querylife_build import repository  # noqa: PLC0415  # torch takes seconds to import
 
-        repository.build_repository(checkpoint, options.repository, source, precision, query_tower)
+        repository.build_repository(checkpoint, options.repository, source, precision, query_tower, patches)
     _check(options)
 
 
@@ -288,9 +294,15 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
     return chosen if chosen is not None else default_checkpoint()
 
 
-def _source(checkpoint: Path | None, precision: str = "fp32", query_tower: Path | None = None) -> str:
-    small = f" {file_sha256(query_tower / QUERY_TOWER_NAME)}" if query_tower else ""
-    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), precision + small)
+def _source(
+    checkpoint: Path | None, precision: str = "fp32", query_tower: Path | None = None, patches: int | None = None
+) -> str:
+    options = precision
+    if query_tower:
+        options += f" {file_sha256(query_tower / QUERY_TOWER_NAME)}"
+    if patches is not None:
+        options += f" {patches} patches"
+    return source_sha256(checkpoint, ("querylife_build.repository", "querylife_build.export.folder"), options)
 
 
 if __name__ == "__main__":

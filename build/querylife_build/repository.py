@@ -19,6 +19,7 @@ from querylife.artifacts.repository_lock import (
     write_lock,
 )
 from querylife.contract import MODELS, QUERY_TOWER, TEXT_TOWER, TOKENIZE, TOWERS, Model
+from querylife.errors import ArtifactError
 from querylife.model.query_life import QueryLife, fingerprint
 from querylife.model.query_tower import load_query_tower
 from querylife.model.text_tower import TextTower
@@ -45,16 +46,23 @@ def build_repository(
     source: str,
     precision: str = "fp32",
     query_tower: Path | None = None,
+    patches: int | None = None,
 ) -> EngineLock:
     """Fill the repository from a checkpoint (None: the untrained model).
 
     source: sources.source_sha256 of this build. precision: "fp32", "bf16" or "int8". query_tower: folder of a smaller
-    tower for queries (querylife.model.query_tower). Raises ArtifactError for a bad checkpoint or query tower, or for
-    bf16 without OpenVINO, and ParityError for an export that answers otherwise; the repository then stays as it was.
+    tower for queries (querylife.model.query_tower). patches: how many of a picture's the vision tower looks at
+    (VisionTower.keep_patches); None for all. Raises ArtifactError for a bad checkpoint, query tower or number of
+    patches, or for bf16 without OpenVINO, and ParityError for an export that answers otherwise; the repository then
+    stays as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
     model = open_model(checkpoint)
     small = load_query_tower(query_tower, model) if query_tower else None
+    if patches is not None:
+        if model.config.towers != "trained":
+            raise ArtifactError(f'patches: found {patches} for the towers "{model.config.towers}", want all of them')
+        model.vision.keep_patches(patches)
     # Beside the repository, not in it: a Triton that starts meanwhile takes every folder there for a model.
     unfinished = Path(tempfile.mkdtemp(dir=repository.resolve().parent, prefix=".unfinished-"))
     try:

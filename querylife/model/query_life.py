@@ -144,6 +144,8 @@ def fingerprint(model: QueryLife) -> str:
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
+    if model.config.towers == "trained" and model.vision.kept_patches < model.vision.patch_count:
+        digest.update(f"{model.vision.kept_patches} patches".encode())
     return digest.hexdigest()
 
 

@@ -58,6 +58,7 @@ class VisionTower(nn.Module):
         _resize_positions(self.encoder, config.image_size)
         self._layers = encoder_layers(self.encoder)
         self.tune(config.tuned)
+        self.kept_patches = self.patch_count
         self.shrink: int = 2 if self.patch_size % 2 == 0 else 1
         self.hues = nn.Sequential(
             nn.Conv2d(3, config.hues, 1), nn.GELU(), nn.Conv2d(config.hues, config.hues, 1), nn.GELU()
@@ -88,16 +89,30 @@ class VisionTower(nn.Module):
             raise ArtifactError(f"tuned: found {layers}, want 0 to {len(self._layers)}, the encoder's layers")
         self.config = replace(self.config, tuned=layers)
 
+    def keep_patches(self, count: int) -> None:
+        """Let forward look at the count patches that vary most, before the encoder's first layer.
+
+        Product pictures have plain backgrounds. Training and its features (begin, finish) see all patches. Raises
+        ArtifactError for a count that the tower does not have.
+        """
+        if not 1 <= count <= self.patch_count:
+            raise ArtifactError(f"patches: found {count}, want 1 to {self.patch_count}")
+        self.kept_patches = count
+
     def forward(self, pixels: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
         """Encode pictures.
 
         pixels: [batch, 3, image_size, image_size] uint8 RGB. image_used: [batch, 1] bool, false for a missing image.
-        Returns states [batch, patches, width] float32, and embedding [batch, embedding_width] float32, unit rows;
-        zeros where the image is missing.
+        Returns states [batch, patches, width] float32, of the kept patches, and embedding [batch, embedding_width]
+        float32, unit rows; zeros where the image is missing.
         """
         rgb = pixels.to(torch.float32) / 255
-        states = self.encoder(self._normalised(rgb)).last_hidden_state
-        return self._add_colour(states, F.avg_pool2d(rgb, self.shrink), image_used)
+        if self.kept_patches == self.patch_count:
+            states, places = self.encoder(self._normalised(rgb)).last_hidden_state, None
+        else:
+            places = _most_varied(pixels, self.patch_size, self.kept_patches)
+            states = self._encode_places(self._normalised(rgb), places)
+        return self._add_colour(states, F.avg_pool2d(rgb, self.shrink), image_used, places)
 
     def begin(self, rgb: Tensor) -> Tensor:
         """The part that training leaves alone: what goes into the encoder's last config.tuned layers.
@@ -143,12 +158,32 @@ class VisionTower(nn.Module):
             for module in (*self._layers[-self.config.tuned :], _last_norm(self.encoder)):
                 yield from module.parameters()
 
+    def _encode_places(self, images: Tensor, places: Tensor) -> Tensor:
+        """The encoder's states of some patches, behind those of what it puts before them. places: [batch, kept]."""
+
+        def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            before, patches = arguments[0].tensor_split([arguments[0].shape[1] - self.patch_count], dim=1)
+            return torch.cat([before, _rows(patches, places)], dim=1), *arguments[1:]
+
+        hook = self._layers[0].register_forward_pre_hook(choose)
+        try:
+            states: Tensor = self.encoder(images).last_hidden_state
+        finally:
+            hook.remove()
+        return states
+
     def _normalised(self, rgb: Tensor) -> Tensor:
         return (rgb - self.mean) / self.deviation
 
-    def _add_colour(self, states: Tensor, thumbnails: Tensor, image_used: Tensor) -> tuple[Tensor, Tensor]:
-        hues = F.avg_pool2d(self.hues(self._normalised(thumbnails)), self.patch_size // self.shrink)
-        patches = states[:, -self.patch_count :] + self.colour(hues.flatten(2).transpose(1, 2))
+    def _add_colour(
+        self, states: Tensor, thumbnails: Tensor, image_used: Tensor, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """places: of the patches that states has, [batch, kept]; None: it has all."""
+        pooled_hues = F.avg_pool2d(self.hues(self._normalised(thumbnails)), self.patch_size // self.shrink)
+        hues = pooled_hues.flatten(2).transpose(1, 2)
+        if places is not None:
+            hues = _rows(hues, places)
+        patches = states[:, -hues.shape[1] :] + self.colour(hues)
         regions = torch.softmax(self.look(patches), dim=1).transpose(1, 2) @ patches  # [batch, pools, width]
         pooled = torch.cat([states[:, 0], regions.flatten(1)], dim=-1)
         used = image_used.to(patches.dtype)
@@ -159,6 +194,26 @@ class VisionTower(nn.Module):
     @property
     def patch_count(self) -> int:
         return (self.config.image_size // self.patch_size) ** 2
+
+
+def _most_varied(pixels: Tensor, patch_size: int, count: int) -> Tensor:
+    """Places of the patches with the largest mean absolute deviation, ascending: [batch, count].
+
+    pixels: [batch, 3, size, size] uint8. In whole numbers, and of like patches the first: every runtime must choose
+    the same ones.
+    """
+    batch, channels, size, _ = pixels.shape
+    side = size // patch_size
+    blocks = pixels.to(torch.float32).reshape(batch, channels, side, patch_size, side, patch_size)
+    deviations = (blocks - blocks.mean(dim=(3, 5), keepdim=True).round()).abs().sum(dim=(1, 3, 5)).flatten(1)
+    is_first = torch.arange(side * side, 0, -1) / (side * side + 1)
+    places = (deviations + is_first).topk(count, dim=1).indices
+    return places.sort(dim=1).values
+
+
+def _rows(states: Tensor, places: Tensor) -> Tensor:
+    """states: [batch, patches, width]. places: [batch, kept]. Returns [batch, kept, width]."""
+    return states.gather(1, places.unsqueeze(2).expand(-1, -1, states.shape[2]))
 
 
 def _last_norm(encoder: Any) -> nn.Module:
