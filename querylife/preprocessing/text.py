@@ -6,7 +6,6 @@ VERSION changes whenever the same text may give other ids. tests/golden/tokens.j
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,14 +92,9 @@ class Tokenizer:
         vocabulary = path.with_name(SPELLING_NAME)
         if spelling is None and vocabulary.is_file():
             spelling = read_vocabulary(vocabulary)
-        self._spelling = spelling
+        self._corrector = SpellingCorrector(spelling, self._encoder_words()) if spelling else None
         stored = path.with_name(PREFIXES_NAME)
         self._prefixes = prefixes or (read_prefixes(stored) if stored.is_file() else Prefixes())
-
-    @cached_property
-    def _corrector(self) -> SpellingCorrector | None:
-        """Made for the first query: most processes tokenise none."""
-        return SpellingCorrector(self._spelling, self._encoder_words()) if self._spelling else None
 
     def check(self, token_ids: NDArray[np.int32]) -> None:
         """Raise InvalidRequestError unless a text tower can look up token_ids, [batch, length], from elsewhere."""
@@ -123,9 +117,16 @@ class Tokenizer:
 
     def encode_queries(self, queries: Sequence[bytes | str]) -> Tokens:
         """As encode, with the queries' prefix, their spelling corrected where the model has a vocabulary for it."""
-        corrector = self._corrector
-        corrected = queries if corrector is None else [_corrected(query, corrector) for query in queries]
+        corrected = queries if self._corrector is None else [self._corrected(query) for query in queries]
         return self._encode(corrected, None, self._prefixes.query)
+
+    def _corrected(self, query: bytes | str) -> bytes | str:
+        """A query at fault stays as it is, for encode to report."""
+        assert self._corrector is not None
+        try:
+            return self._corrector.correct(checked_text(query))
+        except ItemError:
+            return query
 
     def encode(self, texts: Sequence[bytes | str], product_types: Sequence[bytes | str] | None = None) -> Tokens:
         """Tokenise texts (queries or titles), each with its product type where that is known.
@@ -163,14 +164,6 @@ def _pair(text: bytes | str, product_type: bytes | str, prefix: str) -> str | tu
     title, kind = checked_text(text), checked_text(product_type)
     prefixed = prefix + title if title else ""
     return (prefixed, kind) if kind else prefixed
-
-
-def _corrected(query: bytes | str, corrector: SpellingCorrector) -> bytes | str:
-    """A query at fault stays as it is, for encode to report."""
-    try:
-        return corrector.correct(checked_text(query))
-    except ItemError:
-        return query
 
 
 def checked_text(text: bytes | str) -> str:

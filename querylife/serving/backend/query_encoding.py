@@ -16,7 +16,7 @@ class QueryEncoder:
 
     def __init__(self, version_folder: Path, threads: str) -> None:
         """version_folder: REPOSITORY/MODEL/1. threads: as OnnxTower takes it. Raises ArtifactError."""
-        self._tokenizer = repository_tokenizer(version_folder)
+        self._tokenizer = repository_tokenizer(version_folder, corrects=True)
         has_own = repository_lock(version_folder).query_tower is not None
         self.tower = repository_tower(version_folder, QUERY_TOWER if has_own else TEXT_TOWER, threads)
 

@@ -16,10 +16,14 @@ def repository_lock(version_folder: Path) -> EngineLock:
     return read_lock(version_folder.parents[1] / LOCK_NAME)
 
 
-def repository_tokenizer(version_folder: Path, *, pads_to_longest: bool = False) -> Tokenizer:
-    """The repository's tokenizer, cutting texts at its model's max_tokens. Raises ArtifactError."""
+def repository_tokenizer(version_folder: Path, *, corrects: bool = False, pads_to_longest: bool = False) -> Tokenizer:
+    """The repository's tokenizer, cutting texts at its model's max_tokens. Raises ArtifactError.
+
+    corrects: with the spelling vocabulary, whose index takes a tenth of a second; only queries need it.
+    """
     path = version_folder.parents[1] / TOKENIZE.name / "1" / TOKENIZER_NAME
-    return Tokenizer(path, repository_lock(version_folder).max_tokens, pads_to_longest=pads_to_longest)
+    max_tokens, spelling = repository_lock(version_folder).max_tokens, None if corrects else dict[str, int]()
+    return Tokenizer(path, max_tokens, spelling, pads_to_longest=pads_to_longest)
 
 
 def repository_tower(version_folder: Path, tower: Model, threads: str, pause_s: float = PAUSE_S) -> OnnxTower:

@@ -15,13 +15,14 @@ class TokenizingAdapter(Adapter):
     merges_requests = False  # each request is padded to its own longest row
 
     def load(self, version_folder: Path, parameters: Mapping[str, str]) -> None:
-        self.tokenizer = repository_tokenizer(version_folder, pads_to_longest=parameters.get("pad") == "longest")
+        self.is_query = self.model.name == TOKENIZE_QUERY.name
+        pads_to_longest = parameters.get("pad") == "longest"
+        self.tokenizer = repository_tokenizer(version_folder, corrects=self.is_query, pads_to_longest=pads_to_longest)
 
     def compute(self, inputs: Arrays, wanted: frozenset[str]) -> Arrays:
         """Columns of UTF-8 to [batch, length] int32 token ids and roles; faults stay in their rows."""
         columns = [bytes_column(inputs[tensor.name]) for tensor in self.model.inputs]
-        is_query = self.model.name == TOKENIZE_QUERY.name
-        tokens = self.tokenizer.encode_queries(*columns) if is_query else self.tokenizer.encode(*columns)
+        tokens = self.tokenizer.encode_queries(*columns) if self.is_query else self.tokenizer.encode(*columns)
         return {
             "token_ids": tokens.token_ids,
             "token_roles": tokens.token_roles,
