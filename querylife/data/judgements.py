@@ -158,8 +158,9 @@ def _clicked(
     clicks = _counts(columns, "clicks", path)
     width = int(products.max(initial=0)) + 1
     keys, pair_of = np.unique(queries * width + products, return_inverse=True)
-    if {"impressions", "position"} <= columns.keys():
-        shown, positions = _counts(columns, "impressions", path), _counts(columns, "position", path)
+    if columns.keys() & {"impressions", "position"}:
+        shown = _counts(columns, "impressions", path) if "impressions" in columns else np.ones(len(clicks))
+        positions = _counts(columns, "position", path) if "position" in columns else np.zeros(len(clicks))
         if (clicks > shown).any():
             row = int(np.argmax(clicks > shown))
             raise InputFileError(f"{path}: found {clicks[row]:g} clicks of {shown[row]:g} impressions, want no more")

@@ -10,6 +10,7 @@ from querylife.data.judgements import judged_catalog
 from querylife.errors import InputFileError
 
 PLACES, QUERIES, SHOWN = 10, 200, 400
+CLICKED = [("p0", 1, 60), ("p1", 1, 5), ("p2", 2, 6), ("p3", 2, 6)]  # product, place, clicks of a hundred
 
 
 def biased_log() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,6 +57,16 @@ def test_rows_of_one_pair_add_up(tmp_path: Path) -> None:
     judged = judged_catalog(*write_catalog(tmp_path, log))
     assert judged.queries == ["shirt", "tie"]
     assert judged.judgements.block([0, 1], np.arange(4)).tolist() == [[3, 1, -1, -1], [-1, -1, 3, -1]]
+
+
+def test_a_row_without_impressions_is_one_and_unknown_places_are_alike(tmp_path: Path) -> None:
+    rows = [(product, place, int(number < clicked)) for product, place, clicked in CLICKED for number in range(100)]
+    log = "query,product_id,position,clicks\n" + "".join(f"shirt,{p},{place},{click}\n" for p, place, click in rows)
+    judged = judged_catalog(*write_catalog(tmp_path, log))
+    assert judged.judgements.block([0], np.arange(4)).tolist() == [[3, 1, 2, 2]]
+    log = "query,product_id,impressions,clicks\n" + "".join(f"shirt,{p},100,{clicked}\n" for p, _, clicked in CLICKED)
+    judged = judged_catalog(*write_catalog(tmp_path, log))
+    assert judged.judgements.block([0], np.arange(4)).tolist() == [[3, 1, 1, 1]]
 
 
 def test_clicks_alone_are_compared_within_a_query(tmp_path: Path) -> None:
