@@ -64,8 +64,8 @@ test: $(OPENVINO_INSTALLED) compile-gate-environment ## set everything up and pa
 	$(MAKE) --jobs=$(TEST_WORKERS) genfilt-environment repository ray-environment clients-environment deploy-environment
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-repository: $(INSTALLED) $(if $(filter bf16,$(PRECISION)),$(OPENVINO_INSTALLED)) ## export the towers and fill model_repository/ (CPU profile; PRECISION=fp32, bf16 or int8)
-	$(BIN)/querylife-build repository --precision $(PRECISION)
+repository: $(INSTALLED) $(if $(filter bf16,$(PRECISION)),$(OPENVINO_INSTALLED)) ## export the towers and fill model_repository/ (CPU profile; PRECISION=fp32, bf16 or int8; further options in BUILD_OPTIONS=)
+	$(BIN)/querylife-build repository --precision $(PRECISION) $(BUILD_OPTIONS)
 
 serve: repository ## Triton on GRPC_PORT, supervised, until Ctrl-C
 	$(BIN)/querylife serve --grpc-port $(GRPC_PORT)

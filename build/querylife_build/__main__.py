@@ -146,6 +146,8 @@ def _repository(options: argparse.Namespace) -> None:
     if options.step is _repository:
         precision, patches = options.precision, options.patches
         query_tower = checkpoint if options.query_tower == Path() else options.query_tower
+        if options.query_tower is not None and query_tower is None:
+            raise ArtifactError("--query-tower: found no checkpoint, want one, or the folder of a query tower")
     source = _source(checkpoint, precision, query_tower, patches)
     if is_current(options.repository, source):
         log.info("%s: up to date", options.repository)

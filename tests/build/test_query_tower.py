@@ -136,3 +136,11 @@ def test_a_missing_folder_is_said(checkpoint: Path, tmp_path: Path, caplog: pyte
     options = ["repository", "--checkpoint", str(checkpoint), "--repository", str(tmp_path / "repository")]
     assert main([*options, "--query-tower", str(tmp_path)]) != 0
     assert QUERY_TOWER_NAME in caplog.text
+
+
+def test_without_any_checkpoint_there_is_none_to_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("querylife_build.__main__.default_checkpoint", lambda: None)
+    assert main(["repository", "--repository", str(tmp_path), "--query-tower"]) != 0
+    assert "--query-tower: found no checkpoint" in caplog.text
