@@ -83,7 +83,7 @@ class RepositoryControl:
                 return True
             if is_idle():
                 held = [model.name for model in index.models if model.name in names and model.reason != "unloaded"]
-                log.info("%s: not unloaded yet, but nothing works", ", ".join(held))
+                log.info("idle, with %s still loaded", ", ".join(held))
                 return True
             time.sleep(0.05)
         return False
