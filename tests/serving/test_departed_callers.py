@@ -113,5 +113,5 @@ def test_requests_that_their_own_timeout_ended_are_let_go(tmp_path):
     server = start_triton(tmp_path / "server.log")
     asyncio.run(leave(server.address, request(SCORE_PRODUCTS, {"query": b"red", **PRODUCT}, 50_000), PATIENCE_S / 2))
     assert stop_triton(server) == 0
-    unfinished = [line for line in server.log.read_text().splitlines() if "not unloaded yet" in line]
+    unfinished = [line for line in server.log.read_text().splitlines() if "still loaded" in line]
     assert not any(SCORE_PRODUCTS.name in line for line in unfinished)
