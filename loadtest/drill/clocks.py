@@ -3,31 +3,25 @@
 Linux has no namespace for CLOCK_REALTIME, and setting the machine's own would harm everything else on it.
 """
 
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 READ_EVERY_S = 1  # how soon the processes notice
-
-
-def libfaketime() -> Path | None:
-    """The library of the wheel libfaketime, newer than Debian 12's, under which Python's sleep fails; None without."""
-    spec = find_spec("libfaketime")
-    folders = spec.submodule_search_locations if spec else None
-    return Path(folders[0], "vendor", "libfaketime", "src", "libfaketime.so.1") if folders else None
 
 
 class WallClock:
     """file: says how far the clock is from the machine's; written here, read by the processes."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._library = file, libfaketime()
+        """Raises PackageNotFoundError where libfaketime is not installed."""
+        self._file = file
+        # The wheel's is newer than Debian 12's, under which Python's sleep fails.
+        self._library = distribution("libfaketime").locate_file("libfaketime/vendor/libfaketime/src/libfaketime.so.1")
         self.set(0)
 
     @property
     def environment(self) -> list[str]:
-        """NAME=value, for `env`; nothing where libfaketime is not installed."""
-        if self._library is None:
-            return []
+        """NAME=value, for `env`."""
         return [
             f"FAKETIME_TIMESTAMP_FILE={self._file}",
             f"FAKETIME_CACHE_DURATION={READ_EVERY_S}",

@@ -21,7 +21,6 @@ from querylife_client.errors import CredentialsError
 
 Fault = Callable[[Stack], None]
 FAULTS: dict[str, Fault] = {}
-CLOCK_FAULTS = ("wall clock of a server jumps", "wall clock of the gateway jumps")
 HELD_S = 3.0
 
 
@@ -258,12 +257,12 @@ def wrong_token(stack: Stack) -> None:
                 raise AssertionError("found an answer for a wrong token, want CredentialsError")
 
 
-@fault(CLOCK_FAULTS[0])
+@fault("wall clock of a server jumps")
 def jump_server_clock(stack: Stack) -> None:
     _jump(stack.server_clock)
 
 
-@fault(CLOCK_FAULTS[1])
+@fault("wall clock of the gateway jumps")
 def jump_gateway_clock(stack: Stack) -> None:
     _jump(stack.gateway_clock)
 

@@ -87,8 +87,8 @@ class Server(Process):
         tls = ["--tls-certificate", str(self.tls.certificate), "--tls-key", str(self.tls.key)]
         access = [*tls, "--token-file", str(credentials.token_file), "--renewal-spread-s", "0"]
         serve = [sys.executable, "-m", "querylife", "serve", "--repository", str(repository), *ports, *access]
-        environment = ["env", *clock.environment] if clock else ["env"]
-        command = ["unshare", "--mount", "sh", "-c", OWN_SHM, *environment, *serve]
+        environment = clock.environment if clock else []
+        command = ["unshare", "--mount", "sh", "-c", OWN_SHM, "env", *environment, *serve]
         command += ["--drain-s", "10", "--start-s", "600"]
         url = f"http://127.0.0.1:{probe}/ready"
         super().__init__(f"server {number}", command, url, folder / f"server-{number}.log")

@@ -22,8 +22,8 @@ def repository_tokenizer(version_folder: Path, *, corrects: bool = False, pads_t
     corrects: with the spelling vocabulary, whose index takes a tenth of a second; only queries need it.
     """
     path = version_folder.parents[1] / TOKENIZE.name / "1" / TOKENIZER_NAME
-    max_tokens, spelling = repository_lock(version_folder).max_tokens, None if corrects else dict[str, int]()
-    return Tokenizer(path, max_tokens, spelling, pads_to_longest=pads_to_longest)
+    spelling: dict[str, int] | None = None if corrects else {}
+    return Tokenizer(path, repository_lock(version_folder).max_tokens, spelling, pads_to_longest=pads_to_longest)
 
 
 def repository_tower(version_folder: Path, tower: Model, threads: str, pause_s: float = PAUSE_S) -> OnnxTower:

@@ -84,7 +84,7 @@ class TritonProcess:
         environment = installation.environment()
         environment["CUDA_VISIBLE_DEVICES"] = options.gpu
         environment[PREPACKED] = str(options.prepacked or "")
-        environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads: only their start is felt
+        environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # more would slow each start, and help no step
         arguments = [f"--backend-directory={installation.backends}", *options.arguments()]
         self._process = subprocess.Popen(
             [sys.executable, "-ES", launch.__file__, str(installation.server), *arguments],
