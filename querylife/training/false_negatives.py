@@ -96,7 +96,7 @@ class CountingFilter:
         self.counts = dict.fromkeys(("pairs", "false", "masked", "caught"), 0)
 
     def mask(self, batch: Batch, product_ids: Sequence[str], cosines: Tensor) -> Tensor:
-        mask = self._filter.mask(batch, product_ids, cosines)
+        mask = self._filter.mask(batch, product_ids, cosines).cpu()
         others = ~torch.eye(len(batch.queries), dtype=torch.bool)
         truth = torch.from_numpy(batch.grades == EXACT)
         counted = {"pairs": others, "false": truth & others, "masked": mask & others, "caught": mask & truth & others}

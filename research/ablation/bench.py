@@ -8,29 +8,29 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow
 import torch
-from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor, nn
 
 from querylife.data.batches import Dropout, FashionBatches
-from querylife.data.benchmark import HUMAN, Benchmark, fashion_benchmarks
+from querylife.data.benchmark import HUMAN, STRICT, Benchmark, fashion_benchmarks, strict_benchmarks
 from querylife.data.fashion import load_products
-from querylife.data.relevance import EXACT
+from querylife.evaluation.compare import quality
 from querylife.evaluation.evaluate import fashion_corpus
-from querylife.evaluation.systems import Corpus
-from querylife.metrics import ndcg_at, recall_at_twice
+from querylife.evaluation.systems import Corpus, candidate_cosines
+from querylife.model.devices import in_bfloat16, own_device
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.fusion_tower import FusionTowerConfig
-from querylife.model.image_features import ImageFeatures
+from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife, QueryLifeConfig
-from querylife.model.vision_tower import VisionTower, VisionTowerConfig
-from querylife.training.data import fashion_data
+from querylife.model.vision_tower import VisionTowerConfig
+from querylife.training.data import fashion_data, make_distillation
 from querylife.training.false_negatives import CountingFilter, make_filter
+from querylife.training.pictures import AugmentedPictures
 from querylife.training.run import TrainingConfig
 from querylife.training.train import train
 from research.ablation.tables import Run
 
-PRODUCTS = 1000  # of the val split
+PRODUCTS = 1000  # of the val split, for frozen encoders
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,21 @@ class Pool:
     wordings: int = 0
 
 
-def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, ImageFeatures, list[int]]:
+def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, PictureSource, list[int]]:
     """The same products and queries for every seed."""
-    data = fashion_data(dataclasses.replace(config, gate_split=False), QueryLife(QueryLifeConfig()))
+    data = fashion_data(dataclasses.replace(config, gate_split=False), new_model(config))
     batches, features = data.towers.batches, data.features
     assert isinstance(batches, FashionBatches)
-    assert isinstance(features, ImageFeatures)
     order = np.random.default_rng(0).permutation(len(batches.products))
     products = batches.products.take(np.sort(order[: pool.products or None]))
     pooled = dataclasses.replace(batches, products=products, wordings=pool.wordings)
     return pooled, features, [int(product) for product in products.ids]
+
+
+def new_model(config: TrainingConfig) -> QueryLife:
+    """The starting encoders with untrained heads, on the CPU."""
+    vision = VisionTowerConfig(tuned=config.vision_layers)
+    return QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(fusion_mode=config.fusion_mode)))
 
 
 def list_contrasts(batches: FashionBatches, steps: int, seeds: int, folder: Path) -> None:
@@ -75,73 +80,62 @@ def list_contrasts(batches: FashionBatches, steps: int, seeds: int, folder: Path
 class Bench:
     """Training pool, val products and queries, loaded once for all runs."""
 
-    def __init__(self, base: TrainingConfig, pool: Pool, queries: int) -> None:
-        """queries: of each benchmark."""
-        data = Path(base.data)
-        products = load_products(data, "val")
-        products = products.take(np.sort(np.random.default_rng(0).permutation(len(products))[:PRODUCTS]))
-        self._benchmarks = {
-            name: Benchmark(whole.queries[:queries], whole.grades[:queries], whole.wanted[:queries])
-            for name, whole in fashion_benchmarks(data, products).items()
-        }
-        start = QueryLife(QueryLifeConfig()).eval()
-        self._corpus: Corpus = fashion_corpus(start, products, data, Path(base.cache))
+    def __init__(self, base: TrainingConfig, pool: Pool, products: int, queries: int) -> None:
+        """products: of the val split; 0: all, and the strict benchmarks, too. queries: of each benchmark; 0: all."""
+        self._data, self._cache = Path(base.data), Path(base.cache)
+        val = load_products(self._data, "val")
+        order = np.random.default_rng(0).permutation(len(val))
+        self._val = val.take(np.sort(order[: products or None]))
+        whole = fashion_benchmarks(self._data, self._val)
+        if not products:
+            strict = strict_benchmarks(self._data, self._val, load_products(self._data, "train"))
+            whole |= {f"{STRICT}{name}": each for name, each in strict.items()}
+        self._benchmarks = {name: _first(each, queries) for name, each in whole.items()}
         self._batches, self._features, self._ids = training_pool(base, pool)
-        self._finished = tuple(FinishedFeatures(each, start.vision) for each in (self._features, self._corpus.features))
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
-        vision = VisionTowerConfig(tuned=config.vision_layers)
-        model = QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(fusion_mode=config.fusion_mode)))
-        model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
+        model = new_model(config).to(own_device(config.device))
+        general = make_distillation(config, model)
+        corpus = fashion_corpus(model, self._val, self._data, self._cache)
+        features = self._features
+        if config.text_layers == 0:
+            model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
+        if isinstance(features, AugmentedPictures):
+            features = dataclasses.replace(features, vision=model.vision)
         self._batches.seed = config.seed
         self._batches.dropout = Dropout(modalities=config.modalities)
         filter_ = CountingFilter(make_filter(config.filter, Path(config.ledger)))
-        seen, shown = (self._features, self._corpus.features) if config.vision_layers else self._finished
-        train(config, model, self._batches, seen, self._ids, None, filter_)
-        return Run(self._scores(model, config, shown), filter_.counts)
+        train(config, model, self._batches, features, self._ids, general, filter_)
+        return Run(self._scores(model, config, corpus), filter_.counts)
 
     @torch.inference_mode()
-    def _scores(self, model: QueryLife, config: TrainingConfig, features: ImageFeatures) -> dict[str, float]:
-        corpus, tokenizer = self._corpus, model_tokenizer(model)
-        count = len(corpus.titles)
+    def _scores(self, model: QueryLife, config: TrainingConfig, corpus: Corpus) -> dict[str, float]:
+        tokenizer, count = model_tokenizer(model), len(corpus.titles)
         titles = [""] * count if config.modalities == "image" else corpus.titles
         rows = np.full(count, -1) if config.modalities == "title" else corpus.rows
         kinds = corpus.product_types if config.product_type else [""] * count
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            products = embed_products(model, tokenizer, titles, kinds, features, rows).product.float()
+        device = own_device(config.device)
+        with in_bfloat16(device, enabled=True):
+            vectors = embed_products(model, tokenizer, titles, kinds, corpus.features, rows).product
+        products = vectors.float().cpu().numpy()
         means = {}
         for name, benchmark in self._benchmarks.items():
-            scores = (embed_queries(model, tokenizer, benchmark.queries) @ products.T).numpy()
-            values = (
-                recall_at_twice(scores, benchmark.grades == EXACT, benchmark.wanted)
-                if name == "lacks"
-                else ndcg_at(scores, benchmark.grades)
-            )
-            means[name] = float(np.nanmean(values))
-        means["human"] = float(np.mean([means[name] for name in HUMAN]))
+            queries = embed_queries(model, tokenizer, benchmark.queries).float().cpu().numpy()
+            scores = candidate_cosines(queries, products, benchmark.candidates)
+            means[name] = float(np.nanmean(quality(name, scores, benchmark)))
+        for prefix in ("", STRICT):
+            if prefix + HUMAN[0] in means:
+                means[f"{prefix}human"] = float(np.mean([means[prefix + name] for name in HUMAN]))
         return means
 
 
-class FinishedFeatures(ImageFeatures):
-    """Features with all of the frozen vision encoder's layers behind them; no picture goes through them twice."""
-
-    def __init__(self, features: ImageFeatures, vision: VisionTower) -> None:
-        self._features, self._vision = features, vision
-        self.row_of = features.row_of
-        self._finished: dict[int, NDArray[np.float16]] = {}
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        states, thumbnails, used = self._features.take(rows)
-        new = [index for index, row in enumerate(rows) if int(row) not in self._finished]
-        if new:
-            with torch.no_grad():
-                finished = self._vision.encode_rest(states[new]).half().numpy()
-            self._finished.update(zip((int(rows[index]) for index in new), finished, strict=True))
-        patches = np.stack([self._finished[int(row)] for row in rows]).astype(np.float32)
-        return torch.from_numpy(patches), thumbnails, used
+def _first(benchmark: Benchmark, queries: int) -> Benchmark:
+    chosen = slice(queries or None)
+    candidates = None if benchmark.candidates is None else benchmark.candidates[chosen]
+    return Benchmark(benchmark.queries[chosen], benchmark.grades[chosen], benchmark.wanted[chosen], candidates)
 
 
 class RememberingEncoder(nn.Module):

@@ -3,10 +3,13 @@
     python -m research.ablation.run --data ../shared/data --cache out/features
     python -m research.ablation.run --study masks --list out/ablation/pairs        what GenFilt is to judge
     python -m research.ablation.run --study masks --ledger verdicts.parquet        (make ablation-masks: all of it)
+    python -m research.ablation.run --tuned --device cuda                          as `querylife train` trains
 
-Encoders stay frozen (but in "vision layers tuned"), heads and fusion are trained: what differs between rows is the
-module, nothing else. Runs of one seed see the same batches, so each text is encoded once per seed, and differences are
-taken within a seed. A finished run is kept in --out and not repeated, so the same command goes on after a kill.
+What differs between rows is the module, nothing else: runs of one seed see the same batches, and differences are taken
+within a seed. Encoders stay frozen, heads and fusion are trained, and each text is encoded once per seed; with --tuned
+every run is `querylife train` from the starting encoders with fewer steps and without the gate's fit, measured on all
+val products, which wants a GPU. A finished run is kept in --out and not repeated, so the same command goes on after a
+kill, and several commands with other --variants can share --out.
 
 Study "modules" writes new queries all the time. Study "masks" has a fixed pool of products with two queries each, as a
 log of clicks would have, so that GenFilt can judge all that its batches contrast; its rows "ungraded" train on pairs
@@ -30,14 +33,16 @@ import torch
 
 from querylife.errors import InputFileError, QuerylifeError
 from querylife.evaluation.report import Table, write_report
+from querylife.model.devices import DEVICES
 from querylife.training.run import TrainingConfig
-from research.ablation.bench import Bench, Pool, list_contrasts, training_pool
+from research.ablation.bench import PRODUCTS, Bench, Pool, list_contrasts, training_pool
 from research.ablation.tables import Run, differences, masks, scores
 
 log = logging.getLogger(__name__)
 
 Changes = dict[str, Any]  # of the training's configuration
 
+FROZEN: Changes = {"text_layers": 0, "vision_layers": 0, "distill_weight": 0.0, "head_rate": 2e-3, "warmup": 5}
 UNGRADED = {"qmf": 0.0, "qma": 1.0, "qma_graded": 0.0}
 FILTERS: dict[str, Changes] = {
     "no filter": {"filter": "none"},
@@ -50,7 +55,10 @@ FILTERS: dict[str, Changes] = {
 
 @dataclass(frozen=True)
 class Study:
-    """groups: variants by name; differences are taken to the first of a group. queries: of each protocol."""
+    """groups: variants by name; differences are taken to the first of a group.
+
+    queries: of each benchmark, where encoders are frozen.
+    """
 
     groups: tuple[dict[str, Changes], ...]
     pool: Pool
@@ -71,7 +79,7 @@ STUDIES = {
                 "no filter": {"filter": "none"},
                 "embedding filter": {"filter": "embedding"},
                 "oracle filter": {"filter": "oracle"},
-                "vision layers tuned": {"vision_layers": 2},
+                "no attribute heads": {"attributes": 0.0},
             },
         ),
         Pool(),
@@ -93,15 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     study = STUDIES[options.study]
     base = TrainingConfig(
-        data=options.data, cache=options.cache, ledger=options.ledger,
-        steps=options.steps or study.steps, batch=options.batch, warmup=5,
-        text_layers=0, vision_layers=0, distill_weight=0.0, head_rate=2e-3, save_every=10**9,
+        data=options.data, cache=options.cache, ledger=options.ledger, device=options.device,
+        steps=options.steps or study.steps, batch=options.batch or (96 if options.tuned else 48),
+        save_every=10**9, warmup=40,
     )  # fmt: skip
     try:
         if options.list:
             batches, _, _ = training_pool(base, study.pool)
             list_contrasts(batches, base.steps, options.seeds, options.list)
             return 0
+        if not options.tuned:
+            base = dataclasses.replace(base, **FROZEN)
         groups = chosen(study, options.variants, bool(options.ledger))
         write_report(options.out, "Ablation", tables(study, groups, base, options.seeds, options.out))
     except QuerylifeError as error:
@@ -122,12 +132,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", type=Path, help="only write what GenFilt is to judge into this folder")
     parser.add_argument("--ledger", default="", help="GenFilt's verdicts, without which its rows are left out")
     parser.add_argument("--steps", type=int, help="default: the study's")
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, help="default: 48, with --tuned 96")
     parser.add_argument("--variants", nargs="+", help="only these; default all of the study")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tuned", action="store_true", help="train the encoders' last layers, too, as querylife train")
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="cuda wants --tuned")
     options = parser.parse_args(arguments)
-    options.out = options.out or Path("out/ablation") / options.study
+    if options.device != "cpu" and not options.tuned:
+        parser.error("--device: found cuda without --tuned, want both: frozen encoders remember on the CPU")
+    options.out = options.out or Path("out/ablation") / f"{options.study}{'-tuned' * options.tuned}"
     return options
 
 
@@ -150,7 +164,8 @@ def tables(
     study: Study, groups: Sequence[dict[str, Changes]], base: TrainingConfig, seeds: int, out: Path
 ) -> list[Table]:
     """Do what has not been done yet, then tell all of it."""
-    bench = cache(lambda: Bench(base, study.pool, study.queries))  # made when a run needs it
+    some = (0, 0) if base.text_layers else (PRODUCTS, study.queries)
+    bench = cache(lambda: Bench(base, study.pool, *some))  # made when a run needs it
     runs: dict[str, list[Run]] = {name: [] for group in groups for name in group}
     for seed in range(seeds):
         for name, changes in ((name, changes) for group in groups for name, changes in group.items()):
@@ -170,7 +185,7 @@ def tables(
 def settings(config: TrainingConfig, study: Study) -> dict[str, Any]:
     """What a run's result depends on."""
     facts = dataclasses.asdict(config) | {"pool": dataclasses.asdict(study.pool), "queries": study.queries}
-    for name in ("data", "cache", "out", "threads"):
+    for name in ("data", "cache", "out", "threads", "device"):
         del facts[name]
     is_judged = config.filter == "genfilt"
     return facts | {"ledger": hashlib.sha256(Path(config.ledger).read_bytes()).hexdigest() if is_judged else ""}

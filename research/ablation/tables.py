@@ -7,7 +7,7 @@ import numpy as np
 
 from querylife.evaluation.report import Cell, Table
 
-MEASURES = ("attribute", "human", "lacks")
+MEASURES = ("attribute", "human", "lacks", "strict attribute", "strict human", "strict colour gap")
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 95%, by number of seeds
 
 
@@ -21,10 +21,10 @@ class Run:
 
 def scores(runs: Mapping[str, Sequence[Run]]) -> Table:
     """Mean over seeds, and the 95% interval of that mean (Student)."""
-    table = Table("Ablation: nDCG@10; lacks is recall at 2R; mean ± 95% over seeds")
+    table = Table("Ablation: nDCG@10; lacks and gaps are recall at 2R; mean ± 95% over seeds")
     for name, repeats in runs.items():
         row: dict[str, Cell] = {"variant": name}
-        row |= {measure: _interval([run.scores[measure] for run in repeats]) for measure in MEASURES}
+        row |= {measure: _interval([run.scores[measure] for run in repeats]) for measure in _measured(repeats)}
         table.rows.append(row)
     return table
 
@@ -35,7 +35,7 @@ def differences(runs: Mapping[str, Sequence[Run]], names: Sequence[str]) -> Tabl
     table = Table(f"Difference to {first}, within a seed; mean ± 95% over seeds")
     for name in others:
         row: dict[str, Cell] = {"variant": name}
-        for measure in MEASURES:
+        for measure in _measured(runs[name]):
             pairs = zip(runs[name], runs[first], strict=True)
             row[measure] = _interval([run.scores[measure] - other.scores[measure] for run, other in pairs], "+")
         table.rows.append(row)
@@ -54,6 +54,10 @@ def masks(runs: Mapping[str, Sequence[Run]]) -> Table:
         row |= {"precision": f"{caught / masked:.3f}" if masked else "", "recall": f"{caught / max(1, false):.3f}"}
         table.rows.append(row)
     return table
+
+
+def _measured(runs: Sequence[Run]) -> list[str]:
+    return [measure for measure in MEASURES if all(measure in run.scores for run in runs)]
 
 
 def _interval(values: Sequence[float], sign: str = "") -> str:
