@@ -18,6 +18,12 @@ def join(device: torch.device | None = None) -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def leave() -> None:
+    """Leave torchrun's group, where this process has joined one; every process does so at the same place."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def rank_slice(count: int, place: tuple[int, int]) -> slice:
     """The rows that one rank computes. count: rows of the whole batch. place: (rank, world size)."""
     rank, world = place

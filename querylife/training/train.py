@@ -246,7 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model.spelling = data.spelling
         stopping, general = make_stopping(config, data), make_distillation(config, model)
         losses = train(config, model, towers.batches, data.features, towers.ids, general, stopping=stopping)
-        if distributed.join()[0] == 0:
+        rank, _ = distributed.join()
+        distributed.leave()
+        if rank == 0:
             out, steps = Path(config.out), (stopping.best_step if stopping else 0) or config.steps
             if data.gate_split:
                 fit_gate(config, model, losses.graded(), data.gate_split, data.features)

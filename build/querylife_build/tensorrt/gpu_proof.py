@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from querylife.catalog.sample_catalog import drawn_products
-from querylife.contract import TOWERS, VISION_TOWER, Model
+from querylife.contract import VISION_TOWER, Model
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing import image
 from querylife_build.checkpoint import open_model, open_tokenizer
+from querylife_build.export.folder import export_folder
 from querylife_build.export.precision import for_export
 from querylife_build.export.towers import WITH_LENGTH
 from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
@@ -191,8 +192,8 @@ def nvimagecodec(config: ProofConfig) -> Iterator[Result]:
 
 def rtx(config: ProofConfig) -> Iterator[Result]:
     """Whether TensorRT for RTX compiles the towers for this chip, and loads them."""
-    files = {tower: config.folder / "fp16" / f"{tower.name}.onnx" for tower in TOWERS}
-    for line in rtx_probe(files, open_model(config.checkpoint).config.text.max_tokens):
+    exports = export_folder(config.checkpoint, config.folder, "fp16", "gpu-proof")
+    for line in rtx_probe(exports.files, exports.max_tokens):
         yield {"line": line}
 
 
