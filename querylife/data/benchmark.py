@@ -77,6 +77,12 @@ def strict_benchmarks(folder: Path, products: FashionProducts, train: FashionPro
     }
 
 
+def all_benchmarks(folder: Path, products: FashionProducts, train: FashionProducts) -> dict[str, Benchmark]:
+    """The older and the strict ones over the same products, the names of the latter beginning with STRICT."""
+    strict = strict_benchmarks(folder, products, train)
+    return fashion_benchmarks(folder, products) | {f"{STRICT}{name}": each for name, each in strict.items()}
+
+
 def rows_without_lines(products: FashionProducts, others: FashionProducts) -> NDArray[np.int64]:
     """Rows of the products of which no other has the line: the same words, but for colours, numbers and order."""
     lines = {title_line(title) for title in others.titles}

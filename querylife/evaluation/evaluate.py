@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from querylife.artifacts.shipped_weights import SHIPPED_CHECKPOINT
-from querylife.data.benchmark import HUMAN, STRICT, Benchmark, fashion_benchmarks, strict_benchmarks
+from querylife.data.benchmark import HUMAN, STRICT, Benchmark, all_benchmarks
 from querylife.data.fashion import FashionProducts, load_images, load_products
 from querylife.data.home_depot import load_judgements
 from querylife.data.judgements import catalog_pictures, judged_catalog
@@ -83,8 +83,7 @@ def load_benchmarks(options: argparse.Namespace, model: QueryLife) -> tuple[Corp
         corpus, benchmark = judged_corpus(model, options.catalog, options.pairs, options.cache)
         return corpus, {"pairs": benchmark}
     products = load_products(options.data, "val")
-    strict = strict_benchmarks(options.data, products, load_products(options.data, "train"))
-    benchmarks = fashion_benchmarks(options.data, products) | {f"{STRICT}{name}": each for name, each in strict.items()}
+    benchmarks = all_benchmarks(options.data, products, load_products(options.data, "train"))
     return fashion_corpus(model, products, options.data, options.cache), benchmarks
 
 

@@ -12,22 +12,20 @@ from pyarrow import parquet
 from torch import Tensor, nn
 
 from querylife.data.batches import Dropout, FashionBatches
-from querylife.data.benchmark import HUMAN, STRICT, Benchmark, fashion_benchmarks, strict_benchmarks
+from querylife.data.benchmark import HUMAN, STRICT, Benchmark, all_benchmarks, fashion_benchmarks
 from querylife.data.fashion import load_products
 from querylife.evaluation.compare import quality
 from querylife.evaluation.evaluate import fashion_corpus
-from querylife.evaluation.systems import Corpus, candidate_cosines
+from querylife.evaluation.systems import candidate_cosines
 from querylife.model.devices import in_bfloat16, own_device
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
-from querylife.model.fusion_tower import FusionTowerConfig
 from querylife.model.image_features import PictureSource
-from querylife.model.query_life import QueryLife, QueryLifeConfig
-from querylife.model.vision_tower import VisionTowerConfig
+from querylife.model.query_life import QueryLife
 from querylife.training.data import fashion_data, make_distillation
 from querylife.training.false_negatives import CountingFilter, make_filter
 from querylife.training.pictures import AugmentedPictures
 from querylife.training.run import TrainingConfig
-from querylife.training.train import train
+from querylife.training.train import start_model, train
 from research.ablation.tables import Run
 
 PRODUCTS = 1000  # of the val split, for frozen encoders
@@ -43,19 +41,13 @@ class Pool:
 
 def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, PictureSource, list[int]]:
     """The same products and queries for every seed."""
-    data = fashion_data(dataclasses.replace(config, gate_split=False), new_model(config))
+    data = fashion_data(dataclasses.replace(config, gate_split=False), start_model(config))
     batches, features = data.towers.batches, data.features
     assert isinstance(batches, FashionBatches)
     order = np.random.default_rng(0).permutation(len(batches.products))
     products = batches.products.take(np.sort(order[: pool.products or None]))
     pooled = dataclasses.replace(batches, products=products, wordings=pool.wordings)
     return pooled, features, [int(product) for product in products.ids]
-
-
-def new_model(config: TrainingConfig) -> QueryLife:
-    """The starting encoders with untrained heads, on the CPU."""
-    vision = VisionTowerConfig(tuned=config.vision_layers)
-    return QueryLife(QueryLifeConfig(vision=vision, fusion=FusionTowerConfig(fusion_mode=config.fusion_mode)))
 
 
 def list_contrasts(batches: FashionBatches, steps: int, seeds: int, folder: Path) -> None:
@@ -82,24 +74,21 @@ class Bench:
 
     def __init__(self, base: TrainingConfig, pool: Pool, products: int, queries: int) -> None:
         """products: of the val split; 0: all, and the strict benchmarks, too. queries: of each benchmark; 0: all."""
-        self._data, self._cache = Path(base.data), Path(base.cache)
-        val = load_products(self._data, "val")
-        order = np.random.default_rng(0).permutation(len(val))
-        self._val = val.take(np.sort(order[: products or None]))
-        whole = fashion_benchmarks(self._data, self._val)
-        if not products:
-            strict = strict_benchmarks(self._data, self._val, load_products(self._data, "train"))
-            whole |= {f"{STRICT}{name}": each for name, each in strict.items()}
+        data = Path(base.data)
+        val = load_products(data, "val")
+        val = val.take(np.sort(np.random.default_rng(0).permutation(len(val))[: products or None]))
+        whole = fashion_benchmarks(data, val) if products else all_benchmarks(data, val, load_products(data, "train"))
         self._benchmarks = {name: _first(each, queries) for name, each in whole.items()}
+        start = start_model(base).eval().to(own_device(base.device))
+        self._corpus = fashion_corpus(start, val, data, Path(base.cache))
         self._batches, self._features, self._ids = training_pool(base, pool)
         self._states: dict[bytes, Tensor] = {}
 
     def measure(self, config: TrainingConfig) -> Run:
         """Train one variant and measure it on the parts that it knows."""
         torch.manual_seed(config.seed)
-        model = new_model(config).to(own_device(config.device))
+        model = start_model(config).to(own_device(config.device))
         general = make_distillation(config, model)
-        corpus = fashion_corpus(model, self._val, self._data, self._cache)
         features = self._features
         if config.text_layers == 0:
             model.text.encoder = RememberingEncoder(model.text.encoder, self._states)
@@ -109,11 +98,12 @@ class Bench:
         self._batches.dropout = Dropout(modalities=config.modalities)
         filter_ = CountingFilter(make_filter(config.filter, Path(config.ledger)))
         train(config, model, self._batches, features, self._ids, general, filter_)
-        return Run(self._scores(model, config, corpus), filter_.counts)
+        return Run(self._scores(model, config), filter_.counts)
 
     @torch.inference_mode()
-    def _scores(self, model: QueryLife, config: TrainingConfig, corpus: Corpus) -> dict[str, float]:
-        tokenizer, count = model_tokenizer(model), len(corpus.titles)
+    def _scores(self, model: QueryLife, config: TrainingConfig) -> dict[str, float]:
+        corpus, tokenizer = self._corpus, model_tokenizer(model)
+        count = len(corpus.titles)
         titles = [""] * count if config.modalities == "image" else corpus.titles
         rows = np.full(count, -1) if config.modalities == "title" else corpus.rows
         kinds = corpus.product_types if config.product_type else [""] * count

@@ -23,8 +23,8 @@ from tritonclient.grpc import InferenceServerClient
 
 from querylife.catalog.sample_catalog import drawn_products
 from querylife.contract import MAX_BATCH, TEXT_TOWER
-from querylife_build.export.folder import export_folder
 from querylife_build.sources import default_checkpoint
+from querylife_build.tensorrt.gpu_proof import fp16_exports
 from querylife_build.tensorrt.stand_in import lay_out_triton, path_with_gpu, run_on_processor, write_stand_in_repository
 from querylife_client import AsyncClient, Client, Product
 from querylife_client.errors import ServiceError
@@ -71,8 +71,7 @@ def _start(
 ) -> "tuple[subprocess.Popen[str], str]":
     """`querylife serve --profile gpu` on a free port, ready."""
     served, triton = out / f"served-{os.getpid()}", out / f"triton-{os.getpid()}"
-    exported = export_folder(checkpoint, folder, "fp16", "gpu-proof")
-    write_stand_in_repository(repository, served, exported)
+    write_stand_in_repository(repository, served, fp16_exports(checkpoint, folder))
     run_on_processor(served)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

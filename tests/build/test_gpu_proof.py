@@ -20,10 +20,11 @@ def test_steps_without_a_gpu_write_their_figures(tmp_path: Path):
 
 @pytest.mark.skipif(importlib.util.find_spec("nvidia") is not None, reason="may hold nvImageCodec")
 def test_a_step_that_fails_leaves_its_error_and_the_next_one_runs(tmp_path: Path):
-    config = ProofConfig(None, out=tmp_path, device="cpu", steps=("nvimagecodec", "machine"))
+    config = ProofConfig(None, out=tmp_path, folder=tmp_path, device="cpu", steps=("nvimagecodec", "machine", "rtx"))
     last = {}
     for result in run_proof(config):
         assert result == json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])  # written by then
         last[result["step"]] = result
     assert "done_s" in last["machine"]
     assert "ModuleNotFoundError" in last["nvimagecodec"]["error"]
+    assert "error" in last["rtx"]  # TensorRT for RTX comes with the same requirements

@@ -179,3 +179,15 @@ def test_tables_take_differences_within_a_seed_and_give_students_interval() -> N
         "0.750",
         "0.600",
     )
+
+
+def test_a_gpu_is_for_trained_encoders_alone() -> None:
+    with pytest.raises(SystemExit):
+        ablation.parse(["--device", "cuda"])
+    assert ablation.parse(["--device", "cuda", "--tuned"]).out.name == "modules-tuned"  # beside, not over, frozen runs
+
+
+def test_what_a_run_did_not_measure_has_no_column() -> None:
+    measured = [Run(SCORES | {"strict human": 0.75}, COUNTS)]
+    assert "strict human" in scores({"strict": measured}).rows[0]
+    assert "strict human" not in scores({"older": [Run(SCORES, COUNTS)]}).rows[0]

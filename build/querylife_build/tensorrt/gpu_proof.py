@@ -27,7 +27,7 @@ from querylife.contract import VISION_TOWER, Model
 from querylife.model.query_life import QueryLife
 from querylife.preprocessing import image
 from querylife_build.checkpoint import open_model, open_tokenizer
-from querylife_build.export.folder import export_folder
+from querylife_build.export.folder import Exports, export_folder
 from querylife_build.export.precision import for_export
 from querylife_build.export.towers import WITH_LENGTH
 from querylife_build.golden_probe import TOLERANCES, gate_record, make_golden_probe
@@ -35,6 +35,8 @@ from querylife_build.parity.backends import torch_backend
 from querylife_build.parity.gate import measure_parity
 from querylife_build.parity.reference import ReferenceOutputs, compute_reference, tower_modules
 from querylife_build.parity.sample import make_sample
+from querylife_build.sources import source_sha256
+from querylife_build.tensorrt.compile_gate import load_rtx
 from querylife_build.tensorrt.gpu_check import count_flops, median_seconds, peak_tflops, rtx_probe
 from querylife_build.tensorrt.torch_towers import CudaGraph
 
@@ -192,7 +194,8 @@ def nvimagecodec(config: ProofConfig) -> Iterator[Result]:
 
 def rtx(config: ProofConfig) -> Iterator[Result]:
     """Whether TensorRT for RTX compiles the towers for this chip, and loads them."""
-    exports = export_folder(config.checkpoint, config.folder, "fp16", "gpu-proof")
+    load_rtx()  # before an export that nothing could compile
+    exports = fp16_exports(config.checkpoint, config.folder)
     for line in rtx_probe(exports.files, exports.max_tokens):
         yield {"line": line}
 
@@ -208,6 +211,13 @@ STEPS: dict[str, Step] = {
     "nvimagecodec": nvimagecodec,
     "rtx": rtx,
 }
+
+
+def fp16_exports(checkpoint: Path | None, folder: Path) -> Exports:
+    """The towers in fp16 in folder/fp16, exported again where the checkpoint or the exporter has changed."""
+    return export_folder(
+        checkpoint, folder, "fp16", source_sha256(checkpoint, ("querylife_build.export.folder",), "fp16")
+    )
 
 
 def _reference(config: ProofConfig) -> tuple[QueryLife, ReferenceOutputs]:
