@@ -1,12 +1,13 @@
-"""A real OpenTelemetry collector (rotel) that passes what it collects on to a receiver of the test."""
+"""A receiver of traces for tests, alone or behind a real OpenTelemetry collector (rotel)."""
 
 import contextlib
 import gzip
+import socket
 import subprocess
 import sysconfig
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from servers import ROOT, unused_port
 
+from querylife_client.testing.faults import await_condition
+
 PROGRAM = ROOT / ".venv-deploy" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages/rotel/rotel-agent"
+START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,10 @@ class Span:
 
 @dataclass
 class Collector:
-    """endpoint: where to export traces to. bodies: what was collected, as it went over the wire."""
+    """endpoint: where to export traces to. bodies: what was collected, as it went over the wire. log: rotel's."""
 
     endpoint: str
+    log: Path | None = None
     spans: list[Span] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -60,13 +65,16 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                 yield Span(attributes.get("service.name", ""), *ids, span.name)
 
 
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 @contextlib.contextmanager
-def collecting(log: Path) -> Iterator[Collector]:
-    """Skips where rotel is missing."""
-    if not PROGRAM.exists():
-        pytest.skip("found no rotel, want it: make deploy-environment")
-    http_port, grpc_port = unused_port(), unused_port()
-    collector = Collector(f"http://127.0.0.1:{http_port}/v1/traces")
+def receiving() -> Iterator[Collector]:
+    """Takes OTLP over HTTP itself."""
+    collector = Collector(endpoint="")
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -85,18 +93,32 @@ def collecting(log: Path) -> Iterator[Collector]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        collector.endpoint = f"http://127.0.0.1:{receiver.server_address[1]}/v1/traces"
+        try:
+            yield collector
+        finally:
+            receiver.shutdown()
+
+
+@contextlib.contextmanager
+def collecting(log: Path) -> Iterator[Collector]:
+    """A receiver behind rotel. Skips where rotel is missing."""
+    if not PROGRAM.exists():
+        pytest.skip("found no rotel, want it: make deploy-environment")
+    http_port, grpc_port = unused_port(), unused_port()
+    with receiving() as receiver, log.open("w") as output:
         options = {
             "otlp-grpc-endpoint": f"127.0.0.1:{grpc_port}",
             "otlp-http-endpoint": f"127.0.0.1:{http_port}",
             "exporter": "otlp",
             "otlp-exporter-protocol": "http",
-            "otlp-exporter-endpoint": f"http://127.0.0.1:{receiver.server_address[1]}",
+            "otlp-exporter-endpoint": receiver.endpoint.removesuffix("/v1/traces"),
             "pid-file": str(log.with_suffix(".pid")),
         }
         command = [str(PROGRAM), "start", *(f"--{name}={value}" for name, value in options.items())]
-        with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        with subprocess.Popen(command, stdout=output, stderr=output) as process:
             try:
-                yield collector
+                assert await_condition(lambda: _listens(http_port), START_S), log.read_text()
+                yield replace(receiver, endpoint=f"http://127.0.0.1:{http_port}/v1/traces", log=log)
             finally:
                 process.kill()
-                receiver.shutdown()

@@ -1,22 +1,28 @@
-"""One trace from the caller through Triton's steps or vLLM, collected by a real collector; nobody's texts are in it."""
+"""One trace from the caller through Triton's steps, collected by a real collector; nobody's texts are in it."""
 
 import json
 
 import pytest
 from deploy.collector import collecting
 from gateway.gateway_process import running_gateway
-from genfilt.genfilt_process import TOKEN
-from genfilt.genfilt_process import start as start_genfilt
 from servers import start_triton, stop_triton
 
 from querylife.errors import ConfigError
 from querylife.serving.config import ServerConfig
-from querylife_client import Client, ClientConfig, Product, traceparent
+from querylife_client import Client, Product, traceparent
 from querylife_client.testing.faults import await_condition
 
 LIMIT_S = 300.0
 TRACE, PARENT = "5ec4e7" + "0" * 26, "ca11e4" + "0" * 10
 STEPS = {"tokenize_query", "tokenize", "text_tower", "decode_image", "vision_tower", "fusion_tower", "relevance"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_exporters():
+    """Exporters wait this long for the collector, 10 s without it, and lose what a machine that stalls longer keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", f"{LIMIT_S:.0f}")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +38,16 @@ def address(collector, tmp_path_factory):
     stop_triton(server)
 
 
+def has_request(collector, trace):
+    return await_condition(lambda: "InferRequest" in {span.name for span in collector.of_trace(trace)}, LIMIT_S)
+
+
 def test_a_callers_trace_holds_every_step_and_no_payload(collector, address):
     with Client(address) as client:
         client.score("secretquery", [Product(title="secrettitle")])  # without a trace context
         with traceparent(f"00-{TRACE}-{PARENT}-01"):
             client.score("secretquery", [Product(title="secrettitle")])
-    assert await_condition(lambda: "InferRequest" in {span.name for span in collector.of_trace(TRACE)}, LIMIT_S)
+    assert has_request(collector, TRACE), collector.log.read_text()
     spans = collector.of_trace(TRACE)
     assert {span.service for span in spans} == {"querylife-triton"}
     (root,) = (span for span in spans if span.parent_id == PARENT)
@@ -58,35 +68,13 @@ def test_a_trace_goes_through_the_gateway_and_its_log(collector, address, tmp_pa
             headers = {"traceparent": f"00-{trace}-{PARENT[:-1]}{flags[-1]}-{flags}"}
             assert http.post("/rerank", json=body, headers=headers).status_code == 200
         assert http.post("/rerank", json=body, headers={"traceparent": "nonsense"}).status_code == 200
-    assert await_condition(lambda: "InferRequest" in {span.name for span in collector.of_trace(trace)}, LIMIT_S)
+    assert has_request(collector, trace), collector.log.read_text()
     roots = [span for span in collector.of_trace(trace) if span.name == "InferRequest"]
     assert {root.parent_id for root in roots} == {PARENT[:-1] + "1"}
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     (answered,) = (line for line in lines if line.get("trace_id") == trace)
     assert (answered["level"], answered["route"], answered["status"]) == ("INFO", "/rerank", 200)
     assert "secret" not in (tmp_path / "log").read_text()
-    assert not any(b"secret" in body for body in collector.bodies)
-
-
-def test_a_trace_reaches_the_generator_and_its_log(collector, tmp_path, monkeypatch):
-    trace = "9e4f" + "0" * 28
-    monkeypatch.setenv("QUERYLIFE_LOG", "json")
-    server = start_genfilt(tmp_path, "--trace-endpoint", collector.endpoint)
-    try:
-        with Client(genfilt=server.address, config=ClientConfig(token=TOKEN), timeout_s=LIMIT_S) as client:
-            client.describe([Product(title="secretshirt")])  # without a trace context
-            with traceparent(f"00-{trace}-{PARENT}-01"):
-                client.describe([Product(title="secretdress")])
-                assert list(client.stream_descriptions([Product(title="secretwatch")]))
-        assert await_condition(lambda: len(collector.of_trace(trace)) == 2, LIMIT_S)
-    finally:
-        server.close()
-    spans = [span for span in collector.spans if span.service == "querylife-genfilt"]
-    assert {(span.trace_id, span.parent_id) for span in spans} == {(trace, PARENT)}, "and no golden probe"
-    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    logged = [line["message"].split()[1] for line in lines if line.get("trace_id") == trace]
-    assert logged == ["Describe", "Describe"]
-    assert "secret" not in server.log.read_text()
     assert not any(b"secret" in body for body in collector.bodies)
 
 

@@ -17,12 +17,14 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from deploy.collector import Collector
 from genfilt_process import BIN, TOKEN, Live, family, start
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from genfilt_protocol import genfilt_pb2 as pb
 from genfilt_protocol import genfilt_pb2_grpc
+from querylife_client import Client, ClientConfig, Product, traceparent
 from querylife_client.testing.faults import await_condition
 
 BEARER = (("authorization", f"Bearer {TOKEN}"),)
@@ -206,6 +208,23 @@ def test_a_thousand_hostile_requests_leave_it_serving(live: Live) -> None:
     assert outcomes["answered"] > 100
     assert len(describe(live.address, b"Puma Men Black T-shirt").results) == 1
     assert live.process.poll() is None
+
+
+def test_a_trace_reaches_the_generator_and_its_log(live: Live, collector: Collector) -> None:
+    trace, parent = "9e4f" + "0" * 28, "ca11e4" + "0" * 10
+    with Client(genfilt=live.address, config=ClientConfig(token=TOKEN), timeout_s=PATIENCE_S) as client:
+        client.describe([Product(title="secretshirt")])  # without a trace context
+        with traceparent(f"00-{trace}-{parent}-01"):
+            client.describe([Product(title="secretdress")])
+            assert list(client.stream_descriptions([Product(title="secretwatch")]))
+    assert await_condition(lambda: len(collector.of_trace(trace)) == 2, PATIENCE_S)
+    traces = {(span.service, span.trace_id, span.parent_id) for span in collector.spans}
+    assert traces == {("querylife-genfilt", trace, parent)}, "and no golden probe"
+    lines = [json.loads(line) for line in live.log.read_text().splitlines() if line.startswith("{")]
+    logged = [line["message"].split()[1] for line in lines if line.get("trace_id") == trace]
+    assert logged == ["Describe", "Describe"]
+    assert "secret" not in live.log.read_text()
+    assert not any(b"secret" in body for body in collector.bodies)
 
 
 @pytest.fixture(scope="module")
