@@ -192,7 +192,15 @@ class CallState:
             delay_s = self._attempts.delay_after(failure)
         except Exception:
             self._statistics.add("failures")
-            log.info("gave up", extra={"error": kind, "attempts": self._attempts.count})
+            attempts = self._attempts.count
+            log.log(
+                logging.INFO if attempts > 1 else logging.DEBUG,  # of a single attempt the caller's error says it all
+                "%s, given up after %d attempts: %s",
+                kind,
+                attempts,
+                failure.error,
+                extra={"error": kind, "attempts": attempts},
+            )
             raise
         self._statistics.add("retries")
         log.log(

@@ -1,6 +1,7 @@
 """The servers as a job sees them: clients with the job's credentials, and the wait for readiness."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from querylife.contract import MAX_BATCH
 from querylife.errors import DeadlineExceededError, UnavailableError
 from querylife_client import AsyncClient, ClientConfig, RetryPolicy, Tls
 from querylife_client.config import Decode
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,14 +68,21 @@ async def wait_ready(client: AsyncClient, ask: Callable[..., Awaitable[T]], pati
     token or the certificate, ServerFaultError when it is a server of another kind.
     """
     end = time.monotonic() + patience_s
+    waits = False
     while True:
+        reason: object = "it loads or drains"
         try:
             is_ready = await client.ready(timeout_s=CHECK_S)
             answer = await ask(timeout_s=CHECK_S)
-        except (UnavailableError, DeadlineExceededError):
-            is_ready = False
+        except (UnavailableError, DeadlineExceededError) as error:
+            is_ready, reason = False, error
         if is_ready:
+            if waits:
+                log.info("the server is ready")
             return answer
         if time.monotonic() > end:
             raise UnavailableError(f"the server has been away for {patience_s:g} s")
+        if not waits:
+            log.info("waiting up to %g s for the server: %s", patience_s, reason)
+            waits = True
         await asyncio.sleep(READY_POLL_S)

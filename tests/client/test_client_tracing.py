@@ -65,6 +65,7 @@ def test_logs_and_spans_hold_no_payload(
         client.embed_queries(["a private question"])
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert caplog.records[0].__dict__["attempts"] == 2
+    assert "given up after " in caplog.records[1].message
     written = caplog.text + "".join(span.to_json() for span in spans.get_finished_spans())
     assert "private" not in written
     assert "secret" not in written

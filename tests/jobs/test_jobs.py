@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import random
 import signal
@@ -153,6 +154,9 @@ def test_a_killed_job_leaves_no_half_written_output(holding_server: Server, tmp_
 
 def test_a_server_that_stays_away_ends_the_job_with_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     catalogue = write_catalogue(tmp_path / "in.parquet", 4)
-    arguments = ["describe", catalogue, tmp_path / "out.parquet", "--server", "127.0.0.1:1", "--patience-s", 0.5]
+    caplog.set_level(logging.INFO)
+    arguments = ["describe", catalogue, tmp_path / "out.parquet", "--server", "127.0.0.1:1", "--patience-s", 0.7]
     assert main([str(argument) for argument in arguments]) == 1
-    assert "has been away for 0.5 s" in caplog.text
+    assert "has been away for 0.7 s" in caplog.text
+    assert caplog.text.count("waiting up to 0.7 s for the server: ") == 1
+    assert "given up" not in caplog.text, "each poll is one attempt"
