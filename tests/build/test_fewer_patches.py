@@ -7,8 +7,8 @@ import torch
 from dual_encoder_folders import write_dual_encoder
 from tiny import IMAGE_SIZE, VISION_ENCODERS, save_vision_encoder
 
-from querylife.artifacts.repository_lock import LOCK_NAME, read_lock, verify
-from querylife.contract import VISION_TOWER
+from querylife.artifacts.repository_lock import LOCK_NAME, exported_file, read_lock, verify
+from querylife.contract import QUERY_TOWER, VISION_TOWER
 from querylife.errors import ArtifactError
 from querylife.model.adopt import dual_encoder_config
 from querylife.model.query_life import QueryLife, load_checkpoint, save_checkpoint
@@ -62,21 +62,26 @@ def test_a_number_of_patches_that_no_picture_has(model: QueryLife) -> None:
 
 
 @torch.no_grad()
-def test_a_repository_serves_them_under_another_fingerprint(checkpoint: Path, built: Path, tmp_path: Path) -> None:
+def test_a_repository_has_them_under_another_fingerprint_until_the_next_build(
+    checkpoint: Path, query_tower: Path, built: Path, tmp_path: Path
+) -> None:
     build = ["repository", "--checkpoint", str(checkpoint), "--repository", str(tmp_path)]
-    assert main([*build, "--patches", "5"]) == 0
-    verify(tmp_path)
+    assert main([*build, "--patches", "5", "--query-tower", str(query_tower)]) == 0
+    assert verify(tmp_path).query_tower is not None
+    assert exported_file(tmp_path, QUERY_TOWER.name).is_file()
     prints = {read_lock(folder / LOCK_NAME).model_fingerprint for folder in (built, tmp_path)}
     assert len(prints) == 2
     few = load_checkpoint(checkpoint).vision
     few.keep_patches(5)
     pixels = torch.cat([picture(), picture(0, 7), picture(*range(16))])  # plain patches are alike: the first are kept
     used = torch.ones(3, 1, dtype=torch.bool)
-    run = onnx_backend(tower_files(tmp_path), "fp32")
+    run = onnx_backend(tower_files(tmp_path, with_query_tower=True), "fp32")
     for found, want in zip(run(VISION_TOWER, [pixels.numpy(), used.numpy()]), few(pixels, used), strict=True):
         torch.testing.assert_close(torch.from_numpy(found), want, atol=1e-5, rtol=0)
-    assert main(build) == 0
-    assert read_lock(tmp_path / LOCK_NAME).model_fingerprint == read_lock(built / LOCK_NAME).model_fingerprint
+    assert main(build) == 0  # the next build, without both
+    assert verify(tmp_path).model_fingerprint == read_lock(built / LOCK_NAME).model_fingerprint
+    assert verify(tmp_path).query_tower is None
+    assert not exported_file(tmp_path, QUERY_TOWER.name).exists()
 
 
 def test_a_pretrained_model_is_served_with_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import QUERY_LAYERS
 
 from querylife.artifacts.repository_lock import LOCK_NAME, exported_file, read_lock, verify
 from querylife.artifacts.shipped_weights import QUERY_TOWER_NAME, SHIPPED_CHECKPOINT
@@ -13,27 +14,13 @@ from querylife.contract import QUERY_TOWER, TEXT_TOWER
 from querylife.errors import ArtifactError
 from querylife.model.embed import model_tokenizer
 from querylife.model.query_life import QueryLife, load_checkpoint
-from querylife.model.query_tower import load_query_tower, save_query_tower, small_tower
+from querylife.model.query_tower import load_query_tower, small_tower
 from querylife.model.text_tower import TextTower
 from querylife_build.__main__ import main
 from querylife_build.checkpoint import open_tokenizer
 from querylife_build.config_check import check_configs
 from querylife_build.parity.backends import onnx_backend
 from querylife_build.repository import build_repository, tokenizer_path, tower_files
-
-LAYERS = (1,)
-
-
-@pytest.fixture(scope="session")
-def query_tower(model: QueryLife, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the second of two layers, moved a little."""
-    torch.manual_seed(0)
-    small = small_tower(model.text, LAYERS)
-    with torch.no_grad():
-        for name, value in small.named_parameters():
-            if "embeddings" not in name:
-                value.add_(0.02 * torch.randn_like(value))
-    return save_query_tower(small, LAYERS, model, tmp_path_factory.mktemp("query-tower")).parent
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +38,12 @@ def query_vector(tower: TextTower, model: QueryLife, repository: Path, text: str
 
 def test_stored_weights_are_near_the_trained_ones(model: QueryLife, query_tower: Path) -> None:
     loaded = load_query_tower(query_tower, model)
-    assert len(loaded.encoder.encoder.layer) == len(LAYERS) < len(model.text.encoder.encoder.layer)
+    assert len(loaded.encoder.encoder.layer) == len(QUERY_LAYERS) < len(model.text.encoder.encoder.layer)
     torch.manual_seed(0)
     moved = [0.02 * torch.randn_like(value) for name, value in loaded.named_parameters() if "embeddings" not in name]
-    start = [value for name, value in small_tower(model.text, LAYERS).named_parameters() if "embeddings" not in name]
+    start = [
+        value for name, value in small_tower(model.text, QUERY_LAYERS).named_parameters() if "embeddings" not in name
+    ]
     kept = [value for name, value in loaded.named_parameters() if "embeddings" not in name]
     for found, before, step in zip(kept, start, moved, strict=True):
         torch.testing.assert_close(found, before + step, atol=2e-3, rtol=0)
@@ -121,15 +110,6 @@ def test_int8_holds_the_small_tower_to_its_tolerance(checkpoint: Path, query_tow
     assert lock.query_tower.precision == "int8"
     assert lock.query_tower.parity["min_cosine"] > 0.99
     assert verify(tmp_path) == lock
-
-
-def test_the_next_build_without_it_leaves_none(checkpoint: Path, query_tower: Path, tmp_path: Path) -> None:
-    options = ["repository", "--checkpoint", str(checkpoint), "--repository", str(tmp_path)]
-    assert main([*options, "--query-tower", str(query_tower)]) == 0
-    assert exported_file(tmp_path, QUERY_TOWER.name).is_file()
-    assert main(options) == 0
-    assert not exported_file(tmp_path, QUERY_TOWER.name).exists()
-    assert verify(tmp_path).query_tower is None
 
 
 def test_a_missing_folder_is_said(checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

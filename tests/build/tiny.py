@@ -12,6 +12,7 @@ from querylife.model.text_tower import TextTowerConfig
 from querylife.model.vision_tower import VisionTowerConfig
 
 MAX_TOKENS = 32
+QUERY_LAYERS = (1,)  # of two, for the small tower of queries
 IMAGE_SIZE = 32
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 PICTURES = {"image_size": IMAGE_SIZE, "patch_size": 8}
