@@ -59,9 +59,11 @@ $(OPENVINO_INSTALLED): requirements/openvino.lock $(INSTALLED)
 
 PRECISION ?= fp32
 
-# The five targets of the first line share .venv alone, which none of them changes: TEST_WORKERS are made at a time.
+# None of these changes .venv, which they share: TEST_WORKERS are made at a time.
+TEST_ENVIRONMENTS := genfilt-environment repository ray-environment clients-environment deploy-environment open-clip-environment
+
 test: $(OPENVINO_INSTALLED) compile-gate-environment ## set everything up and pass the tests
-	$(MAKE) --jobs=$(TEST_WORKERS) genfilt-environment repository ray-environment clients-environment deploy-environment
+	$(MAKE) --jobs=$(TEST_WORKERS) $(TEST_ENVIRONMENTS)
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 repository: $(INSTALLED) $(if $(filter bf16,$(PRECISION)),$(OPENVINO_INSTALLED)) ## export the towers and fill model_repository/ (CPU profile; PRECISION=fp32, bf16 or int8; further options in BUILD_OPTIONS=)
@@ -170,10 +172,11 @@ fp8: $(FP8_INSTALLED) ## export the towers with FP8 products (ModelOpt), and com
 	$(BIN)/querylife-build onnx --precision fp8
 	$(BIN)/querylife-build compile-gate --precision fp8
 
-# An environment of the target's folder that sees the base one's packages, and its own lock's (the first prerequisite).
+# An environment of the target's folder that sees the packages of BASE, and its own lock's (the first prerequisite).
+BASE := $(VENV)
 define beside_base
 $(PYTHON) -m venv $(@D)
-echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/lib/python3.11/site-packages')" \
+echo "import site; site.addsitedir('$(CURDIR)/$(BASE)/lib/python3.11/site-packages')" \
 	> $(@D)/lib/python3.11/site-packages/base.pth
 $(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 touch $@
@@ -209,6 +212,17 @@ $(CLIENTS_INSTALLED): requirements/clients.lock $(INSTALLED)
 
 .PHONY: clients-environment
 clients-environment: $(CLIENTS_INSTALLED)
+
+OPEN_CLIP := .venv-open-clip
+OPEN_CLIP_INSTALLED := $(OPEN_CLIP)/.installed
+
+# What `querylife adopt` is held to. It needs torchvision, which vLLM's environment has.
+$(OPEN_CLIP_INSTALLED): BASE := $(VLLM)
+$(OPEN_CLIP_INSTALLED): requirements/open-clip.lock $(VLLM_INSTALLED)
+	$(beside_base)
+
+.PHONY: open-clip-environment
+open-clip-environment: $(OPEN_CLIP_INSTALLED)
 
 GPU := .venv-gpu
 GPU_INSTALLED := $(GPU)/.installed

