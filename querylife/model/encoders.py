@@ -106,10 +106,7 @@ def _dinov2() -> Path:
 
 def _open_clip(source: Path) -> Path:
     """Converted anew when its settings or weights change."""
-    weights = open_clip.weights_file(source)
-    state = (str(weights), weights.stat().st_size, weights.stat().st_mtime_ns)
-    about = (source / open_clip.CONFIG_NAME).read_bytes() + repr(state).encode()
-    folder = cache_folder() / f"open-clip-{hashlib.sha256(about).hexdigest()[:12]}"
+    folder = cache_folder() / f"open-clip-{open_clip.conversion_key(source)}"
     return _converted(source, folder, lambda target: open_clip.write_twin(source, target))
 
 

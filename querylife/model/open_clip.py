@@ -1,13 +1,11 @@
 """Writes a folder of open_clip anew as the transformers model that computes the same.
 
-Two families have such a twin: CLIP over open_clip's own ViT, and SigLIP (1 and 2) over timm's. What the settings of a
-model say beyond them is refused by name. Settings and weights are those of open_clip 3 (model.py, transformer.py,
-tokenizer.py, transform.py) and timm 1 (vision_transformer.py, attention_pool.py).
+Two families have such a twin: CLIP over open_clip's own ViT, and SigLIP (1 and 2) over timm's. Weights are those of
+open_clip 3 (model.py, transformer.py) and timm 1 (vision_transformer.py, attention_pool.py).
 """
 
+import hashlib
 import json
-import re
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,29 +14,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tokenizers import Regex, normalizers
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
 from querylife.errors import ArtifactError
+from querylife.model.open_clip_settings import (
+    CONFIG_NAME,
+    TEXT,
+    WIDTHS,
+    cleaning_tokenizer,
+    encoder_sizes,
+    picture_side,
+    preprocessor_settings,
+    refuse_others,
+    vocabulary_settings,
+)
 
-CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
-CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # equal to open_clip's own, which it does not write into folders
-MEAN, DEVIATION = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # where none are said
-
-WIDTHS = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
-TOKENIZER = {"hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"}
-TEXT = WIDTHS | TOKENIZER | {"context_length", "vocab_size", "heads"}
-# What is for training alone, says how weights are laid out, or belongs to parts that another setting turns on.
-WITHOUT_EFFECT = {
-    *("custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "cast_dtype", "output_dict"),
-    *("patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"),
-    *("timm_model_pretrained", "timm_drop", "timm_drop_path", "timm_proj_bias"),
-    *("hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "pad_id", "eos_id"),
-}
-NEUTRAL = {"pos_embed_type": "learnable", "proj_type": "linear", "timm_pool": "avg", "timm_proj": "linear"}
+# timm's ViTs of SigLIP, by the beginnings of their names, with GELU's tanh form; the others' is exact.
 TANH_VITS = ("vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512", "vit_so400m_patch16_", "vit_giantopt_")
 HEADS = {1152: 16, 1536: 16}  # of timm's ViTs by width; the others have one per 64
 
@@ -60,18 +53,6 @@ TIMM_BLOCK = {
     "mlp.fc2": "mlp.fc2",
 }
 
-_SPACES = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-CLEANING = {
-    "whitespace": _SPACES,
-    "lower": [*_SPACES, normalizers.Lowercase()],
-    "canonicalize": [
-        normalizers.Replace("_", " "),
-        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
-        normalizers.Lowercase(),
-        *_SPACES,
-    ],
-}
-
 
 def is_open_clip(folder: Path) -> bool:
     """Whether only open_clip reads the folder. Many have transformers' files beside its own: those are read instead."""
@@ -86,6 +67,13 @@ def weights_file(folder: Path) -> Path:
     raise ArtifactError(f"{folder}: found no weights, want {' or '.join(WEIGHTS_NAMES)}")
 
 
+def conversion_key(folder: Path) -> str:
+    """Another one for other settings or other weights. Raises ArtifactError where there are no weights."""
+    weights = weights_file(folder)
+    state = (str(weights), weights.stat().st_size, weights.stat().st_mtime_ns)
+    return hashlib.sha256((folder / CONFIG_NAME).read_bytes() + repr(state).encode()).hexdigest()[:12]
+
+
 def write_twin(folder: Path, target: Path) -> None:
     """Write transformers' model, tokenizer and preprocessor_config.json into target. folder: open_clip's.
 
@@ -97,12 +85,12 @@ def write_twin(folder: Path, target: Path) -> None:
         vision, text = settings["vision_cfg"], settings["text_cfg"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}/{CONFIG_NAME}: want what open_clip writes: {error!r}") from error
-    _refuse(settings, "", {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}, {})
+    refuse_others(settings, "", {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}, {})
     path = weights_file(folder)
     weights = Weights(_read(path))
-    tokenizer = _tokenizer(folder, text)
+    tokenizer = cleaning_tokenizer(folder, text)
     twin_of = _siglip if vision.get("timm_model_name") else _clip
-    pixels = _pixels(config.get("preprocess_cfg") or {}, vision)
+    pixels = preprocessor_settings(config.get("preprocess_cfg") or {}, vision)
     try:
         twin = twin_of(settings, weights, tokenizer)
     except (KeyError, RuntimeError) as error:
@@ -169,19 +157,19 @@ class Weights:
 
 def _clip(settings: Mapping[str, Any], weights: Weights, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     vision, text = settings["vision_cfg"], settings["text_cfg"]
-    _refuse(vision, "vision_cfg.", WIDTHS | {"image_size", "patch_size", "head_width"}, {"pool_type": "tok"})
-    _refuse(text, "text_cfg.", TEXT, {"pool_type": "argmax"})
+    refuse_others(vision, "vision_cfg.", WIDTHS | {"image_size", "patch_size", "head_width"}, {"pool_type": "tok"})
+    refuse_others(text, "text_cfg.", TEXT, {"pool_type": "argmax"})
     last = tokenizer("a")["input_ids"][-1]
     if last != text.get("vocab_size", 49_408) - 1:
         raise ArtifactError(f"tokenizer: found {last} at the end of texts, want the highest id, where CLIP pools")
-    vision_sizes = _sizes(vision, 768, vision.get("width", 768) // vision.get("head_width", 64))
-    text_sizes = _sizes(text, 512, text.get("heads", 8))
+    vision_sizes = encoder_sizes(vision, 768, vision.get("width", 768) // vision.get("head_width", 64))
+    text_sizes = encoder_sizes(text, 512, text.get("heads", 8))
     quick = {"hidden_act": "quick_gelu"} if settings.get("quick_gelu") else {}
     model = CLIPModel(
         CLIPConfig(
-            text_config=text_sizes | _vocabulary(text, tokenizer) | quick,
+            text_config=text_sizes | vocabulary_settings(text, tokenizer) | quick,
             vision_config=vision_sizes
-            | {"image_size": _side(vision), "patch_size": vision.get("patch_size", 16)}
+            | {"image_size": picture_side(vision), "patch_size": vision.get("patch_size", 16)}
             | quick,
             projection_dim=settings["embed_dim"],
         )
@@ -211,9 +199,9 @@ def _siglip(settings: Mapping[str, Any], weights: Weights, tokenizer: PreTrained
     if "siglip" not in name or "_gap_" in name:
         raise ArtifactError(f"{CONFIG_NAME}: vision_cfg.timm_model_name: found {name}, want a ViT of SigLIP's")
     pooled = {"timm_pool": "map", "timm_proj": "none"}
-    _refuse(vision, "vision_cfg.", {"timm_model_name", "image_size"}, pooled, has_all=True)
+    refuse_others(vision, "vision_cfg.", {"timm_model_name", "image_size"}, pooled, has_all=True)
     whole = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
-    _refuse(text, "text_cfg.", TEXT, whole, has_all=True)
+    refuse_others(text, "text_cfg.", TEXT, whole, has_all=True)
     trunk, width = "visual.trunk.", settings["embed_dim"]
     patches = weights.take(f"{trunk}patch_embed.proj.weight")
     vision_sizes: dict[str, Any] = {
@@ -223,13 +211,13 @@ def _siglip(settings: Mapping[str, Any], weights: Weights, tokenizer: PreTrained
         "num_attention_heads": HEADS.get(patches.shape[0], patches.shape[0] // 64),
         "layer_norm_eps": 1e-6,
         "hidden_act": "gelu_pytorch_tanh" if name.startswith(TANH_VITS) else "gelu",
-        "image_size": _side(vision),
+        "image_size": picture_side(vision),
         "patch_size": patches.shape[2],
     }
-    text_sizes = _sizes(text, 512, text.get("heads", 8))
+    text_sizes = encoder_sizes(text, 512, text.get("heads", 8))
     model = SiglipModel(
         SiglipConfig(
-            text_config=text_sizes | _vocabulary(text, tokenizer) | {"projection_size": width},
+            text_config=text_sizes | vocabulary_settings(text, tokenizer) | {"projection_size": width},
             vision_config=vision_sizes,
         )
     )
@@ -267,99 +255,4 @@ def _text_weights(weights: Weights, at: str, sizes: Mapping[str, Any]) -> dict[s
         "text_model.embeddings.position_embedding.weight": weights.take(f"{at}positional_embedding"),
         **weights.affine(f"{at}ln_final", "text_model.final_layer_norm"),
         **weights.layers(f"{at}transformer.resblocks", "text_model", RESBLOCK, sizes["num_hidden_layers"]),
-    }
-
-
-def _sizes(part: Mapping[str, Any], width: int, heads: int) -> dict[str, Any]:
-    """transformers' names for a part's sizes. width: where the part says none."""
-    width = part.get("width", width)
-    norm, act = dict(part.get("norm_kwargs") or {}), dict(part.get("act_kwargs") or {})
-    sizes = {
-        "hidden_size": width,
-        "intermediate_size": int(width * part.get("mlp_ratio", 4.0)),
-        "num_hidden_layers": part.get("layers", 12),
-        "num_attention_heads": heads,
-        "layer_norm_eps": norm.pop("eps", 1e-5),
-        "hidden_act": "gelu_pytorch_tanh" if act.pop("approximate", "none") == "tanh" else "gelu",
-    }
-    if norm or act or not isinstance(sizes["num_hidden_layers"], int):
-        found = {name: part[name] for name in ("norm_kwargs", "act_kwargs", "layers") if name in part}
-        raise ArtifactError(f"{CONFIG_NAME}: found {found}, want a ViT with LayerNorm's eps and GELU's approximate")
-    return sizes
-
-
-def _vocabulary(text: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return {
-        "vocab_size": text.get("vocab_size", 49_408),
-        "max_position_embeddings": text.get("context_length", 77),
-        "pad_token_id": tokenizer.pad_token_id or 0,
-        "bos_token_id": None,  # open_clip's tokenizers put it where it belongs
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-
-
-def _side(vision: Mapping[str, Any]) -> int:
-    side = vision.get("image_size", 224)
-    sides = set(side) if isinstance(side, list) else {side}
-    if len(sides) != 1:
-        raise ArtifactError(f"{CONFIG_NAME}: vision_cfg.image_size: found {side}, want a square")
-    return int(sides.pop())
-
-
-def _refuse(
-    part: Mapping[str, Any], at: str, taken: set[str], wanted: Mapping[str, Any], *, has_all: bool = False
-) -> None:
-    """Raise ArtifactError for settings that would change vectors and are not taken over.
-
-    at: what stands before their names. wanted: settings that have to be so, and, with has_all, to be there.
-    """
-    missing = wanted.keys() - part.keys() if has_all else ()
-    for name, value in [*part.items(), *((name, None) for name in missing)]:
-        if name in wanted and value != wanted[name]:
-            raise ArtifactError(f"{CONFIG_NAME}: {at}{name}: found {value!r}, want {wanted[name]!r}")
-        if value and name not in taken | wanted.keys() | WITHOUT_EFFECT and value != NEUTRAL.get(name):
-            raise ArtifactError(f"{CONFIG_NAME}: {at}{name}: found {value!r}, which transformers' twin does not have")
-
-
-def _tokenizer(folder: Path, text: Mapping[str, Any]) -> PreTrainedTokenizerFast:
-    """The folder's tokenizer, or the one that it names, with open_clip's cleaning of texts in front.
-
-    HTML entities stay as they are, and ftfy repairs nothing.
-    """
-    is_here = any((folder / name).is_file() for name in TOKENIZER_NAMES)
-    source = str(folder) if is_here else text.get("hf_tokenizer_name") or CLIP_TOKENIZER
-    try:
-        found = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder}: found no tokenizer, want the one of {source}: {error}") from error
-    options = dict(text.get("tokenizer_kwargs") or {}) | {"tokenizer_mode": text.get("tokenizer_mode")}
-    cleaning = options.pop("clean", "whitespace" if text.get("hf_tokenizer_name") else "lower")
-    if cleaning not in CLEANING or any(options.values()):
-        raise ArtifactError(
-            f"{CONFIG_NAME}: tokenizer_kwargs: found {cleaning}, {options}, want clean alone: {list(CLEANING)}"
-        )
-    backend = found.backend_tokenizer
-    own = [backend.normalizer] if backend.normalizer else []
-    backend.normalizer = normalizers.Sequence([*CLEANING[cleaning], *own])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=found.pad_token, eos_token=found.eos_token)
-
-
-def _pixels(settings: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers' preprocessor_config.json, and crop_rounding, which it does not have."""
-    side = _side(vision)
-    size, mode = settings.get("size") or side, settings.get("resize_mode") or "shortest"
-    if {side} != (set(size) if isinstance(size, list) else {size}) or mode not in ("shortest", "squash"):
-        raise ArtifactError(
-            f"{CONFIG_NAME}: preprocess_cfg: found {dict(settings)}, want {side} px, shortest or squash"
-        )
-    square = {"height": side, "width": side}
-    is_cropped = mode == "shortest"
-    mean, deviation = settings.get("mean") or MEAN, settings.get("std") or DEVIATION
-    return {
-        "image_mean": mean if isinstance(mean, list) else [mean] * 3,
-        "image_std": deviation if isinstance(deviation, list) else [deviation] * 3,
-        "resample": 2 if settings.get("interpolation") == "bilinear" else 3,
-        "do_center_crop": is_cropped,
-        "size": {"shortest_edge": side} if is_cropped else square,
-        **({"crop_size": square, "crop_rounding": "half even"} if is_cropped else {}),
     }
