@@ -49,7 +49,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @torch.inference_mode()
 def test_texts_and_pictures_have_open_clips_vectors(written: Path, kind: str, tmp_path: Path) -> None:
     assert main([str(written / kind), "--out", str(tmp_path / "out")]) == 0
-    model, want = load_checkpoint(tmp_path / "out"), np.load(written / kind / "reference.npz")
+    model = load_checkpoint(tmp_path / "out")
+    with np.load(written / kind / "reference.npz") as file:
+        want = dict(file)
     texts = embed_queries(model, model_tokenizer(model), [*TEXTS, *TITLES])
     encoded = [path.read_bytes() for path in sorted(written.glob("*.png"))]
     pixels = np.stack([decode(one, SIDE, model.config.vision.image_fit) for one in encoded])
