@@ -17,11 +17,11 @@ TEXTS = ["red shirt", "blue shoe of the shirt", "the", "red " * 40]
 MEAN, DEVIATION = [0.48, 0.45, 0.40], [0.27, 0.26, 0.28]
 
 
-def write_dual_encoder(folder: Path, kind: str) -> Path:
-    """A random model with a tokenizer of whole words."""
+def write_dual_encoder(folder: Path, kind: str, vocabulary: int = len(WORDS) + 3) -> Path:
+    """A random model with a tokenizer of whole words. vocabulary: how many tokens it has room for."""
     torch.manual_seed(0)
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text |= {"vocab_size": len(WORDS) + 3, "max_position_embeddings": LENGTH}
+    text |= {"vocab_size": vocabulary, "max_position_embeddings": LENGTH}
     text |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 8 if kind == "clip" else 1}
     vision = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"image_size": SIDE, "patch_size": PATCH}

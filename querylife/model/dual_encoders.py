@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
-from querylife.model.encoders import encoder_config, encoder_source
+from querylife.model.encoders import encoder_config, encoder_source, padding_id
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 
@@ -46,7 +46,7 @@ class DualEncoderText(TextTower):
         self.encoder = model.text_model
         self.width: int = self.encoder.config.hidden_size
         self._is_clip = model.config.model_type == "clip"
-        self._pad_id = int(self.encoder.config.pad_token_id or 0)
+        self._pad_id = 0 if self._is_clip else padding_id(config.encoder)  # the configuration's is often another
         self.head: nn.Linear = model.text_projection if self._is_clip else self.encoder.head
         if not self._is_clip:
             self.encoder.head = nn.Identity()

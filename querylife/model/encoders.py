@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer as HuggingFaceTokenizer
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
 from querylife.model import open_clip
+from querylife.model.siglip_tokenizer import has_siglip_tokenizer, siglip_tokenizer
 from querylife.preprocessing.text import Prefixes, Tokenizer
 
 if TYPE_CHECKING:
@@ -66,9 +68,29 @@ def encoder_layers(encoder: nn.Module) -> list[nn.Module]:
 
 
 def write_tokenizer(name: str, path: Path) -> None:
-    """Write the source's tokenizer.json to path."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder_source(name), use_fast=True)
-    tokenizer.backend_tokenizer.save(str(path))
+    """Write the source's tokenizer.json to path. Raises ArtifactError where it has none that can be written so."""
+    _open_tokenizer(name)[0].save(str(path))
+
+
+def padding_id(name: str) -> int:
+    """The token that the source's own tokenizer fills rows up with, 0 where it has none. Raises ArtifactError."""
+    return _open_tokenizer(name)[1] or 0
+
+
+def _open_tokenizer(name: str) -> tuple[HuggingFaceTokenizer, int | None]:
+    source = encoder_source(name)
+    if has_siglip_tokenizer(source, encoder_config(name).model_type):
+        return siglip_tokenizer(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise ArtifactError(f"{name}: want a tokenizer with tokenizer.json: {error}") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ArtifactError(f"{name}: found a {type(tokenizer).__name__} in Python alone, want one with tokenizer.json")
+    if backend.get_vocab_size() <= len(backend.get_added_tokens_decoder()):  # transformers' answer to missing files
+        raise ArtifactError(f"{name}: found no tokenizer, want tokenizer.json or the files of its vocabulary")
+    return backend, tokenizer.pad_token_id
 
 
 def load_tokenizer(

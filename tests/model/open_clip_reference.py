@@ -17,8 +17,8 @@ from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
 from open_clip.push_to_hf_hub import save_for_hf
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from open_clip_texts import TITLES
 from PIL import Image
+from texts_to_clean import TITLES
 from timm.models.vision_transformer import _create_vision_transformer
 from transformers import CLIPTokenizer
 

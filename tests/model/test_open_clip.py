@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dual_encoder_folders import SIDE, TEXTS
-from open_clip_texts import TITLES
 from safetensors.torch import load_file
+from texts_to_clean import TITLES
 
 from querylife.errors import ArtifactError
 from querylife.model import encoders
