@@ -128,10 +128,14 @@ def test_a_server_that_does_not_say_its_size_or_decodes_otherwise_is_refused(dec
     fake.model = replace(known, image_size=None)
     with pytest.raises(ServerFaultError, match="does not say its image size"):
         decoding.embed_products([Product(image=picture())])
-    fake.model = replace(known, pixels_version=99)
-    decoding_again = Client(fake.address, config=ClientConfig(decode="client"))
-    with decoding_again, pytest.raises(ContractError, match="pixels version 1, the server wants 99"):
-        decoding_again.embed_products([Product(image=picture())])
+    for otherwise, said in [
+        ({"pixels_version": 99}, "pixels version 1, the server wants 99"),
+        ({"image_fit": "folded"}, 'square by "folded", found pad, crop'),
+    ]:
+        fake.model = replace(known, **otherwise)
+        decoding_again = Client(fake.address, config=ClientConfig(decode="client"))
+        with decoding_again, pytest.raises(ContractError, match=said):
+            decoding_again.embed_products([Product(image=picture())])
     assert not sent(fake)
 
 

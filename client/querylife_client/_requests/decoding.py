@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
@@ -26,11 +26,11 @@ class ImageDecoder:
     def __init__(self, threads: int | None = None) -> None:
         """threads: None: one for each processor that this process may use. Raises ConfigError without Pillow."""
         try:
-            from querylife.preprocessing.image import decode  # noqa: PLC0415  # only for those who decode
+            from querylife.preprocessing.image import FITS, decode  # noqa: PLC0415  # only for those who decode
         except ImportError as error:
             missing = f"decode: found 'client' without {error.name}"
             raise ConfigError(f"{missing}, want it: pip install 'querylife[images]'") from error
-        self._decode = decode
+        self._decode, self._fits = decode, FITS.keys()
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, "querylife-decode")
 
@@ -45,7 +45,8 @@ class ImageDecoder:
 
         Pictures are read and decoded a few ahead of their request. Raises what _image_format raises.
         """
-        return item_batches(EMBED_DECODED_PRODUCT, self._items(products, *_image_format(served)), limits, served)
+        size, fit = _image_format(served, self._fits)
+        return item_batches(EMBED_DECODED_PRODUCT, self._items(products, size, fit), limits, served)
 
     def _items(self, products: Iterable[Product], size: int, fit: str) -> Iterator[Item]:
         """The products in order, with planes of [3, size, size] in the place of encoded pictures.
@@ -95,8 +96,8 @@ def _decoded(item: Item, decoding: Future[Planes | ItemError] | None, missing: P
     return Item(item.values, item.error, arrays, {IMAGE_FAULT.name: fault})
 
 
-def _image_format(served: ModelIdentity | None) -> tuple[int, str]:
-    """Side of the pictures that the server takes, in pixels, and how they are made square.
+def _image_format(served: ModelIdentity | None, fits: Collection[str]) -> tuple[int, str]:
+    """Side of the pictures that the server takes, in pixels, and how they are made square. fits: what we know of.
 
     Raises ServerFaultError where the server does not say, ContractError where it decodes otherwise than this client.
     """
@@ -107,4 +108,7 @@ def _image_format(served: ModelIdentity | None) -> tuple[int, str]:
     if served.pixels_version != PIXELS_VERSION:
         versions = f"found pixels version {PIXELS_VERSION}, the server wants {served.pixels_version}"
         raise ContractError(f"{versions}: install one version of querylife on both sides, or let the server decode")
+    if served.image_fit not in fits:
+        wanted = f'the server wants pictures made square by "{served.image_fit}", found {", ".join(fits)}'
+        raise ContractError(f"{wanted}: install its version of querylife, or let the server decode")
     return served.image_size, served.image_fit
