@@ -26,7 +26,11 @@ def open_dual_encoder(name: str) -> Any:
     source, kind = encoder_source(name), encoder_config(name).model_type
     if kind not in KINDS:
         raise ArtifactError(f"{name}: found a model of type {kind}, want one of {', '.join(KINDS)}")
-    model = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+    model, found = AutoModel.from_pretrained(
+        source, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+    )
+    if missing := sorted(found["missing_keys"]):  # which transformers would fill with random numbers
+        raise ArtifactError(f"{name}: found no weights for {', '.join(missing[:3])}, want all of a {kind} model")
     if not hasattr(model, "text_model") or not hasattr(model, "vision_model"):
         raise ArtifactError(f"{name}: found one half of a {kind} model, want both text and vision")
     if not hasattr(model.vision_model.embeddings, "num_patches"):

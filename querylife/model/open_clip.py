@@ -55,8 +55,14 @@ TIMM_BLOCK = {
 
 
 def is_open_clip(folder: Path) -> bool:
-    """Whether only open_clip reads the folder. Many have transformers' files beside its own: those are read instead."""
-    return (folder / CONFIG_NAME).is_file() and not (folder / "config.json").is_file()
+    """Whether only open_clip reads the folder. Where there is a model of transformers beside its own, that is read.
+
+    A config.json with auto_map belongs to code that comes with the model, which nobody runs here.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        return False
+    other = folder / "config.json"
+    return not other.is_file() or "auto_map" in other.read_text()
 
 
 def weights_file(folder: Path) -> Path:

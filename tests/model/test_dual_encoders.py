@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from dual_encoder_folders import PATCH, SIDE, TEXTS, library_pictures, library_texts, write_dual_encoder
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_runs import png
 from transformers import AutoModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -109,4 +110,14 @@ def test_a_folder_without_weights_is_an_error(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert main([str(tmp_path / "bert"), "--out", str(tmp_path / "out")]) == 1
     assert "found no weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_under_other_names_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_dual_encoder(tmp_path / "clip", "clip")
+    weights = load_file(folder / "model.safetensors")
+    weights["projection"] = weights.pop("visual_projection.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "found no weights for visual_projection.weight" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

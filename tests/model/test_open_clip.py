@@ -102,9 +102,11 @@ def test_weights_that_are_cut_short_are_an_error(folder: Path, name: str) -> Non
         encoders.encoder_source(str(folder))
 
 
-def test_transformers_files_come_first(folder: Path) -> None:
-    (folder / "config.json").write_text("{}")
+def test_transformers_files_come_first_if_it_can_read_them(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "clip"}')
     assert encoders.encoder_source(str(folder)) == str(folder)
+    (folder / "config.json").write_text('{"model_type": "clip", "auto_map": {"AutoModel": "own_code.Model"}}')
+    assert encoders.encoder_source(str(folder)) != str(folder)
 
 
 @pytest.mark.parametrize(
