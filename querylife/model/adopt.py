@@ -64,8 +64,11 @@ def dual_encoder_config(source: str, name: str) -> QueryLifeConfig:
     )
 
 
-def text_config(source: str, name: str, pooling: str, prefixes: tuple[str, str]) -> QueryLifeConfig:
-    """source: as above. prefixes: of queries and of titles. Raises ArtifactError where it is no text encoder."""
+def text_config(source: str, name: str, pooling: str, prefixes: tuple[str | None, str | None]) -> QueryLifeConfig:
+    """source: as above. pooling, prefixes (of queries, of titles): as text_encoder_config has them.
+
+    Raises ArtifactError where it is no text encoder.
+    """
     text = text_encoder_config(source, pooling, *prefixes)
     width = text.embedding_width
     return QueryLifeConfig(
@@ -115,8 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="a folder of transformers' save_pretrained or of open_clip, or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--name", default="", help="the model's name; empty: the last part of source")
-    parser.add_argument("--query-prefix", default="", help="of a text encoder: stands before each query")
-    parser.add_argument("--title-prefix", default="", help="of a text encoder: stands before each title")
+    own = "default: the prompt in its folder, if any"
+    parser.add_argument("--query-prefix", help=f"of a text encoder: stands before each query; {own}")
+    parser.add_argument("--title-prefix", help=f"of a text encoder: stands before each title; {own}")
     parser.add_argument(
         "--pooling", default="", choices=("", *POOLINGS), help="of a text encoder; empty: as its folder says, else mean"
     )

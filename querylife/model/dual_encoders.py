@@ -10,11 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from querylife.contract import TokenRole
 from querylife.errors import ArtifactError
-from querylife.model.encoders import encoder_config, encoder_source, padding_id
+from querylife.model.encoders import encoder_config, load_encoder, padding_id
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 
@@ -23,14 +22,10 @@ KINDS = ("clip", "siglip", "siglip2")  # transformers' model_type
 
 def open_dual_encoder(name: str) -> Any:
     """transformers' CLIPModel or SiglipModel. name: a source of querylife.model.encoders. Raises ArtifactError."""
-    source, kind = encoder_source(name), encoder_config(name).model_type
+    kind = encoder_config(name).model_type
     if kind not in KINDS:
         raise ArtifactError(f"{name}: found a model of type {kind}, want one of {', '.join(KINDS)}")
-    model, found = AutoModel.from_pretrained(
-        source, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
-    )
-    if missing := sorted(found["missing_keys"]):  # which transformers would fill with random numbers
-        raise ArtifactError(f"{name}: found no weights for {', '.join(missing[:3])}, want all of a {kind} model")
+    model = load_encoder(name)
     if not hasattr(model, "text_model") or not hasattr(model, "vision_model"):
         raise ArtifactError(f"{name}: found one half of a {kind} model, want both text and vision")
     if not hasattr(model.vision_model.embeddings, "num_patches"):

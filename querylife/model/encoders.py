@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, Dinov2Config, Dinov2Model
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Dinov2Config, Dinov2Model
 
 from querylife.errors import ArtifactError
 from querylife.model import open_clip
@@ -60,6 +60,24 @@ def encoder_config(name: str) -> Any:
         return AutoConfig.from_pretrained(encoder_source(name))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{name}: want a folder that transformers' save_pretrained wrote: {error}") from error
+
+
+def load_encoder(name: str, unused: tuple[str, ...] = ()) -> Any:
+    """transformers' model of a source, in float32. unused: how parts begin whose weights may be missing.
+
+    Raises ArtifactError where others are: transformers would fill them with random numbers.
+    """
+    try:
+        model, found = AutoModel.from_pretrained(
+            encoder_source(name), attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+        )
+    except OSError as error:
+        raise ArtifactError(f"{name}: found no weights: {error}") from error
+    parts = {weight: weight.split(".")[:2] for weight in sorted(found["missing_keys"])}
+    missing = [weight for weight, names in parts.items() if not any(part.startswith(unused) for part in names)]
+    if missing:
+        raise ArtifactError(f"{name}: found no weights for {', '.join(missing[:3])}, want all of the model")
+    return model
 
 
 def encoder_layers(encoder: nn.Module) -> list[nn.Module]:

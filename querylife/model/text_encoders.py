@@ -4,15 +4,14 @@ Nothing is trained, and nothing of ours is added: vectors equal the pooled state
 length, of texts with the prefixes that the encoder was trained with. The vision tower sees nothing.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from querylife.errors import ArtifactError
 from querylife.model.encoders import encoder_config, encoder_source
+from querylife.model.sentence_transformers_files import stored_settings
 from querylife.model.text_tower import TextTower, TextTowerConfig
 from querylife.model.vision_tower import VisionTower, VisionTowerConfig
 
@@ -23,41 +22,36 @@ WIDTH = 8  # of the states of no picture
 
 
 def text_encoder_config(
-    name: str, pooling: str = "", query_prefix: str = "", title_prefix: str = ""
+    name: str, pooling: str = "", query_prefix: str | None = None, title_prefix: str | None = None
 ) -> TextTowerConfig:
-    """name: a source of querylife.model.encoders. pooling: "" for what sentence-transformers' files say, else the mean.
+    """name: a source of querylife.model.encoders. pooling "", a prefix None: what sentence-transformers' files say.
 
     Raises ArtifactError for a source that is no text encoder, or a pooling that is not served.
     """
     config = encoder_config(name)
     if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size") or getattr(config, "is_decoder", False):
         raise ArtifactError(f"{name}: found a model of type {config.model_type}, want a text encoder, CLIP or SigLIP")
+    stored = stored_settings(encoder_source(name))
     before = 2 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0  # positions that no token takes
-    longest = min(int(getattr(config, "max_position_embeddings", LONGEST)) - before, LONGEST)
-    pooling = pooling or _stored_pooling(Path(encoder_source(name)))
+    longest = min(int(getattr(config, "max_position_embeddings", LONGEST)) - before, stored.max_tokens or LONGEST)
+    pooling = pooling or stored.pooling
     if pooling not in POOLINGS:
         raise ArtifactError(f'pooling: found "{pooling}", want one of {", ".join(POOLINGS)}')
-    return TextTowerConfig(name, int(config.hidden_size), longest, pooling, query_prefix, title_prefix)
-
-
-def _stored_pooling(folder: Path) -> str:
-    """What sentence-transformers wrote beside the encoder; "mean" without it."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "mean"
-    modes = [name for name, is_on in json.loads(path.read_text()).items() if name.startswith("pooling_mode") and is_on]
-    names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-    return names.get(modes[0], modes[0]) if len(modes) == 1 else " and ".join(modes)
+    return TextTowerConfig(
+        name,
+        int(config.hidden_size),
+        min(longest, LONGEST),
+        pooling,
+        stored.query_prompt if query_prefix is None else query_prefix,
+        stored.title_prompt if title_prefix is None else title_prefix,
+    )
 
 
 class EncoderText(TextTower):
     """A text tower whose embedding is the encoder's own: it has no head."""
 
     def __init__(self, config: TextTowerConfig) -> None:
-        try:
-            super().__init__(config)
-        except OSError as error:
-            raise ArtifactError(f"{config.encoder}: found no weights: {error}") from error
+        super().__init__(config)
         self.head = nn.Identity()
 
 

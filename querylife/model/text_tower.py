@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from querylife.contract import TokenRole
-from querylife.model.encoders import encoder_source
+from querylife.model.encoders import load_encoder
 from querylife.preprocessing.text import Prefixes
 
 
@@ -36,8 +35,7 @@ class TextTower(nn.Module):
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
         self.config = config
-        source = encoder_source(config.encoder)
-        self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        self.encoder = load_encoder(config.encoder, unused=("pooler",))
         self.width: int = self.encoder.config.hidden_size
         self._has_types = getattr(self.encoder.config, "type_vocab_size", 0) >= 2
         head = nn.Linear(self.width, config.embedding_width, bias=False)

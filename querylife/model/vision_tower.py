@@ -8,10 +8,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from querylife.errors import ArtifactError
-from querylife.model.encoders import encoder_layers, encoder_source
+from querylife.model.encoders import encoder_layers, load_encoder
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
         self.config = config
-        source = encoder_source(config.encoder)
-        model = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        model = load_encoder(config.encoder, unused=("pooler", "head", "mask_token"))
         self.encoder = getattr(model, "vision_model", model)  # CLIP and SigLIP hold two encoders
         self.width: int = self.encoder.config.hidden_size
         self.patch_size: int = self.encoder.config.patch_size

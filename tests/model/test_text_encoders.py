@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from tiny_runs import write_text_encoder
 from transformers import AutoModel, AutoTokenizer
 
@@ -14,6 +15,7 @@ from querylife.artifacts.repository_lock import verify
 from querylife.contract import FUSION_TOWER, TEXT_TOWER, VISION_TOWER
 from querylife.model.adopt import main as adopt
 from querylife.model.query_life import fingerprint, load_checkpoint
+from querylife.model.text_tower import TextTowerConfig
 from querylife.preprocessing.text import PREFIXES_NAME
 from querylife.serving.backend.query_encoding import QueryEncoder
 from querylife.serving.backend.repository_files import repository_tokenizer
@@ -101,3 +103,67 @@ def test_what_is_no_text_encoder_says_so(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "t5" / "config.json").write_text(json.dumps({"model_type": "vit"}))
     assert adopt([str(tmp_path / "t5"), "--out", str(tmp_path / "out")]) == 1
     assert "found a model of type vit, want a text encoder, CLIP or SigLIP" in capsys.readouterr().err
+
+
+def adopted(folder: Path, out: Path, *options: str) -> TextTowerConfig:
+    assert adopt([str(folder), "--out", str(out), *options]) == 0
+    return load_checkpoint(out).config.text
+
+
+def write(folder: Path, **files: object) -> None:
+    """The files of sentence-transformers. A folder stands before _in_."""
+    for name, content in files.items():
+        path = folder / f"{name.replace('_in_', '/')}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+
+
+def test_what_sentence_transformers_wrote_is_kept(tmp_path: Path) -> None:
+    folder = write_text_encoder(tmp_path / "encoder")
+    plain = adopted(folder, tmp_path / "plain")
+    assert (plain.query_prefix, plain.title_prefix, plain.pooling, plain.max_tokens) == ("", "", "mean", 40)
+    modules = [{"path": "", "type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
+    write(
+        folder,
+        modules=[*modules, {"type": "sentence_transformers.models.Normalize"}],
+        sentence_bert_config={"max_seq_length": 24, "do_lower_case": False},
+        config_sentence_transformers={"prompts": {"query": "men: ", "document": "women: "}},
+        **{"1_Pooling_in_config": {"embedding_dimension": 32, "pooling_mode": "cls"}},
+    )
+    kept = adopted(folder, tmp_path / "kept")
+    assert (kept.query_prefix, kept.title_prefix, kept.pooling, kept.max_tokens) == ("men: ", "women: ", "cls", 24)
+    options = ["--query-prefix", "", "--title-prefix", "bag: ", "--pooling", "mean"]
+    own = adopted(folder, tmp_path / "own", *options)
+    assert (own.query_prefix, own.title_prefix, own.pooling) == ("", "bag: ", "mean")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"modules": [{"type": "sentence_transformers.models.Dense"}]}, "modules.json: found Dense"),
+        ({"sentence_bert_config": {"do_lower_case": True}}, "found do_lower_case"),
+        (
+            {
+                "config_sentence_transformers": {"prompts": {"query": "find: "}},
+                "1_Pooling_in_config": {"pooling_mode": "mean", "include_prompt": False},
+            },
+            "found include_prompt false",
+        ),
+    ],
+)
+def test_what_would_give_other_vectors_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, object], said: str
+) -> None:
+    folder = write_text_encoder(tmp_path / "encoder")
+    write(folder, **files)
+    assert adopt([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_an_encoder_without_some_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_text_encoder(tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(("pooler", "encoder.layer.1"))}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    assert adopt([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "found no weights for encoder.layer.1." in capsys.readouterr().err
