@@ -34,14 +34,14 @@ def stored_settings(source: str) -> StoredSettings:
     prompts, reading = _read(source, "config_sentence_transformers.json"), _read(source, "sentence_bert_config.json")
     if reading.get("do_lower_case"):
         raise ArtifactError(f"{source}: sentence_bert_config.json: found do_lower_case, want a tokenizer that does it")
-    pooling = _read(source, "config.json", "1_Pooling")
+    pooling, tokenizer = _read(source, "config.json", "1_Pooling"), _read(source, "tokenizer_config.json")
     known = prompts.get("prompts") or {}
     default = known.get(prompts.get("default_prompt_name") or "", "")
     settings = StoredSettings(
         pooling=_pooling(pooling),
         query_prompt=known.get("query", default),
         title_prompt=known.get("document", known.get("passage", default)),
-        max_tokens=reading.get("max_seq_length"),
+        max_tokens=min(filter(None, (reading.get("max_seq_length"), tokenizer.get("model_max_length"))), default=None),
     )
     if pooling.get("include_prompt", True) is False and (settings.query_prompt or settings.title_prompt):
         raise ArtifactError(f"{source}: 1_Pooling: found include_prompt false, want prompts that are pooled")

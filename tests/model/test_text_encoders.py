@@ -132,6 +132,9 @@ def test_what_sentence_transformers_wrote_is_kept(tmp_path: Path) -> None:
     )
     kept = adopted(folder, tmp_path / "kept")
     assert (kept.query_prefix, kept.title_prefix, kept.pooling, kept.max_tokens) == ("men: ", "women: ", "cls", 24)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder, sentence_bert_config={}, tokenizer_config=tokenizer | {"model_max_length": 20})  # since version 6
+    assert adopted(folder, tmp_path / "newer").max_tokens == 20
     options = ["--query-prefix", "", "--title-prefix", "bag: ", "--pooling", "mean"]
     own = adopted(folder, tmp_path / "own", *options)
     assert (own.query_prefix, own.title_prefix, own.pooling) == ("", "bag: ", "mean")
