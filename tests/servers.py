@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ def unused_port() -> int:
     while True:
         with contextlib.suppress(UnavailableError):
             return free_port("127.0.0.1", PORTS[next(_places) % len(PORTS)])
+
+
+def listens(port: int) -> bool:
+    """Whether a connection to this port of 127.0.0.1 is accepted."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def start_triton(log: Path, *options: str, repository: Path = REPOSITORY) -> Triton:

@@ -63,9 +63,9 @@ def encoder_config(name: str) -> Any:
 
 
 def load_encoder(name: str, unused: tuple[str, ...] = ()) -> Any:
-    """transformers' model of a source, in float32. unused: how parts begin whose weights may be missing.
+    """transformers' model of a source, in float32. unused: parts whose weights may be missing, see belongs_to.
 
-    Raises ArtifactError where others are: transformers would fill them with random numbers.
+    Raises ArtifactError if other weights are missing: transformers would initialise them at random.
     """
     try:
         model, found = AutoModel.from_pretrained(
@@ -73,11 +73,15 @@ def load_encoder(name: str, unused: tuple[str, ...] = ()) -> Any:
         )
     except OSError as error:
         raise ArtifactError(f"{name}: found no weights: {error}") from error
-    parts = {weight: weight.split(".")[:2] for weight in sorted(found["missing_keys"])}
-    missing = [weight for weight, names in parts.items() if not any(part.startswith(unused) for part in names)]
+    missing = [weight for weight in sorted(found["missing_keys"]) if not belongs_to(weight, unused)]
     if missing:
         raise ArtifactError(f"{name}: found no weights for {', '.join(missing[:3])}, want all of the model")
     return model
+
+
+def belongs_to(weight: str, parts: tuple[str, ...]) -> bool:
+    """Whether one of the two outermost modules in a weight's name starts with one of these."""
+    return any(module.startswith(parts) for module in weight.split(".")[:2])
 
 
 def encoder_layers(encoder: nn.Module) -> list[nn.Module]:
@@ -86,12 +90,12 @@ def encoder_layers(encoder: nn.Module) -> list[nn.Module]:
 
 
 def write_tokenizer(name: str, path: Path) -> None:
-    """Write the source's tokenizer.json to path. Raises ArtifactError where it has none that can be written so."""
+    """Write the source's tokenizer.json to path. Raises ArtifactError if there is no tokenizer or no fast one."""
     _open_tokenizer(name)[0].save(str(path))
 
 
 def padding_id(name: str) -> int:
-    """The token that the source's own tokenizer fills rows up with, 0 where it has none. Raises ArtifactError."""
+    """Padding token id of the source's tokenizer, 0 if it has none. Raises ArtifactError."""
     return _open_tokenizer(name)[1] or 0
 
 
@@ -145,13 +149,13 @@ def _dinov2() -> Path:
 
 
 def _open_clip(source: Path) -> Path:
-    """Converted anew when its settings or weights change."""
+    """A change of settings or weights makes a new conversion."""
     folder = cache_folder() / f"open-clip-{open_clip.conversion_key(source)}"
     return _converted(source, folder, lambda target: open_clip.write_twin(source, target))
 
 
 def _converted(source: Path, folder: Path, write: Callable[[Path], None]) -> Path:
-    """The folder, which write fills where it is not there yet."""
+    """Returns folder. If it does not exist, write fills it first."""
     if not (folder / "config.json").exists():
         log.info("converting %s to %s (once)", source.name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)

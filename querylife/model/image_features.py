@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from querylife.errors import ItemError
 from querylife.model.devices import device_of, in_bfloat16
-from querylife.model.vision_tower import VisionTower
+from querylife.model.encoders import belongs_to
+from querylife.model.vision_tower import UNUSED, VisionTower
 from querylife.preprocessing import image as pixels
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ CHUNK = 32  # pictures in one pass of the encoder
 LOG_EVERY = 32  # passes
 DECODE_S = 30.0  # a training machine may be busy
 DIGEST_BYTES = 32
-UNUSED = ("pooler", "head", "mask_token")  # parts of an encoder that its states do not depend on
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def encoder_fingerprint(vision: VisionTower, *, fast: bool) -> str:
     digest = hashlib.sha256(json.dumps(settings).encode())
     trained = {id(value) for value in vision.tuned_parameters()}
     for name, value in vision.encoder.named_parameters():
-        if id(value) not in trained and not any(part.startswith(UNUSED) for part in name.split(".")[:2]):
+        if id(value) not in trained and not belongs_to(name, UNUSED):
             digest.update(name.encode())
             digest.update(value.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Writes a folder of open_clip anew as the transformers model that computes the same.
+"""Converts an open_clip checkpoint to the transformers model that computes the same vectors, its twin.
 
-Two families have such a twin: CLIP over open_clip's own ViT, and SigLIP (1 and 2) over timm's. Weights are those of
+Two families have one: CLIP over open_clip's own ViT, and SigLIP (1 and 2) over timm's. Weight names are those of
 open_clip 3 (model.py, transformer.py) and timm 1 (vision_transformer.py, attention_pool.py).
 """
 
@@ -55,9 +55,9 @@ TIMM_BLOCK = {
 
 
 def is_open_clip(folder: Path) -> bool:
-    """Whether only open_clip reads the folder. Where there is a model of transformers beside its own, that is read.
+    """Whether the folder is to be converted: transformers cannot load it.
 
-    A config.json with auto_map belongs to code that comes with the model, which nobody runs here.
+    A config.json with auto_map does not count: it needs code from the model's repository, which is never run.
     """
     if not (folder / CONFIG_NAME).is_file():
         return False
@@ -74,7 +74,7 @@ def weights_file(folder: Path) -> Path:
 
 
 def conversion_key(folder: Path) -> str:
-    """Another one for other settings or other weights. Raises ArtifactError where there are no weights."""
+    """Changes with the settings and the weights file. Raises ArtifactError if there are no weights."""
     weights = weights_file(folder)
     state = (str(weights), weights.stat().st_size, weights.stat().st_mtime_ns)
     return hashlib.sha256((folder / CONFIG_NAME).read_bytes() + repr(state).encode()).hexdigest()[:12]
@@ -109,7 +109,7 @@ def write_twin(folder: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """Names without what training puts before them."""
+    """Tensors by name. Unpacks training checkpoints and strips their prefix."""
     tensors: Any
     try:
         tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
@@ -120,7 +120,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 class Weights:
-    """open_clip's weights. Each is taken once."""
+    """open_clip's weights. take removes a weight, so rest lists those that were not converted."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = {name: value.float() for name, value in tensors.items() if not name.endswith("attn_mask")}
@@ -140,15 +140,15 @@ class Weights:
         return self._tensors[name].shape
 
     def count(self, source: str) -> int:
-        """Layers whose names begin so."""
+        """Number of layers under this prefix."""
         return len({name[len(source) :].partition(".")[0] for name in self._tensors if name.startswith(source)})
 
     def affine(self, source: str, target: str) -> dict[str, Tensor]:
-        """A weight and a bias under their new names."""
+        """Weight and bias of a module, renamed."""
         return {f"{target}.{part}": self.take(f"{source}.{part}") for part in ("weight", "bias")}
 
     def layers(self, source: str, target: str, parts: Mapping[str, str], count: int) -> dict[str, Tensor]:
-        """Transformer layers. parts: RESBLOCK or TIMM_BLOCK."""
+        """Transformer layers, renamed, with query, key and value split. parts: RESBLOCK or TIMM_BLOCK."""
         found = {}
         for layer in range(count):
             here, there = f"{source}.{layer}.", f"{target}.encoder.layers.{layer}."

@@ -1,18 +1,17 @@
-"""What open_clip_config.json says, as transformers says it; settings that change vectors and have no counterpart.
+"""Maps open_clip_config.json to transformers' settings, and refuses what would change vectors and has no counterpart.
 
 The settings are those of open_clip 3 (model.py, tokenizer.py, transform.py).
 """
 
-import re
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, normalizers
+from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from querylife.errors import ArtifactError
+from querylife.model.siglip_tokenizer import SINGLE_SPACES, WITHOUT_PUNCTUATION
 
 CONFIG_NAME = "open_clip_config.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
@@ -31,16 +30,10 @@ WITHOUT_EFFECT = {
 }
 NEUTRAL = {"pos_embed_type": "learnable", "proj_type": "linear", "timm_pool": "avg", "timm_proj": "linear"}
 
-_SPACES = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
 CLEANING = {
-    "whitespace": _SPACES,
-    "lower": [*_SPACES, normalizers.Lowercase()],
-    "canonicalize": [
-        normalizers.Replace("_", " "),
-        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
-        normalizers.Lowercase(),
-        *_SPACES,
-    ],
+    "whitespace": [*SINGLE_SPACES],
+    "lower": [*SINGLE_SPACES, normalizers.Lowercase()],
+    "canonicalize": [normalizers.Replace("_", " "), WITHOUT_PUNCTUATION, normalizers.Lowercase(), *SINGLE_SPACES],
 }
 
 
@@ -83,9 +76,10 @@ def picture_side(vision: Mapping[str, Any]) -> int:
 def refuse_others(
     part: Mapping[str, Any], at: str, taken: set[str], wanted: Mapping[str, Any], *, has_all: bool = False
 ) -> None:
-    """Raise ArtifactError for settings that would change vectors and are not taken over.
+    """Raise ArtifactError for settings that would change vectors and are not converted.
 
-    at: what stands before their names. wanted: settings that have to be so, and, with has_all, to be there.
+    at: prefix of their names in messages. taken: converted settings. wanted: settings that must have this value; with
+    has_all, they must be present.
     """
     missing = wanted.keys() - part.keys() if has_all else ()
     for name, value in [*part.items(), *((name, None) for name in missing)]:

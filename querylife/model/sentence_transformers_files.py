@@ -1,6 +1,6 @@
-"""What sentence-transformers wrote beside a text encoder: its pooling, its prompts, how much of a text it reads.
+"""Settings that sentence-transformers stores beside a text encoder: pooling, prompts, maximum sequence length.
 
-A vector is the pooled states, scaled or not: other modules that a folder lists, such as Dense, are refused.
+A vector is the pooled states. A folder that lists further modules, such as Dense, is refused.
 """
 
 import json
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
 from querylife.errors import ArtifactError
@@ -17,7 +18,7 @@ MODULES = ("Transformer", "Pooling", "Normalize")
 
 @dataclass(frozen=True)
 class StoredSettings:
-    """pooling: sentence-transformers' name. prompts: before queries, and before titles. max_tokens: None: unsaid."""
+    """pooling: "mean", "cls" or another of sentence-transformers' modes. max_tokens: None if the files have none."""
 
     pooling: str = "mean"
     query_prompt: str = ""
@@ -34,7 +35,7 @@ def stored_settings(source: str) -> StoredSettings:
     prompts, reading = _read(source, "config_sentence_transformers.json"), _read(source, "sentence_bert_config.json")
     if reading.get("do_lower_case"):
         raise ArtifactError(f"{source}: sentence_bert_config.json: found do_lower_case, want a tokenizer that does it")
-    pooling, tokenizer = _read(source, "config.json", "1_Pooling"), _read(source, "tokenizer_config.json")
+    pooling, tokenizer = _read(source, "config.json", "1_Pooling"), get_tokenizer_config(source)
     known = prompts.get("prompts") or {}
     default = known.get(prompts.get("default_prompt_name") or "", "")
     settings = StoredSettings(
@@ -58,7 +59,7 @@ def _pooling(settings: dict[str, Any]) -> str:
 
 
 def _read(source: str, name: str, folder: str = "") -> Any:
-    """{} where there is no such file."""
+    """Returns {} if there is no such file."""
     path = cached_file(
         source,
         name,

@@ -1,6 +1,6 @@
-"""SigLIP's tokenizer as one tokenizer.json. transformers has it in Python alone, over the SentencePiece library.
+"""SigLIP's tokenizer as a tokenizer.json. transformers has only a Python class over the SentencePiece library.
 
-SigLIP 2 and open_clip's SigLIP have tokenizers of another class, which transformers writes itself.
+SigLIP 2 and open_clip's SigLIP have other tokenizer classes, which transformers saves as tokenizer.json itself.
 """
 
 import re
@@ -16,16 +16,19 @@ from querylife.errors import ArtifactError
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 END = "</s>"
+# Parts of SigLIP's canonicalisation of texts.
+WITHOUT_PUNCTUATION = normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), "")
+SINGLE_SPACES = (normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip())
 
 
 def has_siglip_tokenizer(source: str, model_type: str) -> bool:
-    """source: a folder or a hub id. model_type: transformers', of its configuration."""
+    """Whether the source wants SiglipTokenizer. source: a folder or a hub id. model_type: from its config.json."""
     kind = get_tokenizer_config(source).get("tokenizer_class")
     return kind == "SiglipTokenizer" or (kind is None and model_type == "siglip")
 
 
 def siglip_tokenizer(source: str) -> tuple[Tokenizer, int | None]:
-    """The tokenizer, and what it fills rows up with. Raises ArtifactError where there is no spiece.model."""
+    """The tokenizer and its padding token id. Raises ArtifactError if there is no spiece.model."""
     try:
         path = cached_file(source, "spiece.model")
     except OSError as error:
@@ -37,7 +40,7 @@ def siglip_tokenizer(source: str) -> tuple[Tokenizer, int | None]:
 
 
 def from_sentencepiece(encoded: bytes, *, is_lower: bool) -> Tokenizer:
-    """encoded: a unigram model. Texts lose their punctuation, as in SiglipTokenizer.canonicalize_text."""
+    """encoded: a SentencePiece unigram model. Texts are cleaned as in SiglipTokenizer.canonicalize_text."""
     model = import_protobuf().ModelProto.FromString(encoded)
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
     settings = model.trainer_spec
@@ -46,10 +49,9 @@ def from_sentencepiece(encoded: bytes, *, is_lower: bool) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [
             *([normalizers.Lowercase()] if is_lower else []),
-            normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+            WITHOUT_PUNCTUATION,
             *([normalizers.Precompiled(charsmap)] if charsmap else []),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
+            *SINGLE_SPACES,
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")

@@ -33,14 +33,14 @@ def text_encoder_config(
         raise ArtifactError(f"{name}: found a model of type {config.model_type}, want a text encoder, CLIP or SigLIP")
     stored = stored_settings(encoder_source(name))
     before = 2 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0  # positions that no token takes
-    longest = min(int(getattr(config, "max_position_embeddings", LONGEST)) - before, stored.max_tokens or LONGEST)
+    positions = int(getattr(config, "max_position_embeddings", LONGEST)) - before
     pooling = pooling or stored.pooling
     if pooling not in POOLINGS:
         raise ArtifactError(f'pooling: found "{pooling}", want one of {", ".join(POOLINGS)}')
     return TextTowerConfig(
         name,
         int(config.hidden_size),
-        min(longest, LONGEST),
+        min(positions, stored.max_tokens or LONGEST, LONGEST),
         pooling,
         stored.query_prompt if query_prefix is None else query_prefix,
         stored.title_prompt if title_prefix is None else title_prefix,

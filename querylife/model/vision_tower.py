@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from querylife.errors import ArtifactError
 from querylife.model.encoders import encoder_layers, load_encoder
 
+UNUSED = ("pooler", "head", "mask_token")  # parts of an encoder that its states do not depend on
+
 
 @dataclass(frozen=True)
 class VisionTowerConfig:
@@ -49,7 +51,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
         self.config = config
-        model = load_encoder(config.encoder, unused=("pooler", "head", "mask_token"))
+        model = load_encoder(config.encoder, unused=UNUSED)
         self.encoder = getattr(model, "vision_model", model)  # CLIP and SigLIP hold two encoders
         self.width: int = self.encoder.config.hidden_size
         self.patch_size: int = self.encoder.config.patch_size

@@ -52,10 +52,14 @@ class TrainingData:
     spelling: dict[str, int]
 
 
-def fashion_data(config: TrainingConfig, model: QueryLife) -> TrainingData:
-    """The shared catalogue. Pictures that --cache does not hold yet are encoded."""
+def fashion_data(config: TrainingConfig, model: QueryLife, products: FashionProducts | None = None) -> TrainingData:
+    """The shared catalogue. Pictures that --cache does not hold yet are encoded.
+
+    products: None: the first config.products of the train split.
+    """
     data = Path(config.data)
-    products = load_products(data, "train").take_first(config.products)
+    if products is None:
+        products = load_products(data, "train").take_first(config.products)
     features = picture_source(config, model, fashion_pictures(data, products))
     shown = sum((int(product), 0) in features.row_of for product in products.ids)
     log.info("%d products, %d with a picture", len(products), shown)

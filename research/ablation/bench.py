@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from querylife.data.batches import Dropout, FashionBatches
 from querylife.data.benchmark import HUMAN, STRICT, Benchmark, all_benchmarks, fashion_benchmarks
-from querylife.data.fashion import load_crowd_queries, load_products
+from querylife.data.fashion import load_products
 from querylife.evaluation.compare import quality
 from querylife.evaluation.evaluate import fashion_corpus
 from querylife.evaluation.systems import candidate_cosines
@@ -21,7 +21,7 @@ from querylife.model.devices import in_bfloat16, own_device
 from querylife.model.embed import embed_products, embed_queries, model_tokenizer
 from querylife.model.image_features import PictureSource
 from querylife.model.query_life import QueryLife
-from querylife.training.data import fashion_pictures, make_distillation, picture_source
+from querylife.training.data import fashion_data, make_distillation
 from querylife.training.false_negatives import CountingFilter, make_filter
 from querylife.training.pictures import AugmentedPictures
 from querylife.training.run import TrainingConfig
@@ -40,22 +40,14 @@ class Pool:
 
 
 def training_pool(config: TrainingConfig, pool: Pool) -> tuple[FashionBatches, PictureSource, list[int]]:
-    """The same products and queries for every seed. Pictures of these products alone are encoded."""
-    data = Path(config.data)
-    products = load_products(data, "train")
+    """The same products and queries for every seed. Only pictures of these products are encoded."""
+    products = load_products(Path(config.data), "train")
     order = np.random.default_rng(0).permutation(len(products))
     products = products.take(np.sort(order[: pool.products or None]))
-    features = picture_source(config, start_model(config), fashion_pictures(data, products))
-    batches = FashionBatches(
-        products,
-        load_crowd_queries(data),
-        config.batch,
-        config.seed,
-        Dropout(modalities=config.modalities),
-        wordings=pool.wordings,
-        exact_colour=config.exact_colour,
-    )
-    return batches, features, [int(product) for product in products.ids]
+    data = fashion_data(dataclasses.replace(config, gate_split=False), start_model(config), products)
+    batches = data.towers.batches
+    assert isinstance(batches, FashionBatches)
+    return dataclasses.replace(batches, wordings=pool.wordings), data.features, data.towers.ids
 
 
 def list_contrasts(batches: FashionBatches, steps: int, seeds: int, folder: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from servers import Triton, start_triton, stop_triton, unused_port
+from servers import Triton, listens, start_triton, stop_triton, unused_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.certificates import DAY, Authority, Issued
@@ -167,15 +166,10 @@ def expired(tmp_path: Path) -> Iterator[tuple[str, Authority]]:
     )
     process = TritonProcess(find_installation(), options)
     try:
-        assert await_condition(lambda: _listens(port), timeout_s=60)
+        assert await_condition(lambda: listens(port), timeout_s=60)
         yield f"127.0.0.1:{port}", authority
     finally:
         process.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_an_expired_certificate_is_named_with_who_must_act(

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import socket
 import subprocess
 import sysconfig
 import threading
@@ -17,12 +16,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from servers import ROOT, unused_port
+from servers import ROOT, listens, unused_port
 
 from querylife_client.testing.faults import await_condition
 
 PROGRAM = ROOT / ".venv-deploy" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages/rotel/rotel-agent"
 START_S = 120.0
+EXPORT_S = 300  # an exporter waits so long for the collector; with its default, 10, a stalled machine loses spans
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,9 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                 yield Span(attributes.get("service.name", ""), *ids, span.name)
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def receiving() -> Iterator[Collector]:
-    """Takes OTLP over HTTP itself."""
+    """Takes OTLP over HTTP itself. Servers that are started meanwhile have patient exporters."""
     collector = Collector(endpoint="")
 
     class Receiver(BaseHTTPRequestHandler):
@@ -91,7 +85,8 @@ def receiving() -> Iterator[Collector]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(EXPORT_S))
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         collector.endpoint = f"http://127.0.0.1:{receiver.server_address[1]}/v1/traces"
         try:
@@ -118,7 +113,7 @@ def collecting(log: Path) -> Iterator[Collector]:
         command = [str(PROGRAM), "start", *(f"--{name}={value}" for name, value in options.items())]
         with subprocess.Popen(command, stdout=output, stderr=output) as process:
             try:
-                assert await_condition(lambda: _listens(http_port), START_S), log.read_text()
+                assert await_condition(lambda: listens(http_port), START_S), log.read_text()
                 yield replace(receiver, endpoint=f"http://127.0.0.1:{http_port}/v1/traces", log=log)
             finally:
                 process.kill()

@@ -17,14 +17,6 @@ TRACE, PARENT = "5ec4e7" + "0" * 26, "ca11e4" + "0" * 10
 STEPS = {"tokenize_query", "tokenize", "text_tower", "decode_image", "vision_tower", "fusion_tower", "relevance"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def patient_exporters():
-    """Exporters wait this long for the collector, 10 s without it, and lose what a machine that stalls longer keeps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", f"{LIMIT_S:.0f}")
-        yield
-
-
 @pytest.fixture(scope="module")
 def collector(tmp_path_factory):
     with collecting(tmp_path_factory.mktemp("rotel") / "rotel.log") as collector:

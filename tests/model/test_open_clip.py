@@ -1,9 +1,7 @@
 """A folder that open_clip wrote becomes a model with open_clip's vectors; one without a twin is refused by name."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dual_encoder_folders import SIDE, TEXTS
+from reference_program import write_reference
 from safetensors.torch import load_file
 from texts_to_clean import TITLES
 
@@ -21,20 +20,14 @@ from querylife.model.embed import embed_queries, model_tokenizer
 from querylife.model.query_life import load_checkpoint
 from querylife.preprocessing.image import decode
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-open-clip" / "bin" / "python"
 CLOSE = 1e-6  # of unit vectors' components
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures, and a folder of each kind with its reference."""
-    if not PYTHON.exists():
-        pytest.skip("found no open_clip, want it: make open-clip-environment")
     folder = tmp_path_factory.mktemp("open-clip")
-    program = Path(__file__).with_name("open_clip_reference.py")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([str(PYTHON), str(program), str(folder)], check=True, env=environment)
+    write_reference("open_clip_reference.py", folder, environment=".venv-open-clip", target="open-clip-environment")
     return folder
 
 

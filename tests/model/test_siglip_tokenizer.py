@@ -1,13 +1,12 @@
-"""SigLIP's folder, whose tokenizer transformers has in Python alone, becomes a model that reads texts as it does."""
+"""A SigLIP folder with a SentencePiece tokenizer becomes a model with the tokens and vectors of transformers."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from dual_encoder_folders import LENGTH, TEXTS, write_dual_encoder
+from reference_program import write_reference
 from texts_to_clean import ODD, TITLES
 
 from querylife.errors import ArtifactError
@@ -17,19 +16,14 @@ from querylife.model.encoders import write_tokenizer
 from querylife.model.query_life import load_checkpoint
 from querylife.model.siglip_tokenizer import siglip_tokenizer
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 CLOSE = 1e-6  # of unit vectors' components
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not PYTHON.exists():
-        pytest.skip("found no SentencePiece library, want vLLM's environment: make genfilt-environment")
+    """Written with the SentencePiece library, which vLLM's environment has."""
     folder = tmp_path_factory.mktemp("siglip") / "siglip"
-    program = Path(__file__).with_name("siglip_reference.py")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([str(PYTHON), str(program), str(folder)], check=True, env=environment)
+    write_reference("siglip_reference.py", folder, environment=".venv-vllm", target="genfilt-environment")
     return folder
 
 

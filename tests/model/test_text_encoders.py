@@ -110,12 +110,11 @@ def adopted(folder: Path, out: Path, *options: str) -> TextTowerConfig:
     return load_checkpoint(out).config.text
 
 
-def write(folder: Path, **files: object) -> None:
-    """The files of sentence-transformers. A folder stands before _in_."""
+def write(folder: Path, files: dict[str, object]) -> None:
+    """files: name -> content."""
     for name, content in files.items():
-        path = folder / f"{name.replace('_in_', '/')}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
 
 
 def test_what_sentence_transformers_wrote_is_kept(tmp_path: Path) -> None:
@@ -125,15 +124,18 @@ def test_what_sentence_transformers_wrote_is_kept(tmp_path: Path) -> None:
     modules = [{"path": "", "type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
     write(
         folder,
-        modules=[*modules, {"type": "sentence_transformers.models.Normalize"}],
-        sentence_bert_config={"max_seq_length": 24, "do_lower_case": False},
-        config_sentence_transformers={"prompts": {"query": "men: ", "document": "women: "}},
-        **{"1_Pooling_in_config": {"embedding_dimension": 32, "pooling_mode": "cls"}},
+        {
+            "modules.json": [*modules, {"type": "sentence_transformers.models.Normalize"}],
+            "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
+            "config_sentence_transformers.json": {"prompts": {"query": "men: ", "document": "women: "}},
+            "1_Pooling/config.json": {"embedding_dimension": 32, "pooling_mode": "cls"},
+        },
     )
     kept = adopted(folder, tmp_path / "kept")
     assert (kept.query_prefix, kept.title_prefix, kept.pooling, kept.max_tokens) == ("men: ", "women: ", "cls", 24)
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    write(folder, sentence_bert_config={}, tokenizer_config=tokenizer | {"model_max_length": 20})  # since version 6
+    newer = tokenizer | {"model_max_length": 20}  # since version 6
+    write(folder, {"sentence_bert_config.json": {}, "tokenizer_config.json": newer})
     assert adopted(folder, tmp_path / "newer").max_tokens == 20
     options = ["--query-prefix", "", "--title-prefix", "bag: ", "--pooling", "mean"]
     own = adopted(folder, tmp_path / "own", *options)
@@ -143,12 +145,12 @@ def test_what_sentence_transformers_wrote_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"modules": [{"type": "sentence_transformers.models.Dense"}]}, "modules.json: found Dense"),
-        ({"sentence_bert_config": {"do_lower_case": True}}, "found do_lower_case"),
+        ({"modules.json": [{"type": "sentence_transformers.models.Dense"}]}, "modules.json: found Dense"),
+        ({"sentence_bert_config.json": {"do_lower_case": True}}, "found do_lower_case"),
         (
             {
-                "config_sentence_transformers": {"prompts": {"query": "find: "}},
-                "1_Pooling_in_config": {"pooling_mode": "mean", "include_prompt": False},
+                "config_sentence_transformers.json": {"prompts": {"query": "find: "}},
+                "1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": False},
             },
             "found include_prompt false",
         ),
@@ -158,7 +160,7 @@ def test_what_would_give_other_vectors_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, object], said: str
 ) -> None:
     folder = write_text_encoder(tmp_path / "encoder")
-    write(folder, **files)
+    write(folder, files)
     assert adopt([str(folder), "--out", str(tmp_path / "out")]) == 1
     assert said in capsys.readouterr().err
 
